@@ -1,0 +1,2 @@
+//! Arithmetic on slices and shapes, without state.
+pub mod isa;

@@ -1,0 +1,12 @@
+//! Striate: convolutional networks on ordinary CPUs.
+//!
+//! The rooms, from the bottom up (a room never reaches upward):
+//! [`shape`] and [`random`], [`kernels`], [`layers`], [`network`], [`models`]; [`data`] and [`optim`] beside them;
+//! [`train`], [`explain`], [`draw`] and [`formats`] on top.
+
+pub mod kernels;
+pub mod layers;
+pub mod models;
+pub mod network;
+pub mod random;
+pub mod shape;

@@ -1,0 +1,104 @@
+//! All learnt numbers of a network in one flat buffer, with names.
+//!
+//! One allocation (the shape of llm.c's arena), so that an optimizer's update is one sweep over slices.
+
+use super::NetworkError;
+use crate::shape::checked_product;
+use ndarray::{ArrayViewD, ArrayViewMutD, IxDyn};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Name, shape and place of one parameter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParameterSpec {
+    /// Unique in the network: `W1`, `b1`.
+    pub name: String,
+    /// As in the book: filters (FN, C, FH, FW), affine weights (inputs, outputs), biases (outputs).
+    pub shape: Vec<usize>,
+    /// Its place in the flat buffer.
+    pub range: Range<usize>,
+}
+
+/// Named arrays over one flat buffer: the parameters of a network, their gradients, or an optimizer's state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parameters {
+    specs: Arc<[ParameterSpec]>,
+    values: Vec<f32>,
+}
+
+impl Parameters {
+    /// Zeros for parameters of these names and shapes, placed one after the other.
+    ///
+    /// # Errors
+    /// Two of one name, or sizes beyond any memory.
+    pub fn zeros(names_and_shapes: Vec<(String, Vec<usize>)>) -> Result<Self, NetworkError> {
+        let mut specs: Vec<ParameterSpec> = Vec::with_capacity(names_and_shapes.len());
+        let mut end = 0usize;
+        for (name, shape) in names_and_shapes {
+            if specs.iter().any(|s| s.name == name) {
+                return Err(NetworkError::DuplicateName { name });
+            }
+            let len = checked_product(&shape)?;
+            checked_product(&[end + len])?;
+            specs.push(ParameterSpec { name, shape, range: end..end + len });
+            end += len;
+        }
+        let mut values = Vec::new();
+        values
+            .try_reserve_exact(end)
+            .map_err(|_| NetworkError::OutOfMemory { what: "the parameters".into(), bytes: end * size_of::<f32>() })?;
+        values.resize(end, 0.0);
+        Ok(Self { specs: specs.into(), values })
+    }
+
+    /// Zeros of the same names and shapes: gradients, or an optimizer's moments.
+    pub fn zeros_like(&self) -> Self {
+        Self { specs: self.specs.clone(), values: vec![0.0; self.values.len()] }
+    }
+
+    /// Names, shapes and places, in layer order.
+    pub fn specs(&self) -> &[ParameterSpec] {
+        &self.specs
+    }
+
+    /// How many numbers there are.
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// All numbers in one slice, in layer order.
+    pub fn as_slice(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// All numbers in one slice, to change.
+    pub fn as_mut_slice(&mut self) -> &mut [f32] {
+        &mut self.values
+    }
+
+    fn spec(&self, name: &str) -> Option<&ParameterSpec> {
+        self.specs.iter().find(|s| s.name == name)
+    }
+
+    /// The array of this name.
+    pub fn get(&self, name: &str) -> Option<ArrayViewD<'_, f32>> {
+        let spec = self.spec(name)?;
+        ArrayViewD::from_shape(IxDyn(&spec.shape), &self.values[spec.range.clone()]).ok()
+    }
+
+    /// The array of this name, to change.
+    pub fn get_mut(&mut self, name: &str) -> Option<ArrayViewMutD<'_, f32>> {
+        let spec = self.spec(name)?.clone();
+        ArrayViewMutD::from_shape(IxDyn(&spec.shape), &mut self.values[spec.range]).ok()
+    }
+
+    /// Every name with its array, in layer order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, ArrayViewD<'_, f32>)> {
+        self.specs.iter().filter_map(|s| Some((s.name.as_str(), self.get(&s.name)?)))
+    }
+}
