@@ -7,7 +7,7 @@
 //! - gradient of the input: `windows' (K x P) = wᵀ (K x F) · dy (F x P)`, added back where the windows came from.
 
 use super::isa::{self, Tile};
-use super::matmul::{DEPTH_BLOCK, Matrix, Operand, pack_all, packed_len};
+use super::matmul::{DEPTH_BLOCK, Matrix, Operand, copy_short, pack_all, pack_panel, pack_panels, packed_len};
 use super::{elementwise, pooling};
 use crate::shape::{Rounding, Shape, ShapeError, Window, checked_product};
 use rayon::prelude::*;
@@ -74,17 +74,22 @@ impl Geometry {
         (from < to).then_some((y, from..to))
     }
 
-    /// Calls `run(offset, row, columns)` for each run of output pixels within one output row.
+    /// Cuts a range of output pixels into runs within one output row: offset in the range, row, columns.
     #[inline(always)]
-    fn rows_of(&self, pixels: Range<usize>, mut run: impl FnMut(usize, usize, Range<usize>)) {
+    fn rows_of(&self, pixels: Range<usize>) -> impl Iterator<Item = (usize, usize, Range<usize>)> {
         let width = self.output.width;
-        let mut pixel = pixels.start;
-        while pixel < pixels.end {
-            let (row, column) = (pixel / width, pixel % width);
-            let end = width.min(column + pixels.end - pixel);
-            run(pixel - pixels.start, row, column..end);
-            pixel += end - column;
-        }
+        let mut next = pixels.start;
+        std::iter::from_fn(
+            #[inline(always)]
+            move || {
+                (next < pixels.end).then(|| {
+                    let (offset, row, column) = (next - pixels.start, next / width, next % width);
+                    let end = width.min(column + pixels.end - next);
+                    next += end - column;
+                    (offset, row, column..end)
+                })
+            },
+        )
     }
 
     /// First input column that output column `column` reads at the filter's column `j`.
@@ -107,7 +112,7 @@ impl Operand for Windows<'_> {
         if outer.len() < width || g.window.padding != (0, 0) {
             panel[..depth.len() * width].fill(0.0);
         }
-        g.rows_of(outer, |offset, row, columns| {
+        for (offset, row, columns) in g.rows_of(outer) {
             let (mut c, mut i, mut j) = g.place(depth.start);
             for target in panel.chunks_exact_mut(width).take(depth.len()) {
                 if let Some((y, run)) = g.reads(row, columns.clone(), (i, j)) {
@@ -122,7 +127,7 @@ impl Operand for Windows<'_> {
                 }
                 (c, i, j) = next_place(g, (c, i, j));
             }
-        });
+        }
     }
 }
 
@@ -141,14 +146,14 @@ impl Operand for WindowsTransposed<'_> {
         }
         for (o, k) in outer.enumerate() {
             let (c, i, j) = g.place(k);
-            g.rows_of(depth.clone(), |offset, row, columns| {
-                let Some((y, run)) = g.reads(row, columns.clone(), (i, j)) else { return };
+            for (offset, row, columns) in g.rows_of(depth.clone()) {
+                let Some((y, run)) = g.reads(row, columns.clone(), (i, j)) else { continue };
                 let source = &self.image[(c * g.input.height + y) * g.input.width..][..g.input.width];
                 let source = source[g.input_column(run.start, j)..].iter().step_by(g.window.stride.1);
                 let first = (offset + run.start - columns.start) * width + o;
                 let target = panel[first..].iter_mut().step_by(width).take(run.len());
                 target.zip(source).for_each(|(t, &s)| *t = s);
-            });
+            }
         }
     }
 }
@@ -161,15 +166,6 @@ fn next_place(g: &Geometry, (c, i, j): (usize, usize, usize)) -> (usize, usize, 
         (true, false) => (c, i + 1, 0),
         (true, true) => (c + 1, 0, 0),
     }
-}
-
-/// A copy of a few numbers, without the call into memcpy that `copy_from_slice` makes.
-#[inline(always)]
-fn copy_short(target: &mut [f32], source: &[f32]) {
-    let (targets, target_rest) = target.as_chunks_mut::<8>();
-    let (sources, source_rest) = source.as_chunks::<8>();
-    targets.iter_mut().zip(sources).for_each(|(t, s)| *t = *s);
-    target_rest.iter_mut().zip(source_rest).for_each(|(t, s)| *t = *s);
 }
 
 /// A sum in sixteen lanes: fast, and the same on every instruction set.
@@ -267,20 +263,11 @@ pub(crate) fn forward(
             let work = x.zip(outputs).zip(workspace.par_chunks_mut(task_len));
             let task = |x: &[f32], y: &mut [f32], mut winner: Option<&mut [u32]>, workspace: &mut [f32]| {
                 let (maps, panel) = workspace.split_at_mut(g.output.len());
-                let (plane, pooled) = (g.pixels(), pool.output.area());
                 for (n, (x, y)) in x.chunks_exact(g.input.len()).zip(y.chunks_exact_mut(pool.output.len())).enumerate()
                 {
                     image_forward(g, tile, x, packed, b, 0, maps, panel);
-                    isa::vectorize(|| {
-                        for (f, (map, y)) in maps.chunks_exact(plane).zip(y.chunks_exact_mut(pooled)).enumerate() {
-                            let at = (n * g.filters() + f) * pooled;
-                            pooling::max_plane(&pool, map, y, winner.as_deref_mut().map(|w| &mut w[at..][..pooled]));
-                            // ReLU never changes which number is largest, so it can wait for the few that remain.
-                            if epilogue.relu {
-                                elementwise::relu_in_place(y);
-                            }
-                        }
-                    });
+                    let winner = winner.as_deref_mut().map(|w| &mut w[n * pool.output.len()..][..pool.output.len()]);
+                    pool_image(&pool, epilogue.relu, maps, y, winner);
                 }
             };
             match winner {
@@ -292,6 +279,25 @@ pub(crate) fn forward(
         }
     }
 }
+
+/// Pools one image's maps, and applies ReLU to what remains: it never changes which number is largest.
+#[inline(always)]
+fn pool_image_body(pool: &pooling::Geometry, relu: bool, maps: &[f32], y: &mut [f32], winner: Option<&mut [u32]>) {
+    let mut winner = winner;
+    let (plane, pooled) = (pool.input.area(), pool.output.area());
+    for (f, (map, y)) in maps.chunks_exact(plane).zip(y.chunks_exact_mut(pooled)).enumerate() {
+        let winner = winner.as_deref_mut().map(|w| &mut w[f * pooled..][..pooled]);
+        pooling::max_plane_body(pool, map, y, winner);
+        if relu {
+            elementwise::relu_in_place(y);
+        }
+    }
+}
+
+isa::vectorized!(
+    fn pool_image(pool: &pooling::Geometry, relu: bool, maps: &[f32], y: &mut [f32], winner: Option<&mut [u32]>)
+        = pool_image_body
+);
 
 /// One image's maps from filter `first` on: as many as `maps` holds.
 fn image_forward(
@@ -315,7 +321,7 @@ fn image_forward(
         let columns = start..pixels.min(start + tile.columns);
         for k in (0..depth).step_by(DEPTH_BLOCK) {
             let depths = k..depth.min(k + DEPTH_BLOCK);
-            isa::vectorize(|| windows.pack(columns.clone(), depths.clone(), tile.columns, panel));
+            pack_panel(&windows, columns.clone(), depths.clone(), tile.columns, panel);
             for f in (0..filters).step_by(tile.rows) {
                 let left = &packed[f * depth..][depths.start * tile.rows..depths.end * tile.rows];
                 let edge = (tile.rows.min(filters - f), columns.len());
@@ -367,14 +373,128 @@ impl OutputGradient<'_> {
     }
 }
 
+/// A gradient that max pooling left with few numbers other than zero.
+struct Few<'a> {
+    dy: &'a [f32],
+    y: Option<&'a [f32]>,
+    winner: &'a [u32],
+    /// Numbers a map has after pooling.
+    area: usize,
+}
+
+/// Numbers in a row of a filter that [`few_weights`] works on at once.
+const ROW: usize = 8;
+
+impl<'a> OutputGradient<'a> {
+    /// The gradient as a list, where following the list is cheaper than a product over all pixels: at most half of them
+    /// won a maximum, and a filter's row fits a vector.
+    fn few(&self, g: &Geometry) -> Option<Few<'a>> {
+        let (pool, winner) = self.pool?;
+        let fits = g.window.padding == (0, 0) && g.window.kernel.1 <= ROW && (1..=7).contains(&g.window.kernel.0);
+        let area = pool.output.area();
+        (fits && 2 * area <= g.pixels()).then_some(Few { dy: self.dy, y: self.y, winner, area })
+    }
+}
+
+/// Adds one image's part of the weights' gradient, winner by winner: each adds its gradient times the window it saw.
+#[inline(always)]
+fn few_weights_body(
+    g: &Geometry,
+    few: &Few<'_>,
+    n: usize,
+    image: &[f32],
+    dw: &mut [f32],
+    db: &mut [f32],
+    workspace: &mut [f32],
+) {
+    let (list, workspace) = workspace.split_at_mut(2 * few.area);
+    let (gradients, places) = list.split_at_mut(few.area);
+    let places: &mut [u32] = bytemuck::cast_slice_mut(places);
+    // A copy with room at its end, so that a whole vector can be read at the last window.
+    let padded = &mut workspace[..g.input.len() + ROW];
+    padded[..image.len()].copy_from_slice(image);
+    padded[image.len()..].fill(0.0);
+    let per_channel = g.window.kernel.0 * g.window.kernel.1;
+    for f in 0..g.filters() {
+        let range = (n * g.filters() + f) * few.area..(n * g.filters() + f + 1) * few.area;
+        let mut count = 0;
+        let winners = few.winner[range.clone()].iter().zip(&few.dy[range.clone()]);
+        for (i, (&winner, &dy)) in winners.enumerate() {
+            let (row, column) = (winner as usize / g.output.width, winner as usize % g.output.width);
+            places[count] = (row * g.window.stride.0 * g.input.width + column * g.window.stride.1) as u32;
+            gradients[count] = dy;
+            count += usize::from(few.y.is_none_or(|y| y[range.start + i] > 0.0));
+        }
+        db[f] += sum(&gradients[..count]);
+        for c in 0..g.input.channels {
+            let plane = &padded[c * g.input.area()..];
+            let dw = &mut dw[f * g.depth() + c * per_channel..][..per_channel];
+            let list = (&gradients[..count], &places[..count]);
+            match g.window.kernel.0 {
+                1 => add_few::<1>(g, list, plane, dw),
+                2 => add_few::<2>(g, list, plane, dw),
+                3 => add_few::<3>(g, list, plane, dw),
+                4 => add_few::<4>(g, list, plane, dw),
+                5 => add_few::<5>(g, list, plane, dw),
+                6 => add_few::<6>(g, list, plane, dw),
+                _ => add_few::<7>(g, list, plane, dw),
+            }
+        }
+    }
+}
+
+isa::vectorized!(
+    fn few_weights(
+        g: &Geometry,
+        few: &Few<'_>,
+        n: usize,
+        image: &[f32],
+        dw: &mut [f32],
+        db: &mut [f32],
+        workspace: &mut [f32],
+    ) = few_weights_body
+);
+
+/// [`few_weights`] for one filter and channel, its `ROWS` rows held in registers.
+#[inline(always)]
+fn add_few<const ROWS: usize>(g: &Geometry, (gradients, places): (&[f32], &[u32]), plane: &[f32], dw: &mut [f32]) {
+    let mut sums = [[[0.0f32; ROW]; ROWS]; 2];
+    let width = g.input.width;
+    // Two sums at a time, to hide the latency of the additions.
+    let (gradient_pairs, rest) = gradients.as_chunks::<2>();
+    let (place_pairs, rest_places) = places.as_chunks::<2>();
+    for (&[g0, g1], &[p0, p1]) in gradient_pairs.iter().zip(place_pairs) {
+        add_one(&mut sums[0], g0, p0, plane, width);
+        add_one(&mut sums[1], g1, p1, plane, width);
+    }
+    for (&gradient, &place) in rest.iter().zip(rest_places) {
+        add_one(&mut sums[0], gradient, place, plane, width);
+    }
+    for (i, dw) in dw.chunks_exact_mut(g.window.kernel.1).enumerate() {
+        dw.iter_mut().zip(sums[0][i].iter().zip(&sums[1][i])).for_each(|(d, (a, b))| *d += a + b);
+    }
+}
+
+#[inline(always)]
+fn add_one<const ROWS: usize>(sums: &mut [[f32; ROW]; ROWS], gradient: f32, place: u32, plane: &[f32], width: usize) {
+    let window = &plane[place as usize..][..(ROWS - 1) * width + ROW];
+    for (i, sums) in sums.iter_mut().enumerate() {
+        if let Some(row) = window[i * width..].first_chunk::<ROW>() {
+            for (s, v) in sums.iter_mut().zip(row) {
+                *s += gradient * v;
+            }
+        }
+    }
+}
+
 fn weights_task_len(g: &Geometry) -> usize {
     let tile = isa::tile();
     let depth = g.pixels().min(DEPTH_BLOCK);
     g.filters() * g.depth()
         + g.filters()
         + g.output.len()
-        + packed_len(g.filters(), depth, tile.rows)
-        + packed_len(g.depth(), depth, tile.columns)
+        + (packed_len(g.filters(), depth, tile.rows) + packed_len(g.depth(), depth, tile.columns))
+            .max(2 * g.pixels() + g.input.len() + ROW)
 }
 
 /// Numbers of workspace [`backward_weights`] needs.
@@ -406,6 +526,10 @@ pub(crate) fn backward_weights(
             dw.fill(0.0);
             db.fill(0.0);
             for (n, image) in x.chunks_exact(g.input.len()).enumerate() {
+                if let Some(few) = dy.few(g) {
+                    few_weights(g, &few, piece * images + n, image, dw, db, workspace);
+                    continue;
+                }
                 let dy = dy.image(g, piece * images + n, maps);
                 isa::vectorize(|| db.iter_mut().zip(dy.chunks_exact(pixels)).for_each(|(b, map)| *b += sum(map)));
                 let windows = WindowsTransposed { image, geometry: g };
@@ -414,16 +538,8 @@ pub(crate) fn backward_weights(
                     let depths = p..pixels.min(p + DEPTH_BLOCK);
                     let (left, right) = workspace.split_at_mut(packed_len(filters, depths.len(), tile.rows));
                     let right = &mut right[..packed_len(depth, depths.len(), tile.columns)];
-                    isa::vectorize(|| {
-                        for (i, panel) in left.chunks_exact_mut(depths.len() * tile.rows).enumerate() {
-                            let range = i * tile.rows..filters.min((i + 1) * tile.rows);
-                            gradient.pack(range, depths.clone(), tile.rows, panel);
-                        }
-                        for (j, panel) in right.chunks_exact_mut(depths.len() * tile.columns).enumerate() {
-                            let range = j * tile.columns..depth.min((j + 1) * tile.columns);
-                            windows.pack(range, depths.clone(), tile.columns, panel);
-                        }
-                    });
+                    pack_panels(&gradient, 0..filters, depths.clone(), tile.rows, left);
+                    pack_panels(&windows, 0..depth, depths.clone(), tile.columns, right);
                     for (j, right) in right.chunks_exact(depths.len() * tile.columns).enumerate() {
                         for (i, left) in left.chunks_exact(depths.len() * tile.rows).enumerate() {
                             let (f, k) = (i * tile.rows, j * tile.columns);
@@ -481,12 +597,7 @@ pub(crate) fn backward_input(g: &Geometry, w: &[f32], dy: OutputGradient<'_>, dx
             let (right, windows) = workspace.split_at_mut(packed_len(pixels, filters, tile.columns));
             for (n, dx) in dx.chunks_exact_mut(g.input.len()).enumerate() {
                 let gradient = Matrix::interleaved(dy.image(g, piece * images + n, maps), pixels);
-                isa::vectorize(|| {
-                    for (j, panel) in right.chunks_exact_mut(filters * tile.columns).enumerate() {
-                        let range = j * tile.columns..pixels.min((j + 1) * tile.columns);
-                        gradient.pack(range, 0..filters, tile.columns, panel);
-                    }
-                });
+                pack_panels(&gradient, 0..pixels, 0..filters, tile.columns, right);
                 dx.fill(0.0);
                 for start in (0..depth).step_by(rows) {
                     let block = rows.min(depth - start);
@@ -498,7 +609,7 @@ pub(crate) fn backward_input(g: &Geometry, w: &[f32], dy: OutputGradient<'_>, dx
                             tile.run_edge(filters, left, right, &mut windows[i * pixels + p..], pixels, false, edge);
                         }
                     }
-                    isa::vectorize(|| add_windows(g, start..start + block, windows, dx));
+                    add_windows(g, start..start + block, windows, dx);
                 }
             }
         },
@@ -507,7 +618,7 @@ pub(crate) fn backward_input(g: &Geometry, w: &[f32], dy: OutputGradient<'_>, dx
 
 /// Adds rows `weights` of the windows' gradient to the pixels they were read from.
 #[inline(always)]
-fn add_windows(g: &Geometry, weights: Range<usize>, windows: &[f32], dx: &mut [f32]) {
+fn add_windows_body(g: &Geometry, weights: Range<usize>, windows: &[f32], dx: &mut [f32]) {
     for (k, windows) in weights.zip(windows.chunks_exact(g.pixels())) {
         let (c, i, j) = g.place(k);
         for (row, windows) in windows.chunks_exact(g.output.width).enumerate() {
@@ -523,3 +634,5 @@ fn add_windows(g: &Geometry, weights: Range<usize>, windows: &[f32], dx: &mut [f
         }
     }
 }
+
+isa::vectorized!(fn add_windows(g: &Geometry, weights: Range<usize>, windows: &[f32], dx: &mut [f32]) = add_windows_body);

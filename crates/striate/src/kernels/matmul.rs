@@ -37,14 +37,14 @@ impl<'a> Matrix<'a> {
 }
 
 impl Operand for Matrix<'_> {
-    #[inline]
+    #[inline(always)]
     fn pack(&self, outer: Range<usize>, depth: Range<usize>, width: usize, panel: &mut [f32]) {
         let count = outer.len();
         let panel = &mut panel[..depth.len() * width];
         if self.outer == 1 {
             for (target, k) in panel.chunks_exact_mut(width).zip(depth) {
                 let (filled, rest) = target.split_at_mut(count);
-                filled.copy_from_slice(&self.data[k * self.depth + outer.start..][..count]);
+                copy_short(filled, &self.data[k * self.depth + outer.start..][..count]);
                 rest.fill(0.0);
             }
         } else {
@@ -60,9 +60,47 @@ impl Operand for Matrix<'_> {
     }
 }
 
+/// A copy of a few numbers, without the call into memcpy that `copy_from_slice` makes.
+#[inline(always)]
+pub(crate) fn copy_short(target: &mut [f32], source: &[f32]) {
+    let (targets, target_rest) = target.as_chunks_mut::<8>();
+    let (sources, source_rest) = source.as_chunks::<8>();
+    targets.iter_mut().zip(sources).for_each(|(t, s)| *t = *s);
+    target_rest.iter_mut().zip(source_rest).for_each(|(t, s)| *t = *s);
+}
+
 /// A whole side of a product, packed: panel after panel, each `depth x width`.
 pub(crate) fn packed_len(outer: usize, depth: usize, width: usize) -> usize {
     outer.div_ceil(width) * width * depth
+}
+
+#[inline(always)]
+fn pack_body<O: Operand>(operand: &O, outer: Range<usize>, depth: Range<usize>, width: usize, panel: &mut [f32]) {
+    operand.pack(outer, depth, width, panel);
+}
+
+isa::vectorized!(
+    /// Packs one panel, with the machine's widest vectors.
+    pub(crate) fn pack_panel[O: Operand](
+        operand: &O,
+        outer: Range<usize>,
+        depth: Range<usize>,
+        width: usize,
+        panel: &mut [f32],
+    ) = pack_body
+);
+
+/// Packs panel after panel of `outer`.
+pub(crate) fn pack_panels(
+    operand: &impl Operand,
+    outer: Range<usize>,
+    depth: Range<usize>,
+    width: usize,
+    panels: &mut [f32],
+) {
+    for (start, panel) in outer.clone().step_by(width).zip(panels.chunks_exact_mut(depth.len() * width)) {
+        pack_panel(operand, start..outer.end.min(start + width), depth.clone(), width, panel);
+    }
 }
 
 /// Packs all of an operand, in parallel.
@@ -72,7 +110,7 @@ pub(crate) fn pack_all(operand: &impl Operand, outer: usize, depth: usize, width
     }
     packed[..packed_len(outer, depth, width)].par_chunks_mut(depth * width).enumerate().for_each(|(i, panel)| {
         let range = i * width..outer.min((i + 1) * width);
-        isa::vectorize(|| operand.pack(range, 0..depth, width, panel));
+        pack_panel(operand, range, 0..depth, width, panel);
     });
 }
 
@@ -130,13 +168,7 @@ pub(crate) fn gemm(
             for k in (0..depth).step_by(DEPTH_BLOCK) {
                 let depths = k..depth.min(k + DEPTH_BLOCK);
                 let panel_len = depths.len() * tile.rows;
-                isa::vectorize(|| {
-                    for (p, panel) in left.chunks_exact_mut(panel_len).take(block_rows.div_ceil(tile.rows)).enumerate()
-                    {
-                        let range = first + p * tile.rows..first + block_rows.min((p + 1) * tile.rows);
-                        a.pack(range, depths.clone(), tile.rows, panel);
-                    }
-                });
+                pack_panels(a, first..first + block_rows, depths.clone(), tile.rows, left);
                 for (j, right) in packed.chunks_exact(depth * tile.columns).enumerate() {
                     let right = &right[depths.start * tile.columns..depths.end * tile.columns];
                     let column = j * tile.columns;

@@ -72,7 +72,7 @@ impl Geometry {
 /// The largest number of each window of one plane; `winner` gets its place in the plane (the first of equals in row
 /// order). NaN wins, so that a fault shows up in the loss.
 #[inline(always)]
-pub(crate) fn max_plane(g: &Geometry, x: &[f32], y: &mut [f32], winner: Option<&mut [u32]>) {
+pub(crate) fn max_plane_body(g: &Geometry, x: &[f32], y: &mut [f32], winner: Option<&mut [u32]>) {
     match winner {
         Some(winner) if g.is_two_by_two() => max_two_by_two(g, x, y, |i, place| winner[i] = place),
         None if g.is_two_by_two() => max_two_by_two(g, x, y, |_, _| ()),
@@ -102,30 +102,33 @@ fn max_any(g: &Geometry, x: &[f32], y: &mut [f32], mut note: impl FnMut(usize, u
 #[inline(always)]
 fn max_two_by_two(g: &Geometry, x: &[f32], y: &mut [f32], mut note: impl FnMut(usize, u32)) {
     let (width, out_width) = (g.input.width, g.output.width);
-    let wins = |a: f32, b: f32| a > b || (a.is_nan() && !b.is_nan());
+    // Without branches, so that it vectorises: a place is a number of steps from the window's first pixel.
+    let wins = |a: f32, b: f32| (a > b) | (a.is_nan());
     for (row, out) in y.chunks_exact_mut(out_width).enumerate() {
         let at = 2 * row * width;
-        let (top, bottom) = (&x[at..][..2 * out_width], &x[at + width..][..2 * out_width]);
-        for (j, out) in out.iter_mut().enumerate() {
-            let (a, b, c, d) = (top[2 * j], top[2 * j + 1], bottom[2 * j], bottom[2 * j + 1]);
+        let top = x[at..][..2 * out_width].as_chunks::<2>().0;
+        let bottom = x[at + width..][..2 * out_width].as_chunks::<2>().0;
+        for (j, ((out, &[a, b]), &[c, d])) in out.iter_mut().zip(top).zip(bottom).enumerate() {
             let (upper, u) = if wins(b, a) { (b, 1) } else { (a, 0) };
-            let (lower, l) = if wins(d, c) { (d, width + 1) } else { (c, width) };
+            let (lower, l) = if wins(d, c) { (d, width as u32 + 1) } else { (c, width as u32) };
             let (best, place) = if wins(lower, upper) { (lower, l) } else { (upper, u) };
             *out = best;
-            note(row * out_width + j, (at + 2 * j + place) as u32);
+            note(row * out_width + j, (at + 2 * j) as u32 + place);
         }
     }
 }
+
+isa::vectorized!(fn max_plane(g: &Geometry, x: &[f32], y: &mut [f32], winner: Option<&mut [u32]>) = max_plane_body);
 
 /// [`max_plane`] for a batch: `planes` is N·C.
 pub(crate) fn max_forward(g: &Geometry, x: &[f32], y: &mut [f32], winner: Option<&mut [u32]>) {
     let (from, to) = (g.input.area(), g.output.area());
     let planes = x.par_chunks_exact(from).zip(y.par_chunks_exact_mut(to)).with_min_len(16);
     match winner {
-        Some(winner) => planes
-            .zip(winner.par_chunks_exact_mut(to))
-            .for_each(|((x, y), winner)| isa::vectorize(|| max_plane(g, x, y, Some(winner)))),
-        None => planes.for_each(|(x, y)| isa::vectorize(|| max_plane(g, x, y, None))),
+        Some(winner) => {
+            planes.zip(winner.par_chunks_exact_mut(to)).for_each(|((x, y), winner)| max_plane(g, x, y, Some(winner)))
+        }
+        None => planes.for_each(|(x, y)| max_plane(g, x, y, None)),
     }
 }
 

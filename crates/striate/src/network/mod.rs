@@ -211,6 +211,7 @@ pub enum NetworkError {
 pub struct Network {
     description: Description,
     parameters: Parameters,
+    classes: usize,
 }
 
 /// Samples that the whole-array methods below work on at a time.
@@ -234,7 +235,7 @@ impl Network {
                 init.fill(values, rule.fan_in, seed, position as u64);
             }
         }
-        Ok(Self { description, parameters })
+        Self::checked(description, parameters)
     }
 
     /// A network with given parameters, checked against the description by name and shape. Their order may differ.
@@ -264,7 +265,12 @@ impl Network {
                 expected: "no parameter of this name".into(),
             });
         }
-        Ok(Self { description, parameters: ordered })
+        Self::checked(description, ordered)
+    }
+
+    fn checked(description: Description, parameters: Parameters) -> Result<Self, NetworkError> {
+        let classes = description.shapes()?.last().map_or(0, Shape::len);
+        Ok(Self { description, parameters, classes })
     }
 
     /// What the network is made of.
@@ -279,7 +285,7 @@ impl Network {
 
     /// Number of classes (logits).
     pub fn classes(&self) -> usize {
-        self.description.shapes().ok().and_then(|shapes| shapes.last().map(Shape::len)).unwrap_or(0)
+        self.classes
     }
 
     /// The learnt numbers, by name.

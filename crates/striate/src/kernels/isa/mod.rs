@@ -137,7 +137,8 @@ pub(crate) fn tile() -> &'static Tile {
 
 /// Runs `body` compiled for the active set, so that plain loops in it vectorise to the machine's full width.
 ///
-/// Rust neither fuses nor reorders float operations on its own, so the bits are the same on every set.
+/// Rust neither fuses nor reorders float operations on its own, so the bits are the same on every set. For a short
+/// loop: the compiler leaves a long closure out of line, and so out of the set; `vectorized!` is for those.
 #[inline(always)]
 pub fn vectorize<T>(body: impl FnOnce() -> T) -> T {
     match active() {
@@ -150,6 +151,36 @@ pub fn vectorize<T>(body: impl FnOnce() -> T) -> T {
         _ => body(),
     }
 }
+
+/// Makes a function that runs another one, marked `#[inline(always)]`, compiled for the active set.
+macro_rules! vectorized {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident $([$($generics:tt)*])? ($($arg:ident: $ty:ty),* $(,)?) = $body:path) => {
+        $(#[$meta])*
+        #[allow(unsafe_code)]
+        $vis fn $name $(<$($generics)*>)? ($($arg: $ty),*) {
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx2,fma")]
+            fn avx512 $(<$($generics)*>)? ($($arg: $ty),*) {
+                $body($($arg),*)
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2 $(<$($generics)*>)? ($($arg: $ty),*) {
+                $body($($arg),*)
+            }
+            match $crate::kernels::isa::active() {
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: `active` returns only sets whose features were detected on this machine.
+                $crate::kernels::isa::Isa::Avx512 => unsafe { avx512($($arg),*) },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                $crate::kernels::isa::Isa::Avx2 => unsafe { avx2($($arg),*) },
+                _ => $body($($arg),*),
+            }
+        }
+    };
+}
+pub(crate) use vectorized;
 
 /// One micro-kernel: a block of a matrix product held in registers.
 pub(crate) struct Tile {
