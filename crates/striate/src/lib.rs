@@ -8,5 +8,6 @@ pub mod kernels;
 pub mod layers;
 pub mod models;
 pub mod network;
+pub mod optim;
 pub mod random;
 pub mod shape;

@@ -1,0 +1,74 @@
+"""Values for tests/optimizers.rs, from PyTorch in float64.
+
+    pip install torch
+    python optimizers.py > optimizers.json
+
+Every start value, gradient and learning rate is exact in float32, so that both sides begin with the same numbers.
+"""
+
+import json
+
+import torch
+
+STEPS = 6
+START = [1.0, -2.0, 0.5, 0.125, -0.75]
+# Ordinary, alternating, shrinking, mostly zero, and large ones.
+GRADIENTS = [
+    [(step + 1) / 8, (-1) ** step * 0.75, 2.0 ** -(2 * step), 0.5 if step == 1 else 0.0, 64.0 - 24.0 * step]
+    for step in range(STEPS)
+]
+
+CASES = [
+    ({"name": "sgd"}, 2**-6, lambda w, lr: torch.optim.SGD(w, lr=lr)),
+    ({"name": "momentum", "momentum": 0.875}, 2**-6, lambda w, lr: torch.optim.SGD(w, lr=lr, momentum=0.875)),
+    (
+        {"name": "nesterov", "momentum": 0.875},
+        2**-6,
+        lambda w, lr: torch.optim.SGD(w, lr=lr, momentum=0.875, nesterov=True),
+    ),
+    ({"name": "adagrad"}, 2**-4, lambda w, lr: torch.optim.Adagrad(w, lr=lr)),
+    ({"name": "rmsprop", "decay": 0.99}, 2**-6, lambda w, lr: torch.optim.RMSprop(w, lr=lr, alpha=0.99, eps=1e-8)),
+    ({"name": "rmsprop", "decay": 0.5}, 2**-6, lambda w, lr: torch.optim.RMSprop(w, lr=lr, alpha=0.5, eps=1e-8)),
+    ({"name": "adam", "beta1": 0.9, "beta2": 0.999}, 2**-6, lambda w, lr: torch.optim.Adam(w, lr=lr)),
+    (
+        {"name": "adam", "beta1": 0.5, "beta2": 0.75},
+        2**-3,
+        lambda w, lr: torch.optim.Adam(w, lr=lr, betas=(0.5, 0.75)),
+    ),
+    (
+        {"name": "adamw", "beta1": 0.9, "beta2": 0.999, "weight_decay": 0.01},
+        2**-6,
+        lambda w, lr: torch.optim.AdamW(w, lr=lr),
+    ),
+    (
+        {"name": "adamw", "beta1": 0.9, "beta2": 0.999, "weight_decay": 0.5},
+        2**-3,
+        lambda w, lr: torch.optim.AdamW(w, lr=lr, weight_decay=0.5),
+    ),
+]
+
+
+def run(make, learning_rate):
+    weights = torch.nn.Parameter(torch.tensor(START, dtype=torch.float64))
+    optimizer = make([weights], learning_rate)
+    after = []
+    for gradient in GRADIENTS:
+        weights.grad = torch.tensor(gradient, dtype=torch.float64)
+        optimizer.step()
+        after.append(weights.detach().tolist())
+    return after
+
+
+print(
+    json.dumps(
+        {
+            "torch": torch.__version__.split("+")[0],
+            "start": START,
+            "gradients": GRADIENTS,
+            "cases": [
+                {"options": options, "learning_rate": rate, "after": run(make, rate)} for options, rate, make in CASES
+            ],
+        },
+        indent=1,
+    )
+)
