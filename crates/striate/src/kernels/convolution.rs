@@ -325,7 +325,15 @@ fn image_forward(
             for f in (0..filters).step_by(tile.rows) {
                 let left = &packed[f * depth..][depths.start * tile.rows..depths.end * tile.rows];
                 let edge = (tile.rows.min(filters - f), columns.len());
-                tile.run_edge(depths.len(), left, panel, &mut maps[f * pixels + start..], pixels, true, edge);
+                tile.run_edge(
+                    depths.len(),
+                    tile.panel(left),
+                    panel,
+                    &mut maps[f * pixels + start..],
+                    pixels,
+                    true,
+                    edge,
+                );
             }
         }
     }
@@ -544,7 +552,15 @@ pub(crate) fn backward_weights(
                         for (i, left) in left.chunks_exact(depths.len() * tile.rows).enumerate() {
                             let (f, k) = (i * tile.rows, j * tile.columns);
                             let edge = (tile.rows.min(filters - f), tile.columns.min(depth - k));
-                            tile.run_edge(depths.len(), left, right, &mut dw[f * depth + k..], depth, true, edge);
+                            tile.run_edge(
+                                depths.len(),
+                                tile.panel(left),
+                                right,
+                                &mut dw[f * depth + k..],
+                                depth,
+                                true,
+                                edge,
+                            );
                         }
                     }
                 }
@@ -606,7 +622,15 @@ pub(crate) fn backward_input(g: &Geometry, w: &[f32], dy: OutputGradient<'_>, dx
                         for i in (0..block).step_by(tile.rows) {
                             let left = &packed[(start + i) * filters..];
                             let edge = (tile.rows.min(block - i), tile.columns.min(pixels - p));
-                            tile.run_edge(filters, left, right, &mut windows[i * pixels + p..], pixels, false, edge);
+                            tile.run_edge(
+                                filters,
+                                tile.panel(left),
+                                right,
+                                &mut windows[i * pixels + p..],
+                                pixels,
+                                false,
+                                edge,
+                            );
                         }
                     }
                     add_windows(g, start..start + block, windows, dx);

@@ -3,7 +3,7 @@
 //! A side of the product is anything that can pack itself into panels ([`Operand`]): a strided [`Matrix`], or the
 //! windows of an image, so that a convolution is a matrix product that never stores the im2col matrix.
 
-use super::isa::{self, Tile};
+use super::isa::{self, Left, Tile};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -14,6 +14,11 @@ pub(crate) const DEPTH_BLOCK: usize = 256;
 pub(crate) trait Operand: Sync {
     /// Writes vectors `outer` (at most `width`) over `depth` into `panel[k * width + o]`; missing vectors are zeros.
     fn pack(&self, outer: Range<usize>, depth: Range<usize>, width: usize, panel: &mut [f32]);
+
+    /// The vectors from `outer` on, from `depth` on, as they lie in memory, where packing them would gain nothing.
+    fn in_place(&self, _outer: usize, _depth: usize) -> Option<Left<'_>> {
+        None
+    }
 }
 
 /// A matrix in memory: element `(o, k)` is at `o * outer + k * depth`.
@@ -57,6 +62,12 @@ impl Operand for Matrix<'_> {
                 panel[i..].iter_mut().step_by(width).zip(source).for_each(|(target, &value)| *target = value);
             }
         }
+    }
+
+    #[inline]
+    fn in_place(&self, outer: usize, depth: usize) -> Option<Left<'_>> {
+        // Vectors side by side would be read across a page a step.
+        (self.depth == 1).then(|| Left { data: &self.data[outer * self.outer + depth..], steps: (self.outer, 1) })
     }
 }
 
@@ -168,11 +179,18 @@ pub(crate) fn gemm(
             for k in (0..depth).step_by(DEPTH_BLOCK) {
                 let depths = k..depth.min(k + DEPTH_BLOCK);
                 let panel_len = depths.len() * tile.rows;
-                pack_panels(a, first..first + block_rows, depths.clone(), tile.rows, left);
+                // Whole panels may be read where they lie; the last one may need its missing rows filled in.
+                let in_place = if a.in_place(first, k).is_some() { block_rows / tile.rows } else { 0 };
+                let packed_from = first + in_place * tile.rows;
+                pack_panels(a, packed_from..first + block_rows, depths.clone(), tile.rows, left);
                 for (j, right) in packed.chunks_exact(depth * tile.columns).enumerate() {
                     let right = &right[depths.start * tile.columns..depths.end * tile.columns];
                     let column = j * tile.columns;
-                    for (p, panel) in left.chunks_exact(panel_len).take(block_rows.div_ceil(tile.rows)).enumerate() {
+                    for p in 0..block_rows.div_ceil(tile.rows) {
+                        let panel = match a.in_place(first + p * tile.rows, k).filter(|_| p < in_place) {
+                            Some(rows) => rows,
+                            None => tile.panel(&left[(p - in_place) * panel_len..][..panel_len]),
+                        };
                         let edge = (tile.rows.min(block_rows - p * tile.rows), tile.columns.min(columns - column));
                         let target = &mut block[p * tile.rows * columns + column..];
                         tile.run_edge(depths.len(), panel, right, target, columns, accumulate || k > 0, edge);

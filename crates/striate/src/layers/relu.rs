@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// use ndarray::array;
 /// use striate::layers::Relu;
 /// let mut relu = Relu::new();
-/// assert_eq!(relu.forward(\&array![[1., -2.]]), array![[1., 0.]]);
+/// assert_eq!(relu.forward(&array![[1., -2.]]), array![[1., 0.]]);
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Relu {

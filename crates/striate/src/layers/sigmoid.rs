@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// use ndarray::array;
 /// use striate::layers::Sigmoid;
 /// let mut sigmoid = Sigmoid::new();
-/// assert_eq!(sigmoid.forward(\&array![[0., 1e4]]), array![[0.5, 1.]]);
+/// assert_eq!(sigmoid.forward(&array![[0., 1e4]]), array![[0.5, 1.]]);
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Sigmoid {

@@ -45,9 +45,17 @@ impl Vector for __m512 {
 }
 
 #[target_feature(enable = "avx512f,avx2,fma")]
-unsafe fn kernel(depth: usize, a: *const f32, b: *const f32, c: *mut f32, stride: usize, accumulate: bool) {
+unsafe fn kernel(
+    depth: usize,
+    a: *const f32,
+    steps: (usize, usize),
+    b: *const f32,
+    c: *mut f32,
+    stride: usize,
+    accumulate: bool,
+) {
     // SAFETY: the caller keeps the contract of `generic::tile`, and this function is only reached where the set is.
-    unsafe { tile::<__m512, 12, 2>(depth, a, b, c, stride, accumulate) }
+    unsafe { tile::<__m512, 12, 2>(depth, a, steps, b, c, stride, accumulate) }
 }
 
 pub(super) static TILE: Tile = Tile { rows: 12, columns: 32, kernel };

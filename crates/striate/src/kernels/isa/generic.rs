@@ -24,19 +24,21 @@ pub(crate) trait Vector: Copy {
 /// `c (+)= a · b` for a block of `ROWS` rows and `WIDE * V::LANES` columns, kept in registers over the whole depth.
 ///
 /// # Safety
-/// The machine has `V`'s instructions; `a` holds `depth * ROWS` numbers, `b` holds `depth * WIDE * LANES`, and each of
-/// the `ROWS` rows at `c + i * stride` holds `WIDE * LANES`.
+/// The machine has `V`'s instructions; `a + i * steps.0 + k * steps.1` is readable for each of the `ROWS` rows `i` and
+/// each `k` below `depth`; `b` holds `depth * WIDE * LANES` numbers, and each of the rows at `c + i * stride` holds
+/// `WIDE * LANES`.
 #[inline(always)]
 pub(crate) unsafe fn tile<V: Vector, const ROWS: usize, const WIDE: usize>(
     depth: usize,
     mut a: *const f32,
+    steps: (usize, usize),
     mut b: *const f32,
     c: *mut f32,
     stride: usize,
     accumulate: bool,
 ) {
-    // SAFETY: all addresses stay inside what the caller vouches for: `a` advances by ROWS and `b` by WIDE * LANES
-    // exactly `depth` times, and rows of `c` are written at most WIDE * LANES long.
+    // SAFETY: all reads are those the caller vouches for: `a` and `b` advance by one depth exactly `depth` times (with
+    // `wrapping_add`, as the last step may leave `a`'s array), and rows of `c` are written at most WIDE * LANES long.
     unsafe {
         let mut sums = [[V::zero(); WIDE]; ROWS];
         for _ in 0..depth {
@@ -45,12 +47,12 @@ pub(crate) unsafe fn tile<V: Vector, const ROWS: usize, const WIDE: usize>(
                 *r = V::load(b.add(j * V::LANES));
             }
             for (i, row) in sums.iter_mut().enumerate() {
-                let left = V::splat(a.add(i));
+                let left = V::splat(a.add(i * steps.0));
                 for (sum, &r) in row.iter_mut().zip(&right) {
                     *sum = sum.mul_add(left, r);
                 }
             }
-            a = a.add(ROWS);
+            a = a.wrapping_add(steps.1);
             b = b.add(WIDE * V::LANES);
         }
         for (i, row) in sums.iter().enumerate() {

@@ -189,21 +189,36 @@ pub(crate) struct Tile {
     /// Columns of the block, the width of a packed panel of the right matrix.
     pub(crate) columns: usize,
     /// See [`generic::tile`].
-    kernel: unsafe fn(depth: usize, a: *const f32, b: *const f32, c: *mut f32, stride: usize, accumulate: bool),
+    kernel: unsafe fn(usize, *const f32, (usize, usize), *const f32, *mut f32, usize, bool),
+}
+
+/// The left side of a block: row `i` at depth `k` is `data[i * steps.0 + k * steps.1]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Left<'a> {
+    pub(crate) data: &'a [f32],
+    pub(crate) steps: (usize, usize),
 }
 
 /// The largest tile of any set, for temporaries on the stack.
 pub(crate) const MAX_TILE: usize = 12 * 32;
 
 impl Tile {
-    /// `c (+)= a · b` for one block: `a` is a packed panel (depth x rows), `b` one (depth x columns); row `i` of the
-    /// block starts at `c[i * stride]`.
+    /// A packed panel (depth x rows) as a left side.
     #[inline]
-    pub(crate) fn run(&self, depth: usize, a: &[f32], b: &[f32], c: &mut [f32], stride: usize, accumulate: bool) {
-        assert!(a.len() >= depth * self.rows && b.len() >= depth * self.columns, "panels are shorter than the depth");
+    pub(crate) fn panel<'a>(&self, data: &'a [f32]) -> Left<'a> {
+        Left { data, steps: (1, self.rows) }
+    }
+
+    /// `c (+)= a · b` for one block: `b` is a packed panel (depth x columns); row `i` of the block starts at
+    /// `c[i * stride]`.
+    #[inline]
+    pub(crate) fn run(&self, depth: usize, a: Left<'_>, b: &[f32], c: &mut [f32], stride: usize, accumulate: bool) {
+        let last = (self.rows - 1) * a.steps.0 + depth.saturating_sub(1) * a.steps.1;
+        assert!(depth == 0 || last < a.data.len(), "the left side is too short");
+        assert!(b.len() >= depth * self.columns, "the right panel is shorter than the depth");
         assert!(stride >= self.columns && c.len() >= (self.rows - 1) * stride + self.columns, "block is too small");
         // SAFETY: a `Tile` is only handed out for a detected instruction set, and the lengths were checked just now.
-        unsafe { (self.kernel)(depth, a.as_ptr(), b.as_ptr(), c.as_mut_ptr(), stride, accumulate) }
+        unsafe { (self.kernel)(depth, a.data.as_ptr(), a.steps, b.as_ptr(), c.as_mut_ptr(), stride, accumulate) }
     }
 
     /// The same for a block of which only `rows x columns` lie inside `c`.
@@ -211,7 +226,7 @@ impl Tile {
     pub(crate) fn run_edge(
         &self,
         depth: usize,
-        a: &[f32],
+        a: Left<'_>,
         b: &[f32],
         c: &mut [f32],
         stride: usize,
@@ -256,7 +271,7 @@ mod tests {
                     (false, tile.rows - 1, tile.columns - 1),
                 ] {
                     let mut c = vec![0.5; tile.rows * stride];
-                    tile.run_edge(depth, &a, &b, &mut c, stride, accumulate, (rows, columns));
+                    tile.run_edge(depth, tile.panel(&a), &b, &mut c, stride, accumulate, (rows, columns));
                     for i in 0..tile.rows {
                         for j in 0..stride {
                             let inside = i < rows && j < columns;

@@ -45,9 +45,17 @@ impl Vector for float32x4_t {
 }
 
 #[target_feature(enable = "neon")]
-unsafe fn kernel(depth: usize, a: *const f32, b: *const f32, c: *mut f32, stride: usize, accumulate: bool) {
+unsafe fn kernel(
+    depth: usize,
+    a: *const f32,
+    steps: (usize, usize),
+    b: *const f32,
+    c: *mut f32,
+    stride: usize,
+    accumulate: bool,
+) {
     // SAFETY: the caller keeps the contract of `generic::tile`, and this function is only reached where the set is.
-    unsafe { tile::<float32x4_t, 8, 3>(depth, a, b, c, stride, accumulate) }
+    unsafe { tile::<float32x4_t, 8, 3>(depth, a, steps, b, c, stride, accumulate) }
 }
 
 pub(super) static TILE: Tile = Tile { rows: 8, columns: 12, kernel };

@@ -44,9 +44,17 @@ impl Vector for Four {
     }
 }
 
-unsafe fn kernel(depth: usize, a: *const f32, b: *const f32, c: *mut f32, stride: usize, accumulate: bool) {
+unsafe fn kernel(
+    depth: usize,
+    a: *const f32,
+    steps: (usize, usize),
+    b: *const f32,
+    c: *mut f32,
+    stride: usize,
+    accumulate: bool,
+) {
     // SAFETY: the caller keeps the contract of `generic::tile`; plain Rust runs everywhere.
-    unsafe { tile::<Four, 4, 2>(depth, a, b, c, stride, accumulate) }
+    unsafe { tile::<Four, 4, 2>(depth, a, steps, b, c, stride, accumulate) }
 }
 
 pub(super) static TILE: Tile = Tile { rows: 4, columns: 8, kernel };

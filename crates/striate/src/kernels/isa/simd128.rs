@@ -45,9 +45,17 @@ impl Vector for v128 {
 }
 
 #[target_feature(enable = "simd128")]
-unsafe fn kernel(depth: usize, a: *const f32, b: *const f32, c: *mut f32, stride: usize, accumulate: bool) {
+unsafe fn kernel(
+    depth: usize,
+    a: *const f32,
+    steps: (usize, usize),
+    b: *const f32,
+    c: *mut f32,
+    stride: usize,
+    accumulate: bool,
+) {
     // SAFETY: the caller keeps the contract of `generic::tile`, and this function is only reached where the set is.
-    unsafe { tile::<v128, 4, 2>(depth, a, b, c, stride, accumulate) }
+    unsafe { tile::<v128, 4, 2>(depth, a, steps, b, c, stride, accumulate) }
 }
 
 pub(super) static TILE: Tile = Tile { rows: 4, columns: 8, kernel };
