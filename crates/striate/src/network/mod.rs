@@ -8,10 +8,12 @@ pub mod parameters;
 pub mod plan;
 pub mod run;
 
-use crate::layers::Layer;
+use crate::layers::{Layer, ParameterRule, check_labels, expect_shape};
 use crate::shape::{Shape, ShapeError};
 use ndarray::{Array2, ArrayView4};
 pub use parameters::{ParameterSpec, Parameters};
+pub use plan::{Mode, Plan};
+pub use run::{Runner, StepKey, StepResult};
 use serde::{Deserialize, Serialize};
 
 /// A layer under its name.
@@ -21,6 +23,12 @@ pub struct NamedLayer {
     pub name: String,
     /// What it is, with its options.
     pub layer: Layer,
+}
+
+impl NamedLayer {
+    fn error(&self, source: ShapeError) -> NetworkError {
+        NetworkError::Layer { layer: self.name.clone(), source }
+    }
 }
 
 /// What a network is made of, without any number learnt.
@@ -45,6 +53,69 @@ impl Description {
     pub fn with(mut self, name: impl Into<String>, layer: impl Into<Layer>) -> Self {
         self.layers.push(NamedLayer { name: name.into(), layer: layer.into() });
         self
+    }
+
+    /// One output sample of each layer, in order.
+    ///
+    /// # Errors
+    /// No layers, two of one name, or one that does not fit where it stands.
+    pub fn shapes(&self) -> Result<Vec<Shape>, NetworkError> {
+        if self.layers.is_empty() {
+            return Err(NetworkError::NoLayers { name: self.name.clone() });
+        }
+        let mut shape = self.input;
+        let mut shapes = Vec::with_capacity(self.layers.len());
+        for (i, named) in self.layers.iter().enumerate() {
+            if self.layers[..i].iter().any(|other| other.name == named.name) {
+                return Err(NetworkError::DuplicateName { name: named.name.clone() });
+            }
+            shape = named.layer.rule().output(shape).map_err(|source| named.error(source))?;
+            shapes.push(shape);
+        }
+        Ok(shapes)
+    }
+
+    /// Input sample of each layer, in order.
+    fn inputs(&self) -> Result<impl Iterator<Item = (&NamedLayer, Shape)>, NetworkError> {
+        Ok(self.layers.iter().zip(std::iter::once(self.input).chain(self.shapes()?)))
+    }
+
+    /// Every parameter under its name: `W1`, `b1`, `W2`, ...
+    fn parameter_rules(&self) -> Result<Vec<(String, ParameterRule)>, NetworkError> {
+        let mut named_rules = Vec::new();
+        let mut number = 0;
+        for (named, input) in self.inputs()? {
+            let rules = named.layer.rule().parameters(input).map_err(|source| named.error(source))?;
+            number += usize::from(!rules.is_empty());
+            named_rules.extend(rules.into_iter().map(|rule| (format!("{}{number}", rule.prefix), rule)));
+        }
+        Ok(named_rules)
+    }
+
+    /// The table of layers, with the memory of a training plan for `batch` samples.
+    ///
+    /// # Errors
+    /// Layers that do not fit together, or a batch of 0 or beyond any memory.
+    pub fn summary(&self, batch: usize) -> Result<Summary, NetworkError> {
+        let mut layers = Vec::with_capacity(self.layers.len());
+        for ((named, input), output) in self.inputs()?.zip(self.shapes()?) {
+            let rule = named.layer.rule();
+            let parameters = rule.parameters(input).map_err(|source| named.error(source))?;
+            layers.push(LayerSummary {
+                name: named.name.clone(),
+                kind: rule.kind(),
+                options: rule.describe(),
+                output,
+                parameters: parameters.iter().map(|p| p.shape.iter().product::<usize>()).sum(),
+                flops: rule.flops(input).map_err(|source| named.error(source))?,
+            });
+        }
+        Ok(Summary {
+            parameters: layers.iter().map(|l| l.parameters).sum(),
+            flops: layers.iter().map(|l| l.flops).sum(),
+            peak_bytes: Plan::new(self, batch, Mode::Training)?.peak_bytes(),
+            layers,
+        })
     }
 }
 
@@ -140,18 +211,66 @@ pub enum NetworkError {
 pub struct Network {
     description: Description,
     parameters: Parameters,
+    classes: usize,
 }
+
+/// Samples that the whole-array methods below work on at a time.
+const CONVENIENT_BATCH: usize = 100;
 
 impl Network {
     /// A fresh network, its parameters drawn from `seed`.
+    ///
+    /// Parameters are named as in the book: `W` and `b` with the number of the layer among those that learn.
+    ///
+    /// # Errors
+    /// Layers that do not fit together, or two of one name.
     pub fn new(description: Description, seed: u64) -> Result<Self, NetworkError> {
-        let _ = (&description, seed);
-        todo!()
+        let rules = description.parameter_rules()?;
+        let shapes = rules.iter().map(|(name, rule)| (name.clone(), rule.shape.clone())).collect();
+        let mut parameters = Parameters::zeros(shapes)?;
+        for (position, (name, rule)) in rules.iter().enumerate() {
+            if let (Some(init), Some(mut array)) = (rule.init, parameters.get_mut(name))
+                && let Some(values) = array.as_slice_mut()
+            {
+                init.fill(values, rule.fan_in, seed, position as u64);
+            }
+        }
+        Self::checked(description, parameters)
     }
 
-    /// A network with given parameters, checked against the description by name and shape.
+    /// A network with given parameters, checked against the description by name and shape. Their order may differ.
+    ///
+    /// # Errors
+    /// A parameter that is missing, unexpected or of another shape, or layers that do not fit together.
     pub fn with_parameters(description: Description, parameters: Parameters) -> Result<Self, NetworkError> {
-        Ok(Self { description, parameters })
+        let rules = description.parameter_rules()?;
+        let mut ordered =
+            Parameters::zeros(rules.iter().map(|(name, rule)| (name.clone(), rule.shape.clone())).collect())?;
+        for (name, rule) in &rules {
+            let problem = |found: String| NetworkError::Parameter {
+                name: name.clone(),
+                found,
+                expected: format!("an array of shape {:?}", rule.shape),
+            };
+            let given = parameters.get(name).ok_or_else(|| problem("nothing".into()))?;
+            match ordered.get_mut(name) {
+                Some(mut target) if target.shape() == given.shape() => target.assign(&given),
+                _ => return Err(problem(format!("shape {:?}", given.shape()))),
+            }
+        }
+        if let Some(spec) = parameters.specs().iter().find(|spec| !rules.iter().any(|(name, _)| *name == spec.name)) {
+            return Err(NetworkError::Parameter {
+                name: spec.name.clone(),
+                found: format!("an array of shape {:?}", spec.shape),
+                expected: "no parameter of this name".into(),
+            });
+        }
+        Self::checked(description, ordered)
+    }
+
+    fn checked(description: Description, parameters: Parameters) -> Result<Self, NetworkError> {
+        let classes = description.shapes()?.last().map_or(0, Shape::len);
+        Ok(Self { description, parameters, classes })
     }
 
     /// What the network is made of.
@@ -166,7 +285,7 @@ impl Network {
 
     /// Number of classes (logits).
     pub fn classes(&self) -> usize {
-        todo!()
+        self.classes
     }
 
     /// The learnt numbers, by name.
@@ -179,39 +298,241 @@ impl Network {
         &mut self.parameters
     }
 
+    /// Description and parameters apart, for a trainer that reads one while it changes the other.
+    pub fn parts_mut(&mut self) -> (&Description, &mut Parameters) {
+        (&self.description, &mut self.parameters)
+    }
+
     /// Logits, (N, classes), of a batch (N, C, H, W).
+    ///
+    /// ```
+    /// use ndarray::Array4;
+    /// use striate::{models::simple_convnet::SimpleConvNet, network::Network};
+    /// let network = Network::new(SimpleConvNet::default().description(), 1)?;
+    /// let logits = network.predict(Array4::zeros((2, 1, 28, 28)).view())?;
+    /// assert_eq!(logits.dim(), (2, 10));
+    /// # Ok::<(), striate::network::NetworkError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// An empty batch, samples of another shape, or a value that is not finite.
     pub fn predict(&self, x: ArrayView4<'_, f32>) -> Result<Array2<f32>, NetworkError> {
-        let _ = x;
-        todo!()
+        let mut logits = Array2::zeros((x.dim().0, self.classes()));
+        let mut row = 0;
+        self.each_batch(x, None, |runner, parameters| {
+            for sample in runner.predict(parameters).chunks_exact(logits.ncols()) {
+                logits.row_mut(row).iter_mut().zip(sample).for_each(|(l, &s)| *l = s);
+                row += 1;
+            }
+        })?;
+        Ok(logits)
     }
 
     /// Mean softmax cross-entropy of a batch with labels.
+    ///
+    /// # Errors
+    /// As for [`Network::predict`], or labels that are no classes or not one a sample.
     pub fn loss(&self, x: ArrayView4<'_, f32>, t: &[usize]) -> Result<f32, NetworkError> {
-        let _ = (x, t);
-        todo!()
+        let mut sum = 0.0;
+        self.each_batch(x, Some(t), |runner, parameters| {
+            sum += f64::from(runner.loss(parameters).loss) * runner.batch() as f64;
+        })?;
+        Ok((sum / t.len() as f64) as f32)
     }
 
     /// Share of samples whose largest logit is their label's.
+    ///
+    /// # Errors
+    /// As for [`Network::loss`].
     pub fn accuracy(&self, x: ArrayView4<'_, f32>, t: &[usize]) -> Result<f64, NetworkError> {
-        let _ = (x, t);
-        todo!()
+        let mut correct = 0;
+        self.each_batch(x, Some(t), |runner, parameters| correct += runner.loss(parameters).correct)?;
+        Ok(correct as f64 / t.len() as f64)
     }
 
-    /// Gradients of the loss by backpropagation, under the parameters' names.
+    /// Gradients of [`Network::loss`] by backpropagation, under the parameters' names.
+    ///
+    /// # Errors
+    /// As for [`Network::loss`].
     pub fn gradient(&self, x: ArrayView4<'_, f32>, t: &[usize]) -> Result<Parameters, NetworkError> {
-        let _ = (x, t);
-        todo!()
+        self.check_input(x, Some(t))?;
+        let mut gradients = self.parameters.zeros_like();
+        let mut runner = Runner::new(Plan::new(&self.description, t.len(), Mode::Training)?)?;
+        fill(&mut runner, x, Some(t));
+        runner.loss_and_gradient(&self.parameters, &mut gradients, None);
+        Ok(gradients)
     }
 
-    /// Gradients of the loss by central differences (section 4.4): slow, to check [`Network::gradient`].
+    /// Gradients of [`Network::loss`] by central differences (section 4.4): slow, to check [`Network::gradient`].
+    ///
+    /// # Errors
+    /// As for [`Network::loss`].
     pub fn numerical_gradient(&self, x: ArrayView4<'_, f32>, t: &[usize]) -> Result<Parameters, NetworkError> {
-        let _ = (x, t);
-        todo!()
+        const STEP: f32 = 1e-2;
+        self.check_input(x, Some(t))?;
+        let mut runner = Runner::new(Plan::new(&self.description, t.len(), Mode::Inference)?)?;
+        fill(&mut runner, x, Some(t));
+        let mut parameters = self.parameters.clone();
+        let mut gradients = self.parameters.zeros_like();
+        let mut at = |i: usize, value: f32| {
+            let old = std::mem::replace(&mut parameters.as_mut_slice()[i], value);
+            let loss = f64::from(runner.loss(&parameters).loss);
+            parameters.as_mut_slice()[i] = old;
+            loss
+        };
+        for (i, gradient) in gradients.as_mut_slice().iter_mut().enumerate() {
+            let value = self.parameters.as_slice()[i];
+            let (up, down) = (value + STEP, value - STEP);
+            *gradient = ((at(i, up) - at(i, down)) / f64::from(up - down)) as f32;
+        }
+        Ok(gradients)
     }
 
     /// The table of layers, with the memory of a training plan for `batch` samples.
+    ///
+    /// # Errors
+    /// A batch of 0 or beyond any memory.
     pub fn summary(&self, batch: usize) -> Result<Summary, NetworkError> {
-        let _ = batch;
-        todo!()
+        self.description.summary(batch)
+    }
+
+    /// Runs `work` on one batch after the other.
+    fn each_batch(
+        &self,
+        x: ArrayView4<'_, f32>,
+        t: Option<&[usize]>,
+        mut work: impl FnMut(&mut Runner, &Parameters),
+    ) -> Result<(), NetworkError> {
+        self.check_input(x, t)?;
+        let mut runner: Option<Runner> = None;
+        for (i, x) in x.axis_chunks_iter(ndarray::Axis(0), CONVENIENT_BATCH).enumerate() {
+            let batch = x.dim().0;
+            if runner.as_ref().is_none_or(|r| r.batch() != batch) {
+                runner = Some(Runner::new(Plan::new(&self.description, batch, Mode::Inference)?)?);
+            }
+            if let Some(runner) = &mut runner {
+                fill(runner, x, t.map(|t| &t[i * CONVENIENT_BATCH..][..batch]));
+                work(runner, &self.parameters);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_input(&self, x: ArrayView4<'_, f32>, t: Option<&[usize]>) -> Result<(), NetworkError> {
+        let (n, channels, height, width) = x.dim();
+        let input = self.description.input;
+        if n == 0 {
+            return Err(ShapeError::Empty { what: "the batch", found: x.shape().to_vec() }.into());
+        }
+        expect_shape(
+            "the batch (samples, channels, height, width)",
+            &[n, input.channels, input.height, input.width],
+            &[n, channels, height, width],
+        )?;
+        if let Some((index, &value)) = x.indexed_iter().find(|(_, value)| !value.is_finite()) {
+            let (n, c, y, x) = index;
+            return Err(NetworkError::NonFinite { what: "the batch".into(), value, index: vec![n, c, y, x] });
+        }
+        if let Some(t) = t {
+            expect_shape("the labels", &[n], &[t.len()])?;
+            check_labels(t, self.classes())?;
+        }
+        Ok(())
+    }
+}
+
+fn fill(runner: &mut Runner, x: ArrayView4<'_, f32>, t: Option<&[usize]>) {
+    runner.input_mut().iter_mut().zip(x.iter()).for_each(|(target, &value)| *target = value);
+    if let Some(t) = t {
+        runner.labels_mut().copy_from_slice(t);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::simple_convnet::SimpleConvNet;
+    use crate::random::{Purpose, Random};
+    use ndarray::Array4;
+
+    fn small() -> (Network, Array4<f32>, Vec<usize>) {
+        let options = SimpleConvNet {
+            input: Shape::new(2, 10, 10),
+            filters: 3,
+            filter_size: 3,
+            hidden: 7,
+            classes: 4,
+            init: crate::layers::Init::Normal { deviation: 0.2 },
+            ..SimpleConvNet::default()
+        };
+        let random = Random::new(4, Purpose::Test, 0);
+        let x = Array4::from_shape_fn((5, 2, 10, 10), |(n, c, y, x)| {
+            random.normal((n * 200 + c * 100 + y * 10 + x) as u64)
+        });
+        (Network::new(options.description(), 3).unwrap(), x, vec![0, 3, 1, 2, 3])
+    }
+
+    #[test]
+    fn backpropagation_agrees_with_differences() {
+        let (network, x, t) = small();
+        let exact = network.gradient(x.view(), &t).unwrap();
+        let numerical = network.numerical_gradient(x.view(), &t).unwrap();
+        for ((name, a), (_, b)) in exact.iter().zip(numerical.iter()) {
+            assert!(a.iter().any(|v| v.abs() > 1e-3), "{name} has no gradient");
+            for (a, b) in a.iter().zip(b.iter()) {
+                assert!((a - b).abs() < 2e-3, "{name}: {a} {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_and_shapes_of_the_book() {
+        let network = Network::new(SimpleConvNet::default().description(), 1).unwrap();
+        let found: Vec<_> =
+            network.parameters().specs().iter().map(|s| (s.name.as_str(), s.shape.as_slice())).collect();
+        let expected: [(&str, &[usize]); 6] = [
+            ("W1", &[30, 1, 5, 5]),
+            ("b1", &[30]),
+            ("W2", &[4320, 100]),
+            ("b2", &[100]),
+            ("W3", &[100, 10]),
+            ("b3", &[10]),
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn bad_batches_are_named() {
+        let (network, mut x, t) = small();
+        assert!(matches!(network.loss(x.view(), &t[1..]), Err(NetworkError::Input(ShapeError::Mismatch { .. }))));
+        assert!(matches!(
+            network.loss(x.view(), &[9; 5]),
+            Err(NetworkError::Input(ShapeError::Label { label: 9, .. }))
+        ));
+        assert!(network.predict(Array4::zeros((0, 2, 10, 10)).view()).is_err());
+        assert!(network.predict(Array4::zeros((1, 2, 10, 11)).view()).is_err());
+        x[[1, 0, 2, 3]] = f32::NAN;
+        let error = network.predict(x.view()).unwrap_err();
+        assert!(matches!(&error, NetworkError::NonFinite { index, .. } if *index == [1, 0, 2, 3]), "{error}");
+    }
+
+    #[test]
+    fn parameters_are_checked_by_name_and_shape() {
+        let (network, ..) = small();
+        let description = network.description().clone();
+        let mut shapes: Vec<_> =
+            network.parameters().specs().iter().map(|s| (s.name.clone(), s.shape.clone())).collect();
+        shapes.reverse();
+        assert!(Network::with_parameters(description.clone(), Parameters::zeros(shapes.clone()).unwrap()).is_ok());
+        shapes[0].1 = vec![3];
+        let wrong = Network::with_parameters(description.clone(), Parameters::zeros(shapes.clone()).unwrap());
+        assert!(wrong.unwrap_err().to_string().contains("b3"));
+        shapes.remove(0);
+        let missing = Network::with_parameters(description.clone(), Parameters::zeros(shapes.clone()).unwrap());
+        assert!(missing.unwrap_err().to_string().contains("nothing"));
+        shapes.insert(0, ("b3".into(), vec![4]));
+        shapes.push(("extra".into(), vec![1]));
+        let extra = Network::with_parameters(description, Parameters::zeros(shapes).unwrap());
+        assert!(extra.unwrap_err().to_string().contains("extra"));
     }
 }

@@ -1,0 +1,63 @@
+//! x86-64 with AVX-512F: a block of 12 x 32 in 24 of the 32 registers.
+
+use super::Tile;
+use super::generic::{Vector, tile};
+use std::arch::x86_64::*;
+
+impl Vector for __m512 {
+    const LANES: usize = 16;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe { _mm512_setzero_ps() }
+    }
+
+    #[inline(always)]
+    unsafe fn splat(p: *const f32) -> Self {
+        // SAFETY: the caller vouches for the instruction set and that `p` is readable.
+        unsafe { _mm512_set1_ps(*p) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Self {
+        // SAFETY: the caller vouches for the instruction set and for 16 numbers at `p`.
+        unsafe { _mm512_loadu_ps(p) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32) {
+        // SAFETY: the caller vouches for the instruction set and for 16 writable numbers at `p`.
+        unsafe { _mm512_storeu_ps(p, self) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe { _mm512_add_ps(self, other) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul_add(self, a: Self, b: Self) -> Self {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe { _mm512_fmadd_ps(a, b, self) }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx2,fma")]
+unsafe fn kernel(depth: usize, a: *const f32, b: *const f32, c: *mut f32, stride: usize, accumulate: bool) {
+    // SAFETY: the caller keeps the contract of `generic::tile`, and this function is only reached where the set is.
+    unsafe { tile::<__m512, 12, 2>(depth, a, b, c, stride, accumulate) }
+}
+
+pub(super) static TILE: Tile = Tile { rows: 12, columns: 32, kernel };
+
+/// Runs `body` compiled for this set.
+///
+/// # Safety
+/// The machine has the set.
+#[target_feature(enable = "avx512f,avx2,fma")]
+#[inline]
+pub(super) unsafe fn call<T>(body: impl FnOnce() -> T) -> T {
+    body()
+}

@@ -1,0 +1,263 @@
+//! Matrix product: `C (+)= A · B`, blocked and packed after BLIS (Van Zee & van de Geijn, 2015).
+//!
+//! A side of the product is anything that can pack itself into panels ([`Operand`]): a strided [`Matrix`], or the
+//! windows of an image, so that a convolution is a matrix product that never stores the im2col matrix.
+
+use super::isa::{self, Tile};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Depth that is summed in registers before it is added to memory: a right panel of this depth stays in the L1 cache.
+pub(crate) const DEPTH_BLOCK: usize = 256;
+
+/// A matrix of `outer` vectors of length `depth`: the rows of the left side, the columns of the right side.
+pub(crate) trait Operand: Sync {
+    /// Writes vectors `outer` (at most `width`) over `depth` into `panel[k * width + o]`; missing vectors are zeros.
+    fn pack(&self, outer: Range<usize>, depth: Range<usize>, width: usize, panel: &mut [f32]);
+}
+
+/// A matrix in memory: element `(o, k)` is at `o * outer + k * depth`.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix<'a> {
+    data: &'a [f32],
+    outer: usize,
+    depth: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// Each vector lies in one piece, the next one `stride` further.
+    pub(crate) fn contiguous(data: &'a [f32], stride: usize) -> Self {
+        Self { data, outer: stride, depth: 1 }
+    }
+
+    /// Vectors lie side by side: their next elements are `stride` further.
+    pub(crate) fn interleaved(data: &'a [f32], stride: usize) -> Self {
+        Self { data, outer: 1, depth: stride }
+    }
+}
+
+impl Operand for Matrix<'_> {
+    #[inline(always)]
+    fn pack(&self, outer: Range<usize>, depth: Range<usize>, width: usize, panel: &mut [f32]) {
+        let count = outer.len();
+        let panel = &mut panel[..depth.len() * width];
+        if self.outer == 1 {
+            for (target, k) in panel.chunks_exact_mut(width).zip(depth) {
+                let (filled, rest) = target.split_at_mut(count);
+                copy_short(filled, &self.data[k * self.depth + outer.start..][..count]);
+                rest.fill(0.0);
+            }
+        } else {
+            if count < width {
+                panel.fill(0.0);
+            }
+            for (i, o) in outer.enumerate() {
+                let source = &self.data[o * self.outer + depth.start * self.depth..];
+                let source = source.iter().step_by(self.depth);
+                panel[i..].iter_mut().step_by(width).zip(source).for_each(|(target, &value)| *target = value);
+            }
+        }
+    }
+}
+
+/// A copy of a few numbers, without the call into memcpy that `copy_from_slice` makes.
+#[inline(always)]
+pub(crate) fn copy_short(target: &mut [f32], source: &[f32]) {
+    let (targets, target_rest) = target.as_chunks_mut::<8>();
+    let (sources, source_rest) = source.as_chunks::<8>();
+    targets.iter_mut().zip(sources).for_each(|(t, s)| *t = *s);
+    target_rest.iter_mut().zip(source_rest).for_each(|(t, s)| *t = *s);
+}
+
+/// A whole side of a product, packed: panel after panel, each `depth x width`.
+pub(crate) fn packed_len(outer: usize, depth: usize, width: usize) -> usize {
+    outer.div_ceil(width) * width * depth
+}
+
+#[inline(always)]
+fn pack_body<O: Operand>(operand: &O, outer: Range<usize>, depth: Range<usize>, width: usize, panel: &mut [f32]) {
+    operand.pack(outer, depth, width, panel);
+}
+
+isa::vectorized!(
+    /// Packs one panel, with the machine's widest vectors.
+    pub(crate) fn pack_panel[O: Operand](
+        operand: &O,
+        outer: Range<usize>,
+        depth: Range<usize>,
+        width: usize,
+        panel: &mut [f32],
+    ) = pack_body
+);
+
+/// Packs panel after panel of `outer`.
+pub(crate) fn pack_panels(
+    operand: &impl Operand,
+    outer: Range<usize>,
+    depth: Range<usize>,
+    width: usize,
+    panels: &mut [f32],
+) {
+    for (start, panel) in outer.clone().step_by(width).zip(panels.chunks_exact_mut(depth.len() * width)) {
+        pack_panel(operand, start..outer.end.min(start + width), depth.clone(), width, panel);
+    }
+}
+
+/// Packs all of an operand, in parallel.
+pub(crate) fn pack_all(operand: &impl Operand, outer: usize, depth: usize, width: usize, packed: &mut [f32]) {
+    if depth == 0 {
+        return;
+    }
+    packed[..packed_len(outer, depth, width)].par_chunks_mut(depth * width).enumerate().for_each(|(i, panel)| {
+        let range = i * width..outer.min((i + 1) * width);
+        pack_panel(operand, range, 0..depth, width, panel);
+    });
+}
+
+/// Sizes of a product: `rows x depth` by `depth x columns`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sizes {
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) depth: usize,
+}
+
+impl Sizes {
+    /// Rows a task works on: about an eighth, so that a few threads have equal shares, within what the L2 cache holds.
+    fn row_block(self, tile: &Tile) -> usize {
+        self.rows.div_ceil(8).clamp(1, 192).next_multiple_of(tile.rows)
+    }
+
+    /// Numbers of workspace [`gemm`] needs.
+    pub(crate) fn workspace(self) -> usize {
+        let tile = isa::tile();
+        let left = self.row_block(tile) * DEPTH_BLOCK.min(self.depth);
+        packed_len(self.columns, self.depth, tile.columns) + left * self.rows.div_ceil(self.row_block(tile))
+    }
+}
+
+/// `c (+)= a · b` with `c` in rows of `sizes.columns`; `finish(first_row, rows)` then sees each block of finished rows once.
+///
+/// Every element is summed over the depth in one fixed order, whatever the blocking over rows and columns.
+pub(crate) fn gemm(
+    sizes: Sizes,
+    a: &impl Operand,
+    b: &impl Operand,
+    c: &mut [f32],
+    accumulate: bool,
+    workspace: &mut [f32],
+    finish: impl Fn(usize, &mut [f32]) + Sync,
+) {
+    let Sizes { columns, depth, .. } = sizes;
+    let tile = isa::tile();
+    let (packed, left) = workspace.split_at_mut(packed_len(columns, depth, tile.columns));
+    pack_all(b, columns, depth, tile.columns, packed);
+    let packed = &*packed;
+    let row_block = sizes.row_block(tile);
+    let left_len = row_block * DEPTH_BLOCK.min(depth);
+    if depth == 0 {
+        if !accumulate {
+            c.fill(0.0);
+        }
+        return c.chunks_mut(row_block * columns).enumerate().for_each(|(i, block)| finish(i * row_block, block));
+    }
+    c.par_chunks_mut(row_block * columns).zip(left.par_chunks_mut(left_len)).enumerate().for_each(
+        |(i, (block, left))| {
+            let first = i * row_block;
+            let block_rows = block.len() / columns;
+            for k in (0..depth).step_by(DEPTH_BLOCK) {
+                let depths = k..depth.min(k + DEPTH_BLOCK);
+                let panel_len = depths.len() * tile.rows;
+                pack_panels(a, first..first + block_rows, depths.clone(), tile.rows, left);
+                for (j, right) in packed.chunks_exact(depth * tile.columns).enumerate() {
+                    let right = &right[depths.start * tile.columns..depths.end * tile.columns];
+                    let column = j * tile.columns;
+                    for (p, panel) in left.chunks_exact(panel_len).take(block_rows.div_ceil(tile.rows)).enumerate() {
+                        let edge = (tile.rows.min(block_rows - p * tile.rows), tile.columns.min(columns - column));
+                        let target = &mut block[p * tile.rows * columns + column..];
+                        tile.run_edge(depths.len(), panel, right, target, columns, accumulate || k > 0, edge);
+                    }
+                }
+            }
+            finish(first, block);
+        },
+    );
+}
+
+/// `y = x · W (+)` for one row: reads `W` (inputs x outputs) once, without packing it.
+pub(crate) fn vector_matrix(x: &[f32], w: &[f32], y: &mut [f32]) {
+    let columns = y.len();
+    // Fixed pieces of columns: every output is summed by one task in input order.
+    let piece = columns.div_ceil(8).next_multiple_of(16);
+    y.par_chunks_mut(piece).enumerate().for_each(|(i, y)| {
+        isa::vectorize(|| {
+            y.fill(0.0);
+            for (&x, row) in x.iter().zip(w.chunks_exact(columns)) {
+                let row = &row[i * piece..][..y.len()];
+                y.iter_mut().zip(row).for_each(|(y, w)| *y += x * w);
+            }
+        });
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::{Purpose, Random};
+    use proptest::prelude::*;
+
+    fn check(rows: usize, columns: usize, depth: usize, transposed: (bool, bool), accumulate: bool) {
+        let random = Random::new(1, Purpose::Test, (rows * 1000 + columns) as u64);
+        let a: Vec<f32> = (0..rows * depth).map(|i| random.normal(i as u64)).collect();
+        let b: Vec<f32> = (0..columns * depth).map(|i| random.normal(1 << 20 | i as u64)).collect();
+        let at = |i: usize, k: usize| if transposed.0 { a[k * rows + i] } else { a[i * depth + k] };
+        let bt = |k: usize, j: usize| if transposed.1 { b[j * depth + k] } else { b[k * columns + j] };
+        let left = if transposed.0 { Matrix::interleaved(&a, rows) } else { Matrix::contiguous(&a, depth) };
+        let right = if transposed.1 { Matrix::contiguous(&b, depth) } else { Matrix::interleaved(&b, columns) };
+        let sizes = Sizes { rows, columns, depth };
+        let mut c = vec![1.0; rows * columns];
+        let mut workspace = vec![f32::NAN; sizes.workspace()];
+        gemm(sizes, &left, &right, &mut c, accumulate, &mut workspace, |_, block| {
+            block.iter_mut().for_each(|v| *v += 2.0)
+        });
+        for i in 0..rows {
+            for j in 0..columns {
+                let sum: f64 = (0..depth).map(|k| f64::from(at(i, k)) * f64::from(bt(k, j))).sum();
+                let expected = sum + 2.0 + if accumulate { 1.0 } else { 0.0 };
+                let found = f64::from(c[i * columns + j]);
+                assert!(
+                    (found - expected).abs() < 1e-4 * (1.0 + depth as f64).sqrt(),
+                    "({i}, {j}): {found} {expected}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn long_sums_cross_depth_blocks() {
+        check(7, 33, 3 * DEPTH_BLOCK + 5, (false, false), false);
+        check(100, 100, 600, (false, true), true);
+        check(3, 2, 0, (false, false), false);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn any_sizes(rows in 1usize..40, columns in 1usize..70, depth in 1usize..50, ta: bool, tb: bool, accumulate: bool) {
+            check(rows, columns, depth, (ta, tb), accumulate);
+        }
+
+        #[test]
+        fn one_row(columns in 1usize..300, depth in 1usize..50) {
+            let random = Random::new(2, Purpose::Test, columns as u64);
+            let x: Vec<f32> = (0..depth).map(|i| random.normal(i as u64)).collect();
+            let w: Vec<f32> = (0..columns * depth).map(|i| random.normal(1 << 20 | i as u64)).collect();
+            let mut y = vec![f32::NAN; columns];
+            vector_matrix(&x, &w, &mut y);
+            for j in 0..columns {
+                let sum: f64 = (0..depth).map(|k| f64::from(x[k]) * f64::from(w[k * columns + j])).sum();
+                prop_assert!((f64::from(y[j]) - sum).abs() < 1e-4);
+            }
+        }
+    }
+}

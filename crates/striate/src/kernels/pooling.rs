@@ -1,0 +1,176 @@
+//! Pooling (section 7.3), plane by plane. Padding never wins a maximum and, unless asked, does not count in an average.
+
+use super::isa;
+use crate::shape::{Shape, ShapeError, Window};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// A pooling with every size fixed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Geometry {
+    pub(crate) input: Shape,
+    pub(crate) window: Window,
+    pub(crate) output: Shape,
+}
+
+impl Geometry {
+    pub(crate) fn new(input: Shape, window: Window) -> Result<Self, ShapeError> {
+        if input.channels == 0 {
+            return Err(ShapeError::Empty { what: "the input", found: <[usize; 3]>::from(input).to_vec() });
+        }
+        for (what, padding, kernel) in [
+            ("the pooling padding (height)", window.padding.0, window.kernel.0),
+            ("the pooling padding (width)", window.padding.1, window.kernel.1),
+        ] {
+            // A window that lies in the padding alone would have nothing to choose from.
+            if padding >= kernel && kernel > 0 {
+                return Err(ShapeError::Option {
+                    what,
+                    found: padding.to_string(),
+                    expected: "smaller than the window",
+                });
+            }
+        }
+        let (height, width) = window.output((input.height, input.width))?;
+        Ok(Self { input, window, output: Shape::new(input.channels, height, width) })
+    }
+
+    /// Rows and columns of the input under the window at (y, x), without the padding.
+    #[inline(always)]
+    fn under(&self, y: usize, x: usize) -> (Range<usize>, Range<usize>) {
+        let w = &self.window;
+        let (top, left) = (y * w.stride.0, x * w.stride.1);
+        (
+            top.saturating_sub(w.padding.0)..(top + w.kernel.0).saturating_sub(w.padding.0).min(self.input.height),
+            left.saturating_sub(w.padding.1)..(left + w.kernel.1).saturating_sub(w.padding.1).min(self.input.width),
+        )
+    }
+
+    /// How many numbers an average at (y, x) divides by: those under the window, or with `padding` also the padded ones
+    /// (but never beyond the padded input).
+    #[inline(always)]
+    fn count(&self, y: usize, x: usize, padding: bool) -> f32 {
+        let (rows, columns) = self.under(y, x);
+        if !padding {
+            return (rows.len() * columns.len()) as f32;
+        }
+        let w = &self.window;
+        let rows = w.kernel.0.min(self.input.height + 2 * w.padding.0 - y * w.stride.0);
+        let columns = w.kernel.1.min(self.input.width + 2 * w.padding.1 - x * w.stride.1);
+        (rows * columns) as f32
+    }
+
+    fn is_two_by_two(&self) -> bool {
+        self.window.kernel == (2, 2)
+            && self.window.stride == (2, 2)
+            && self.window.padding == (0, 0)
+            && self.output.height * 2 <= self.input.height
+            && self.output.width * 2 <= self.input.width
+    }
+}
+
+/// The largest number of each window of one plane; `winner` gets its place in the plane (the first of equals in row
+/// order). NaN wins, so that a fault shows up in the loss.
+#[inline(always)]
+pub(crate) fn max_plane_body(g: &Geometry, x: &[f32], y: &mut [f32], winner: Option<&mut [u32]>) {
+    match winner {
+        Some(winner) if g.is_two_by_two() => max_two_by_two(g, x, y, |i, place| winner[i] = place),
+        None if g.is_two_by_two() => max_two_by_two(g, x, y, |_, _| ()),
+        Some(winner) => max_any(g, x, y, |i, place| winner[i] = place),
+        None => max_any(g, x, y, |_, _| ()),
+    }
+}
+
+#[inline(always)]
+fn max_any(g: &Geometry, x: &[f32], y: &mut [f32], mut note: impl FnMut(usize, u32)) {
+    for (i, out) in y.iter_mut().enumerate() {
+        let (rows, columns) = g.under(i / g.output.width, i % g.output.width);
+        let mut place = rows.start * g.input.width + columns.start;
+        let mut best = x[place];
+        for row in rows {
+            for at in row * g.input.width + columns.start..row * g.input.width + columns.end {
+                if x[at] > best || (x[at].is_nan() && !best.is_nan()) {
+                    (best, place) = (x[at], at);
+                }
+            }
+        }
+        *out = best;
+        note(i, place as u32);
+    }
+}
+
+#[inline(always)]
+fn max_two_by_two(g: &Geometry, x: &[f32], y: &mut [f32], mut note: impl FnMut(usize, u32)) {
+    let (width, out_width) = (g.input.width, g.output.width);
+    // Without branches, so that it vectorises: a place is a number of steps from the window's first pixel.
+    let wins = |a: f32, b: f32| (a > b) | (a.is_nan());
+    for (row, out) in y.chunks_exact_mut(out_width).enumerate() {
+        let at = 2 * row * width;
+        let top = x[at..][..2 * out_width].as_chunks::<2>().0;
+        let bottom = x[at + width..][..2 * out_width].as_chunks::<2>().0;
+        for (j, ((out, &[a, b]), &[c, d])) in out.iter_mut().zip(top).zip(bottom).enumerate() {
+            let (upper, u) = if wins(b, a) { (b, 1) } else { (a, 0) };
+            let (lower, l) = if wins(d, c) { (d, width as u32 + 1) } else { (c, width as u32) };
+            let (best, place) = if wins(lower, upper) { (lower, l) } else { (upper, u) };
+            *out = best;
+            note(row * out_width + j, (at + 2 * j) as u32 + place);
+        }
+    }
+}
+
+isa::vectorized!(fn max_plane(g: &Geometry, x: &[f32], y: &mut [f32], winner: Option<&mut [u32]>) = max_plane_body);
+
+/// [`max_plane`] for a batch: `planes` is N·C.
+pub(crate) fn max_forward(g: &Geometry, x: &[f32], y: &mut [f32], winner: Option<&mut [u32]>) {
+    let (from, to) = (g.input.area(), g.output.area());
+    let planes = x.par_chunks_exact(from).zip(y.par_chunks_exact_mut(to)).with_min_len(16);
+    match winner {
+        Some(winner) => {
+            planes.zip(winner.par_chunks_exact_mut(to)).for_each(|((x, y), winner)| max_plane(g, x, y, Some(winner)))
+        }
+        None => planes.for_each(|(x, y)| max_plane(g, x, y, None)),
+    }
+}
+
+/// Gives each output's gradient to the winner of its window; overwrites `dx`.
+pub(crate) fn max_backward(g: &Geometry, winner: &[u32], dy: &[f32], dx: &mut [f32]) {
+    let (from, to) = (g.input.area(), g.output.area());
+    dx.par_chunks_exact_mut(from)
+        .zip(dy.par_chunks_exact(to).zip(winner.par_chunks_exact(to)))
+        .with_min_len(16)
+        .for_each(|(dx, (dy, winner))| {
+            dx.fill(0.0);
+            dy.iter().zip(winner).for_each(|(&g, &place)| dx[place as usize] += g);
+        });
+}
+
+/// The mean of each window; `count_padding` also divides by the padded places.
+pub(crate) fn average_forward(g: &Geometry, count_padding: bool, x: &[f32], y: &mut [f32]) {
+    x.par_chunks_exact(g.input.area()).zip(y.par_chunks_exact_mut(g.output.area())).with_min_len(16).for_each(
+        |(x, y)| {
+            for (i, out) in y.iter_mut().enumerate() {
+                let at = (i / g.output.width, i % g.output.width);
+                let (rows, columns) = g.under(at.0, at.1);
+                let sum: f32 = rows.map(|r| x[r * g.input.width..][columns.clone()].iter().sum::<f32>()).sum();
+                *out = sum / g.count(at.0, at.1, count_padding);
+            }
+        },
+    );
+}
+
+/// Spreads each output's gradient over its window; overwrites `dx`.
+pub(crate) fn average_backward(g: &Geometry, count_padding: bool, dy: &[f32], dx: &mut [f32]) {
+    dx.par_chunks_exact_mut(g.input.area()).zip(dy.par_chunks_exact(g.output.area())).with_min_len(16).for_each(
+        |(dx, dy)| {
+            dx.fill(0.0);
+            for (i, gradient) in dy.iter().enumerate() {
+                let at = (i / g.output.width, i % g.output.width);
+                let (rows, columns) = g.under(at.0, at.1);
+                let share = gradient / g.count(at.0, at.1, count_padding);
+                for r in rows {
+                    dx[r * g.input.width..][columns.clone()].iter_mut().for_each(|d| *d += share);
+                }
+            }
+        },
+    );
+}

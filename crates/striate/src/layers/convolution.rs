@@ -1,0 +1,264 @@
+//! Convolution (section 7.2): many channels, many filters, stride and padding.
+
+use super::{Backward, Forward, Init, Layer, Operator, ParameterRule, PoolingKind, Rule, expect_shape};
+use crate::kernels::convolution::{self as kernel, Epilogue, Geometry, OutputGradient};
+use crate::kernels::pooling;
+use crate::shape::{Rounding, Shape, ShapeError, Window};
+use ndarray::{Array1, Array4};
+use serde::{Deserialize, Serialize};
+
+/// The book's convolution layer: holds its filters, and after `backward` their gradients.
+///
+/// ```
+/// use ndarray::{array, Array4};
+/// use striate::layers::Convolution;
+/// // The worked example of section 7.2.2 and 7.2.3, with its bias of 3.
+/// let x = array![[[[1., 2., 3., 0.], [0., 1., 2., 3.], [3., 0., 1., 2.], [2., 3., 0., 1.]]]];
+/// let w = array![[[[2., 0., 1.], [0., 1., 2.], [1., 0., 2.]]]];
+/// let mut convolution = Convolution::new(w, array![3.], 1, 0)?;
+/// assert_eq!(convolution.forward(&x)?, array![[[[18., 19.], [9., 18.]]]]);
+/// # Ok::<(), striate::shape::ShapeError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Convolution {
+    /// Filters (FN, C, FH, FW).
+    pub w: Array4<f32>,
+    /// Biases (FN).
+    pub b: Array1<f32>,
+    /// Gradient of the loss with respect to `w`, after `backward`.
+    pub dw: Option<Array4<f32>>,
+    /// Gradient of the loss with respect to `b`, after `backward`.
+    pub db: Option<Array1<f32>>,
+    window: Window,
+    x: Option<Array4<f32>>,
+}
+
+impl Convolution {
+    /// With filters `w` (FN, C, FH, FW), biases `b` (FN), and the same stride and padding on both axes.
+    ///
+    /// # Errors
+    /// Empty filters, a bias of another length, or a stride of 0.
+    pub fn new(w: Array4<f32>, b: Array1<f32>, stride: usize, pad: usize) -> Result<Self, ShapeError> {
+        let (_, _, height, width) = w.dim();
+        let window = Window {
+            kernel: (height, width),
+            stride: (stride, stride),
+            padding: (pad, pad),
+            rounding: Rounding::Exact,
+        };
+        Self::with_window(w, b, window)
+    }
+
+    /// With another stride, padding or rounding for each axis.
+    ///
+    /// # Errors
+    /// As for [`Convolution::new`], or a window that is not the filters' size.
+    pub fn with_window(w: Array4<f32>, b: Array1<f32>, window: Window) -> Result<Self, ShapeError> {
+        let (filters, channels, height, width) = w.dim();
+        expect_shape("the convolution window", &[height, width], &[window.kernel.0, window.kernel.1])?;
+        expect_shape("the convolution bias", &[filters], b.shape())?;
+        // The smallest input that any such window takes, to find faults before the first batch.
+        Geometry::new(Shape::new(channels, height, width), filters, Window { padding: (0, 0), ..window })?;
+        Ok(Self { w: standard(w), b, dw: None, db: None, window, x: None })
+    }
+
+    /// With fresh filters: `filters` of `channels` x `window.kernel`, drawn by `init`, and zero biases.
+    ///
+    /// # Errors
+    /// As for [`Convolution::new`].
+    pub fn init(filters: usize, channels: usize, window: Window, init: Init, seed: u64) -> Result<Self, ShapeError> {
+        let (height, width) = window.kernel;
+        crate::shape::checked_product(&[filters, channels, height, width])?;
+        let mut w = Array4::zeros((filters, channels, height, width));
+        if let Some(weights) = w.as_slice_mut() {
+            init.fill(weights, channels * height * width, seed, 0);
+        }
+        Self::with_window(w, Array1::zeros(filters), window)
+    }
+
+    fn geometry(&self, x: &Array4<f32>) -> Result<Geometry, ShapeError> {
+        let (n, channels, height, width) = x.dim();
+        if n == 0 {
+            return Err(ShapeError::Empty { what: "the convolution input", found: x.shape().to_vec() });
+        }
+        expect_shape("the convolution input", &[n, self.w.dim().1, height, width], x.shape())?;
+        Geometry::new(Shape::new(channels, height, width), self.w.dim().0, self.window)
+    }
+
+    /// (N, C, H, W) to (N, FN, OH, OW).
+    ///
+    /// # Errors
+    /// Another number of channels, or sizes that the window does not fit.
+    pub fn forward(&mut self, x: &Array4<f32>) -> Result<Array4<f32>, ShapeError> {
+        let g = self.geometry(x)?;
+        let x = x.as_standard_layout().into_owned();
+        let batch = x.dim().0;
+        g.output.checked_len(batch)?;
+        let mut y = Array4::zeros((batch, g.output.channels, g.output.height, g.output.width));
+        let mut workspace = vec![0.0; kernel::forward_workspace(&g, batch, &Epilogue::NONE)];
+        let (w, b) = (self.w.as_standard_layout(), self.b.as_standard_layout());
+        if let (Some(x), Some(w), Some(b), Some(y)) = (x.as_slice(), w.as_slice(), b.as_slice(), y.as_slice_mut()) {
+            kernel::forward(&g, x, w, b, y, None, &mut workspace, &Epilogue::NONE);
+        }
+        self.x = Some(x);
+        Ok(y)
+    }
+
+    /// The gradient of the input from that of the output; sets `dw` and `db`.
+    ///
+    /// # Errors
+    /// No forward pass before, or a gradient that is not of the output's shape.
+    pub fn backward(&mut self, dy: &Array4<f32>) -> Result<Array4<f32>, ShapeError> {
+        let x = self.x.as_ref().ok_or(ShapeError::BackwardBeforeForward)?;
+        let g = self.geometry(x)?;
+        let batch = x.dim().0;
+        let output = [batch, g.output.channels, g.output.height, g.output.width];
+        expect_shape("the convolution's output gradient", &output, dy.shape())?;
+        let mut workspace = vec![0.0; kernel::weights_workspace(&g, batch).max(kernel::input_workspace(&g, batch))];
+        let (mut dw, mut db, mut dx) =
+            (Array4::zeros(self.w.raw_dim()), Array1::zeros(self.b.raw_dim()), Array4::zeros(x.raw_dim()));
+        let (w, dy) = (self.w.as_standard_layout(), dy.as_standard_layout());
+        if let (Some(x), Some(w), Some(dy)) = (x.as_slice(), w.as_slice(), dy.as_slice())
+            && let (Some(dw), Some(db), Some(dx)) = (dw.as_slice_mut(), db.as_slice_mut(), dx.as_slice_mut())
+        {
+            let gradient = OutputGradient { dy, y: None, pool: None };
+            kernel::backward_weights(&g, x, gradient, dw, db, &mut workspace);
+            kernel::backward_input(&g, w, gradient, dx, &mut workspace);
+        }
+        self.dw = Some(dw);
+        self.db = Some(db);
+        Ok(dx)
+    }
+}
+
+fn standard(w: Array4<f32>) -> Array4<f32> {
+    if w.is_standard_layout() { w } else { w.as_standard_layout().into_owned() }
+}
+
+/// A convolution in a network's description. Its parameters are filters `W` (FN, C, FH, FW) and biases `b` (FN).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConvolutionOptions {
+    /// Number of filters (FN), and so of output channels.
+    pub filters: usize,
+    /// Filter size, stride, padding and rounding.
+    pub window: Window,
+    /// How the filters start.
+    pub init: Init,
+}
+
+impl Rule for ConvolutionOptions {
+    fn kind(&self) -> &'static str {
+        "Convolution"
+    }
+
+    fn describe(&self) -> String {
+        let Window { kernel, stride, padding, .. } = self.window;
+        let pair = |(h, w): (usize, usize)| if h == w { h.to_string() } else { format!("{h}x{w}") };
+        let mut text = format!("{} filters {}x{}", self.filters, kernel.0, kernel.1);
+        if stride != (1, 1) {
+            text += &format!(", stride {}", pair(stride));
+        }
+        if padding != (0, 0) {
+            text += &format!(", padding {}", pair(padding));
+        }
+        text
+    }
+
+    fn output(&self, input: Shape) -> Result<Shape, ShapeError> {
+        Ok(Geometry::new(input, self.filters, self.window)?.output)
+    }
+
+    fn parameters(&self, input: Shape) -> Result<Vec<ParameterRule>, ShapeError> {
+        let g = Geometry::new(input, self.filters, self.window)?;
+        let (height, width) = self.window.kernel;
+        let shape = vec![self.filters, input.channels, height, width];
+        Ok(vec![
+            ParameterRule { prefix: "W", shape, init: Some(self.init), fan_in: g.depth() },
+            ParameterRule { prefix: "b", shape: vec![self.filters], init: None, fan_in: g.depth() },
+        ])
+    }
+
+    fn flops(&self, input: Shape) -> Result<u64, ShapeError> {
+        let g = Geometry::new(input, self.filters, self.window)?;
+        Ok((2 * g.depth() as u64 + 1) * g.output.len() as u64)
+    }
+
+    fn operator(&self, input: Shape, batch: usize) -> Result<Box<dyn Operator>, ShapeError> {
+        let geometry = Geometry::new(input, self.filters, self.window)?;
+        Ok(Box::new(ConvolutionOperator { geometry, batch, epilogue: Epilogue::NONE }))
+    }
+}
+
+/// A convolution with the ReLU and the max pooling that follow it, if they do.
+#[derive(Debug)]
+struct ConvolutionOperator {
+    geometry: Geometry,
+    batch: usize,
+    epilogue: Epilogue,
+}
+
+impl ConvolutionOperator {
+    fn split<'a>(&self, parameters: &'a [f32]) -> (&'a [f32], &'a [f32]) {
+        parameters.split_at(self.geometry.filters() * self.geometry.depth())
+    }
+}
+
+impl Operator for ConvolutionOperator {
+    fn output(&self) -> Shape {
+        self.epilogue.pool.map_or(self.geometry.output, |pool| pool.output)
+    }
+
+    fn absorb(&mut self, next: &Layer) -> bool {
+        match next {
+            Layer::Relu(_) if self.epilogue == Epilogue::NONE => self.epilogue.relu = true,
+            Layer::Pooling(options) if options.pooling == PoolingKind::Max && self.epilogue.pool.is_none() => {
+                let Ok(pool) = pooling::Geometry::new(self.geometry.output, options.window) else { return false };
+                self.epilogue.pool = Some(pool);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn saved(&self) -> usize {
+        // The place of each maximum, a u32 in the room of an f32.
+        self.epilogue.pool.map_or(0, |pool| self.batch * pool.output.len())
+    }
+
+    fn workspace(&self, backward: bool) -> usize {
+        let g = &self.geometry;
+        if backward {
+            kernel::weights_workspace(g, self.batch).max(kernel::input_workspace(g, self.batch))
+        } else {
+            kernel::forward_workspace(g, self.batch, &self.epilogue)
+        }
+    }
+
+    fn keeps_input(&self) -> bool {
+        true
+    }
+
+    fn keeps_output(&self) -> bool {
+        self.epilogue.relu
+    }
+
+    fn forward(&self, f: Forward<'_>) {
+        let (w, b) = self.split(f.parameters);
+        let winner = (!f.saved.is_empty()).then(|| bytemuck::cast_slice_mut(f.saved));
+        kernel::forward(&self.geometry, f.input, w, b, f.output, winner, f.workspace, &self.epilogue);
+    }
+
+    fn backward(&self, b: Backward<'_>) {
+        let gradient = OutputGradient {
+            dy: b.output_gradient,
+            y: self.epilogue.relu.then_some(b.output),
+            pool: self.epilogue.pool.as_ref().map(|pool| (pool, bytemuck::cast_slice(b.saved))),
+        };
+        let (dw, db) = b.parameter_gradient.split_at_mut(self.geometry.filters() * self.geometry.depth());
+        kernel::backward_weights(&self.geometry, b.input, gradient, dw, db, b.workspace);
+        if !b.input_gradient.is_empty() {
+            kernel::backward_input(&self.geometry, self.split(b.parameters).0, gradient, b.input_gradient, b.workspace);
+        }
+    }
+}
