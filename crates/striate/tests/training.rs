@@ -207,6 +207,36 @@ fn divergence_restores_the_last_good_weights() {
 }
 
 #[test]
+fn an_update_that_ruins_the_weights_at_the_very_end_is_noticed() {
+    let data = bars(100, 1);
+    let mut weights = network(1);
+    let options = TrainOptions { epochs: 1, batch: 100, learning_rate: 1e6, ..options() };
+    let error = train(&mut weights, &data, options).unwrap_err();
+    assert!(matches!(error, TrainError::Diverged { step: 1, restored_step: 0, .. }), "{error}");
+    assert_eq!(bits(&weights), bits(&network(1)));
+}
+
+#[test]
+fn a_late_divergence_keeps_what_was_learnt() {
+    let data = bars(200, 1);
+    let mut weights = network(1);
+    // The rate climbs until it is too high.
+    let options = TrainOptions {
+        optimizer: OptimizerOptions::Sgd,
+        learning_rate: 1e4,
+        schedule: Schedule::Cosine { warmup: 0.99 },
+        epochs: 500,
+        ..options()
+    };
+    let error = train(&mut weights, &data, options).unwrap_err();
+    let TrainError::Diverged { step, restored_step, .. } = error else { panic!("{error}") };
+    assert!(restored_step > 0 && restored_step < step, "{error}");
+    assert_ne!(bits(&weights), bits(&network(1)));
+    let evaluation = evaluate(&weights, &data, &plain(), 50).unwrap();
+    assert!(evaluation.loss < 2.0, "{error}: {evaluation:?}");
+}
+
+#[test]
 fn an_average_without_memory_is_the_weights_themselves() {
     let data = bars(100, 1);
     let run = |average: Option<f32>| {

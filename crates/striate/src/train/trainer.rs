@@ -268,6 +268,16 @@ impl<'a> Run<'a> {
             }
             (Err(error), _) | (_, Err(error)) => return Err(error),
         };
+        match self.guard.look(on_train.loss as f32) {
+            // No later step may come to show it.
+            Health::Lost => {
+                self.last_loss = on_train.loss as f32;
+                return Err(self.diverged(epoch));
+            }
+            // The average's loss says nothing about the weights it was taken from.
+            Health::Good if self.average.is_none() => self.snapshot.take(self.step, network.parameters()),
+            _ => {}
+        }
         let metrics = EpochMetrics {
             epoch,
             step: self.step,
@@ -282,7 +292,6 @@ impl<'a> Run<'a> {
             evaluation_seconds: begun.elapsed().as_secs_f64(),
             images_per_second: sums.images as f64 / seconds,
         };
-        self.snapshot.take(self.step, network.parameters());
         let control = on_event(&Event::Epoch { metrics: &metrics, parameters });
         self.history.push(metrics);
         // After the last epoch there is nothing left to stop.
