@@ -11,3 +11,4 @@ pub mod network;
 pub mod optim;
 pub mod random;
 pub mod shape;
+pub mod train;

@@ -1,0 +1,112 @@
+//! What a run tells while it goes on, and what it leaves.
+
+use crate::network::Parameters;
+use serde::{Deserialize, Serialize};
+
+/// Something happened in a run.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// Options and data were found good; the first step comes next.
+    Started {
+        /// Images in the training set.
+        images: usize,
+        /// Epochs to come.
+        epochs: usize,
+        /// Updates in an epoch, the one for a smaller last batch included.
+        steps_per_epoch: usize,
+    },
+    /// Every [`log_every`](super::TrainOptions::log_every) steps, and at the last step of an epoch.
+    Step {
+        /// From 1.
+        epoch: usize,
+        /// Updates done in the whole run.
+        step: u64,
+        /// Updates in an epoch.
+        steps_per_epoch: usize,
+        /// Mean over the images since the last such event.
+        loss: f64,
+        /// Share of those images that were recognised, each before the update it took part in.
+        accuracy: f64,
+        /// The learning rate of this step, schedule included.
+        learning_rate: f32,
+        /// Images trained a second since the last such event.
+        images_per_second: f64,
+    },
+    /// The epoch's updates are done and the network is about to be evaluated.
+    Evaluating {
+        /// From 1.
+        epoch: usize,
+        /// Images to evaluate, of the training and the test set together.
+        images: usize,
+    },
+    /// An epoch is done and evaluated.
+    Epoch {
+        /// What it gave.
+        metrics: &'a EpochMetrics,
+        /// The parameters that were evaluated: the averaged ones where an average is kept.
+        parameters: &'a Parameters,
+    },
+}
+
+/// The answer to an [`Event`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// Go on.
+    Continue,
+    /// Leave the weights as they are and return at once, evaluating nothing more.
+    Stop,
+}
+
+/// What an epoch gave.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EpochMetrics {
+    /// From 1.
+    pub epoch: usize,
+    /// Updates done in the whole run.
+    pub step: u64,
+    /// Mean over the epoch's images, each with the weights of its step.
+    pub train_loss: f64,
+    /// Share of the epoch's images recognised, each with the weights of its step.
+    pub running_accuracy: f64,
+    /// Share of the evaluated training images recognised at the epoch's end.
+    pub train_accuracy: f64,
+    /// How many training images were evaluated.
+    pub train_images: usize,
+    /// Share of the test set recognised at the epoch's end, if there is a test set.
+    pub test_accuracy: Option<f64>,
+    /// Mean loss over the test set, if there is one.
+    pub test_loss: Option<f64>,
+    /// The learning rate of the epoch's last step.
+    pub learning_rate: f32,
+    /// Seconds of training, without evaluation.
+    pub seconds: f64,
+    /// Seconds of evaluation.
+    pub evaluation_seconds: f64,
+    /// Images trained a second, without evaluation.
+    pub images_per_second: f64,
+}
+
+/// What a run gave.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainSummary {
+    /// Epochs done and evaluated.
+    pub epochs: usize,
+    /// Updates done.
+    pub steps: u64,
+    /// Whether [`Control::Stop`] ended the run early.
+    pub stopped: bool,
+    /// Seconds in all.
+    pub seconds: f64,
+    /// Images trained a second, without evaluation.
+    pub images_per_second: f64,
+    /// One entry an epoch done.
+    pub history: Vec<EpochMetrics>,
+}
+
+impl TrainSummary {
+    /// The last epoch's metrics, if an epoch was done.
+    pub fn last(&self) -> Option<&EpochMetrics> {
+        self.history.last()
+    }
+}

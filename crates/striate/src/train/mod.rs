@@ -1,0 +1,376 @@
+//! Training and evaluation.
+//!
+//! [`Trainer`] runs the whole loop of chapter 4: draw a batch without replacement, forward, backward, update; at each
+//! epoch's end evaluate. It tells what happens through [`Event`]s and never prints. [`evaluate()`] measures a network on
+//! a data set.
+//!
+//! Same seed, data and options give bit-identical weights, whatever the number of threads: the order of the images is
+//! named by (seed, epoch), the random numbers of a step by (seed, step), and sums are added in a fixed order.
+
+mod evaluate;
+mod events;
+mod trainer;
+
+use crate::data::{Dataset, Normalization};
+use crate::network::{NetworkError, Parameters};
+use crate::optim::{OptimError, OptimizerOptions, Schedule};
+use crate::shape::Shape;
+pub use evaluate::{ClassMetrics, Evaluation, Mistake, evaluate, evaluate_parameters};
+pub use events::{Control, EpochMetrics, Event, TrainSummary};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+pub use trainer::Trainer;
+
+/// How to train. [`TrainOptions::default`] is the chapter's recipe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainOptions {
+    /// Times that every training image is seen.
+    pub epochs: usize,
+    /// Images in a step; the rest of an epoch that does not fill a batch makes a smaller last step.
+    pub batch: usize,
+    /// Names every random number of the run.
+    pub seed: u64,
+    /// How the weights follow the gradients; weight decay is [`OptimizerOptions::AdamW`]'s.
+    pub optimizer: OptimizerOptions,
+    /// Step size of the optimizer, before the schedule's factor.
+    pub learning_rate: f32,
+    /// How the learning rate changes over the run.
+    pub schedule: Schedule,
+    /// Keep an exponential moving average of the weights with this decay (0.999 is usual); it is what gets evaluated
+    /// and what the network holds in the end. At step t the decay is at most (1 + t) / (10 + t), so that the average
+    /// forgets the initial weights at once.
+    pub average: Option<f32>,
+    /// Steps between two [`Event::Step`]s.
+    pub log_every: usize,
+    /// Evaluate only the first so many training images after each epoch but the last, which evaluates all.
+    pub evaluate_train: Option<usize>,
+}
+
+impl Default for TrainOptions {
+    fn default() -> Self {
+        let optimizer = OptimizerOptions::adam();
+        Self {
+            epochs: 20,
+            batch: 100,
+            seed: 0,
+            optimizer,
+            learning_rate: optimizer.default_learning_rate(),
+            schedule: Schedule::Constant,
+            average: None,
+            log_every: 10,
+            evaluate_train: None,
+        }
+    }
+}
+
+impl TrainOptions {
+    /// Whether every option is in its range, whatever the data.
+    ///
+    /// # Errors
+    /// The first option that is not.
+    pub fn validate(&self) -> Result<(), TrainError> {
+        let wrong = |field, found: String, expected| Err(TrainError::Option { field, found, expected });
+        for (field, value) in [("epochs", self.epochs), ("batch", self.batch), ("log_every", self.log_every)] {
+            if value == 0 {
+                return wrong(field, "0".into(), "at least 1");
+            }
+        }
+        if self.evaluate_train == Some(0) {
+            return wrong("evaluate_train", "0".into(), "at least 1, or left out for all");
+        }
+        if !(self.learning_rate.is_finite() && self.learning_rate > 0.0) {
+            return wrong("learning_rate", self.learning_rate.to_string(), "a positive number, such as 0.001");
+        }
+        if let Some(decay) = self.average
+            && !(0.0..1.0).contains(&decay)
+        {
+            return wrong("average", decay.to_string(), "at least 0 and less than 1, such as 0.999");
+        }
+        self.optimizer.validate()?;
+        self.schedule.validate()?;
+        Ok(())
+    }
+}
+
+/// Why a network can't be trained or evaluated.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// An option outside its range.
+    #[error("{field} is {found}; it must be {expected}")]
+    Option {
+        /// Which option.
+        field: &'static str,
+        /// What was given.
+        found: String,
+        /// What is allowed.
+        expected: &'static str,
+    },
+    /// Hyper-parameters of the optimizer or the schedule.
+    #[error(transparent)]
+    Optimizer(#[from] OptimError),
+    /// The network can't be planned for this batch.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// Nothing to train on or to evaluate.
+    #[error("the data set {data:?} holds no images; at least 1 is needed")]
+    Empty {
+        /// The data set's name.
+        data: String,
+    },
+    /// A batch larger than the data.
+    #[error(
+        "the batch of {batch} is larger than the data: {data:?} holds {images} images; use a batch of at most {images}"
+    )]
+    BatchTooLarge {
+        /// The data set's name.
+        data: String,
+        /// Images in it.
+        images: usize,
+        /// The batch asked for.
+        batch: usize,
+    },
+    /// Images of another size than the network's input.
+    #[error(
+        "the images of {data:?} are {found}, but the network takes {expected}; resize the images, or make the network \
+         for {found}"
+    )]
+    Shape {
+        /// The data set's name.
+        data: String,
+        /// Its images.
+        found: Shape,
+        /// The network's input.
+        expected: Shape,
+    },
+    /// Another number of classes than the network's.
+    #[error(
+        "{data:?} has {found} classes, but the network tells {expected} apart; use the data it was made for, or make \
+         the network for {found} classes"
+    )]
+    Classes {
+        /// The data set's name.
+        data: String,
+        /// Its classes.
+        found: usize,
+        /// The network's.
+        expected: usize,
+    },
+    /// A normalization that does not belong to the images, or that divides by nothing.
+    #[error("the normalization's {field} is {found}; it must be {expected}")]
+    Normalization {
+        /// Mean or deviation.
+        field: &'static str,
+        /// What was given.
+        found: String,
+        /// What is needed.
+        expected: String,
+    },
+    /// A weight that is not a number, before any training.
+    #[error(
+        "parameter {parameter} holds {value} at position {position}; every weight must be finite: load another file, or \
+         start from fresh weights"
+    )]
+    NonFiniteParameter {
+        /// Its name.
+        parameter: String,
+        /// NaN or infinity.
+        value: f32,
+        /// Where, counted in memory order.
+        position: usize,
+    },
+    /// The network answers an image with something that is not a number.
+    #[error(
+        "the network's output for image {image} of {data:?} is {value}, not a finite number: its weights or the \
+         normalization are too large"
+    )]
+    NonFiniteOutput {
+        /// The data set's name.
+        data: String,
+        /// Its position there.
+        image: usize,
+        /// NaN or infinity.
+        value: f32,
+    },
+    /// The loss left all bounds; the network holds its last good weights.
+    #[error("{}", diverged(*.step, *.epoch, *.loss, *.learning_rate, .parameter.as_deref(), *.restored_step))]
+    Diverged {
+        /// Updates done before the step that showed it.
+        step: u64,
+        /// From 1.
+        epoch: usize,
+        /// The batch's mean loss.
+        loss: f32,
+        /// [`TrainOptions::learning_rate`], without the schedule's factor.
+        learning_rate: f32,
+        /// The first parameter that holds NaN or infinity, if one does.
+        parameter: Option<String>,
+        /// Updates that the weights now in the network have seen.
+        restored_step: u64,
+    },
+}
+
+fn diverged(
+    step: u64,
+    epoch: usize,
+    loss: f32,
+    learning_rate: f32,
+    parameter: Option<&str>,
+    restored_step: u64,
+) -> String {
+    let parameter = parameter.map(|name| format!(" and parameter {name} is not finite")).unwrap_or_default();
+    let advice = if step == 0 {
+        // No update has been made, so the learning rate is innocent.
+        "this is before the first update, so the initial weights or the normalization are too large".to_string()
+    } else {
+        let tenth = f64::from(learning_rate) / 10.0;
+        // Two digits: 0.1 as f32 is not quite 0.1, and nobody wants to read that.
+        let tenth = format!("{tenth:.1e}").parse().unwrap_or(tenth);
+        format!("lower the learning rate from {learning_rate}, for example to {tenth}")
+    };
+    format!(
+        "training diverged after {step} steps, in epoch {epoch}: the loss is {loss}{parameter}; {advice} (the network \
+         holds its weights of step {restored_step} again)"
+    )
+}
+
+/// Checks that `data` can go into a network of this input.
+fn check_data(data: &Dataset, input: Shape, normalization: &Normalization) -> Result<(), TrainError> {
+    if data.is_empty() {
+        return Err(TrainError::Empty { data: data.name().into() });
+    }
+    if data.shape() != input {
+        return Err(TrainError::Shape { data: data.name().into(), found: data.shape(), expected: input });
+    }
+    for (field, values) in [("mean", &normalization.mean), ("deviation", &normalization.deviation)] {
+        let wrong = |found, expected| Err(TrainError::Normalization { field, found, expected });
+        if values.len() != input.channels {
+            return wrong(format!("for {} channels", values.len()), format!("for the images' {}", input.channels));
+        }
+        if let Some(value) = values.iter().find(|v| !v.is_finite()) {
+            return wrong(value.to_string(), "finite".into());
+        }
+    }
+    if let Some(value) = normalization.deviation.iter().find(|&&v| v <= 0.0) {
+        return Err(TrainError::Normalization {
+            field: "deviation",
+            found: value.to_string(),
+            expected: "more than 0".into(),
+        });
+    }
+    Ok(())
+}
+
+fn check_classes(data: &Dataset, classes: usize) -> Result<(), TrainError> {
+    let found = data.class_names().len();
+    if found != classes {
+        return Err(TrainError::Classes { data: data.name().into(), found, expected: classes });
+    }
+    Ok(())
+}
+
+/// The first value that is not finite: the parameter's name, the value and its position.
+fn first_non_finite(parameters: &Parameters) -> Option<(&str, f32, usize)> {
+    let values = parameters.as_slice();
+    // Without an early exit, so that the usual case is one vectorised sweep.
+    if values.iter().fold(true, |finite, v| finite & v.is_finite()) {
+        return None;
+    }
+    parameters.specs().iter().find_map(|spec| {
+        let values = values.get(spec.range.clone())?;
+        let position = values.iter().position(|v| !v.is_finite())?;
+        Some((spec.name.as_str(), values[position], position))
+    })
+}
+
+/// Numbers in one piece of a gathered batch.
+const GATHER_CHUNK: usize = 32 * 1024;
+
+/// Fills a runner's input with the images at `indices`, the pieces shared among the threads.
+fn gather(data: &Dataset, indices: &[usize], normalization: &Normalization, input: &mut [f32]) {
+    let sample = data.shape().len().max(1);
+    let images = (GATHER_CHUNK / sample).max(1);
+    input
+        .par_chunks_mut(images * sample)
+        .zip(indices.par_chunks(images))
+        .for_each(|(input, indices)| data.gather(indices, normalization, input));
+}
+
+/// Runs `body` on a thread of the current pool, so that every parallel sweep inside begins there instead of being
+/// injected from outside (which costs a hand-over and an allocation each time).
+fn on_worker<T: Send>(body: impl FnOnce() -> T + Send) -> T {
+    rayon::scope(|_| body())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_out_of_range_are_named() {
+        let good = TrainOptions::default();
+        good.validate().unwrap();
+        let message = |options: TrainOptions| options.validate().unwrap_err().to_string();
+        assert_eq!(message(TrainOptions { epochs: 0, ..good.clone() }), "epochs is 0; it must be at least 1");
+        assert!(message(TrainOptions { batch: 0, ..good.clone() }).starts_with("batch is 0"));
+        assert!(message(TrainOptions { log_every: 0, ..good.clone() }).starts_with("log_every is 0"));
+        assert!(message(TrainOptions { evaluate_train: Some(0), ..good.clone() }).starts_with("evaluate_train is 0"));
+        for learning_rate in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+            let message = message(TrainOptions { learning_rate, ..good.clone() });
+            assert!(message.starts_with("learning_rate is ") && message.contains("positive"), "{message}");
+        }
+        assert!(message(TrainOptions { average: Some(1.0), ..good.clone() }).starts_with("average is 1"));
+        let optimizer = OptimizerOptions::Momentum { momentum: 2.0 };
+        assert!(message(TrainOptions { optimizer, ..good.clone() }).contains("momentum of momentum is 2"));
+        let schedule = Schedule::Cosine { warmup: 3.0 };
+        assert!(message(TrainOptions { schedule, ..good }).contains("warmup of cosine is 3"));
+    }
+
+    #[test]
+    fn options_survive_toml_and_json() {
+        let options = TrainOptions {
+            optimizer: OptimizerOptions::adamw(),
+            schedule: Schedule::Cosine { warmup: 0.05 },
+            average: Some(0.999),
+            ..TrainOptions::default()
+        };
+        let text = toml::to_string(&options).unwrap();
+        assert_eq!(toml::from_str::<TrainOptions>(&text).unwrap(), options, "{text}");
+        let text = serde_json::to_string(&options).unwrap();
+        assert_eq!(serde_json::from_str::<TrainOptions>(&text).unwrap(), options, "{text}");
+        assert_eq!(toml::from_str::<TrainOptions>("epochs = 20").unwrap(), TrainOptions::default());
+        assert!(toml::from_str::<TrainOptions>("epoch = 20").is_err());
+    }
+
+    #[test]
+    fn divergence_says_what_to_do() {
+        let mut error = TrainError::Diverged {
+            step: 12,
+            epoch: 1,
+            loss: f32::NAN,
+            learning_rate: 0.001,
+            parameter: Some("W1".into()),
+            restored_step: 10,
+        };
+        assert_eq!(
+            error.to_string(),
+            "training diverged after 12 steps, in epoch 1: the loss is NaN and parameter W1 is not finite; lower the \
+             learning rate from 0.001, for example to 0.0001 (the network holds its weights of step 10 again)"
+        );
+        if let TrainError::Diverged { step, .. } = &mut error {
+            *step = 0;
+        }
+        assert!(error.to_string().contains("before the first update"), "{error}");
+    }
+
+    #[test]
+    fn the_first_bad_weight_is_named() {
+        let mut parameters = Parameters::zeros(vec![("W1".into(), vec![2, 2]), ("b1".into(), vec![3])]).unwrap();
+        assert_eq!(first_non_finite(&parameters), None);
+        parameters.as_mut_slice().fill(f32::MAX);
+        assert_eq!(first_non_finite(&parameters), None);
+        parameters.as_mut_slice()[5] = f32::NEG_INFINITY;
+        assert_eq!(first_non_finite(&parameters), Some(("b1", f32::NEG_INFINITY, 1)));
+    }
+}
