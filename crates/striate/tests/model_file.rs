@@ -226,6 +226,28 @@ fn forged_fields_are_refused_by_name() {
 }
 
 #[test]
+fn fields_that_would_fill_the_memory_are_refused_quickly() {
+    for (key, piece) in [
+        ("striate.training", r#"{"":0}"#),
+        ("striate.metrics", "[0]"),
+        ("striate.architecture", "0"),
+        ("striate.classes", r#""""#),
+        ("striate.parameters", r#""""#),
+        ("striate.preprocessing", "[]"),
+    ] {
+        for bytes in [3 << 20, 5 << 20] {
+            let value = format!("[{piece}{}]", format!(",{piece}").repeat(bytes / (piece.len() + 1)));
+            let start = std::time::Instant::now();
+            let message = refusal(&[(key, Some(&value))], |_| {});
+            assert!(message.len() < 600 && start.elapsed().as_secs() < 2, "{:?}: {message}", start.elapsed());
+        }
+    }
+    let mut model = model();
+    model.training = json!("x".repeat(1 << 20));
+    assert!(matches!(model.to_bytes(), Err(FormatError::Unwritable { .. })));
+}
+
+#[test]
 fn forged_tensors_are_refused_by_name() {
     let first = model().network.parameters().specs()[0].name.clone();
     let has = |message: String, part: &str| assert!(message.contains(part), "{message}");

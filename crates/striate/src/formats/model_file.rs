@@ -47,6 +47,13 @@ const TEST_LOGITS: &str = "striate.test.logits";
 const RESERVED: &str = "striate.";
 /// Beyond any network that trains; a bound for what a stranger's file may ask of us.
 const MAX_LAYERS: usize = 4096;
+/// The longest text of a field. Free JSON takes up to a hundred times its length in memory, so it gets less.
+fn most_bytes(key: &str) -> usize {
+    match key {
+        TRAINING | METRICS => 1 << 20,
+        _ => 4 << 20,
+    }
+}
 /// Samples in one batch of [`TestVectors`].
 const BATCH: usize = 16;
 /// What to call a model that has no file yet.
@@ -356,6 +363,10 @@ fn check_finite<'a>(
 /// JSON text that is known to be readable as a `T` again: not so for NaN, or for lists nested without end.
 fn json<T: DeserializeOwned>(key: &'static str, value: &impl Serialize) -> Result<String, FormatError> {
     let text = serde_json::to_string(value).map_err(|error| unwritable(key, error.to_string()))?;
+    let most = most_bytes(key);
+    if text.len() > most {
+        return Err(unwritable(key, format!("it is {} bytes long; at most {most} are allowed", text.len())));
+    }
     match serde_json::from_str::<T>(&text) {
         Ok(_) => Ok(text),
         Err(error) => Err(unwritable(key, format!("it could not be read again: {error}"))),
@@ -378,7 +389,11 @@ impl Parts<'_> {
     }
 
     fn field<T: DeserializeOwned>(&self, key: &'static str) -> Result<T, FormatError> {
-        serde_json::from_str(self.text(key)?).map_err(|error| self.bad_field(key, error.to_string()))
+        let (text, most) = (self.text(key)?, most_bytes(key));
+        if text.len() > most {
+            return Err(self.bad_field(key, format!("it is {} bytes long; at most {most} are allowed", text.len())));
+        }
+        serde_json::from_str(text).map_err(|error| self.bad_field(key, error.to_string()))
     }
 
     fn check_version(&self) -> Result<(), FormatError> {
