@@ -261,7 +261,10 @@ impl<'a> Container<'a> {
 
 /// All bytes of a container file, refused before they are read when the file is not regular or its header is not that
 /// of a whole file of ours. [`Container::from_bytes`] must still check them.
-pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, FormatError> {
+///
+/// # Errors
+/// See [`FormatError`]. A file beyond 256 MiB is checked before memory is taken for all of it.
+pub fn read_file(path: &Path) -> Result<Vec<u8>, FormatError> {
     let name = path.display().to_string();
     let failed = |action: &'static str| {
         move |source: io::Error| {
