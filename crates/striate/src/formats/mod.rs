@@ -1,0 +1,21 @@
+//! Files that leave the program: saved whole or not at all, and never loaded damaged.
+//!
+//! * [`atomic`] replaces a file in one step, so that a crash or a full disk leaves the old one.
+//! * [`container`] is a safetensors file with a checksum over every byte of it.
+//! * [`model_file`] is a complete model in such a container: weights, architecture, class names, preprocessing and
+//!   test vectors.
+//! * [`digest`] names weights by their SHA-256.
+//!
+//! Any safetensors reader can open these files and see the plain tensors.
+
+pub mod atomic;
+pub mod container;
+pub mod digest;
+mod error;
+pub mod model_file;
+
+pub use atomic::{WriteAction, WriteError, write_atomically};
+pub use container::{Container, ContainerWriter};
+pub use digest::weights_sha256;
+pub use error::FormatError;
+pub use model_file::{Difference, ModelFile, TestVectors, Verification};

@@ -1,0 +1,474 @@
+//! A complete model in one file.
+//!
+//! Weights, architecture, class names, the exact preprocessing and a few inputs with the logits they gave travel
+//! together, so a model can be run anywhere and can tell by itself whether it still gives the same numbers.
+//!
+//! The file is a [`container`](super::container): safetensors with a checksum. Its metadata:
+//!
+//! | key | value |
+//! |---|---|
+//! | `striate.version` | `1` |
+//! | `striate.architecture` | the network's [`Description`] as JSON |
+//! | `striate.parameters` | the parameters' names in layer order, as JSON |
+//! | `striate.classes` | the class names in order, as JSON |
+//! | `striate.preprocessing` | the [`Preprocessing`] as JSON |
+//! | `striate.training` | how it was trained, any JSON |
+//! | `striate.metrics` | how good it is, any JSON |
+//! | `striate.checksum` | see [`container`](super::container) |
+//!
+//! The tensors are the parameters under their own names, and `striate.test.inputs` with `striate.test.logits` where
+//! there are test vectors.
+
+use super::atomic::write_atomically;
+use super::container::{Container, ContainerWriter, read_file, shorten, unwritable};
+use super::error::FormatError;
+use crate::data::preprocessing::Preprocessing;
+use crate::network::{Description, Network, NetworkError, Parameters};
+use ndarray::{Array2, Array4, ArrayView4, Axis, s};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// The version that is written, and the newest that is read.
+pub const VERSION: u64 = 1;
+
+const VERSION_KEY: &str = "striate.version";
+const ARCHITECTURE: &str = "striate.architecture";
+const PARAMETERS: &str = "striate.parameters";
+const CLASSES: &str = "striate.classes";
+const PREPROCESSING: &str = "striate.preprocessing";
+const TRAINING: &str = "striate.training";
+const METRICS: &str = "striate.metrics";
+const TEST_INPUTS: &str = "striate.test.inputs";
+const TEST_LOGITS: &str = "striate.test.logits";
+/// Tensors of this prefix are ours, not parameters.
+const RESERVED: &str = "striate.";
+/// Beyond any network that trains; a bound for what a stranger's file may ask of us.
+const MAX_LAYERS: usize = 4096;
+/// The longest text of a field. Free JSON takes up to a hundred times its length in memory, so it gets less.
+fn most_bytes(key: &str) -> usize {
+    match key {
+        TRAINING | METRICS => 1 << 20,
+        _ => 4 << 20,
+    }
+}
+/// Samples in one batch of [`TestVectors`].
+const BATCH: usize = 16;
+/// What to call a model that has no file yet.
+const THE_MODEL: &str = "the model";
+
+/// A network with everything that is needed to use it: what goes in, what comes out and how it must be.
+///
+/// ```
+/// use ndarray::Array4;
+/// use striate::data::preprocessing::{Fit, Normalization, Preprocessing};
+/// use striate::formats::{ModelFile, TestVectors};
+/// use striate::network::Network;
+/// use striate::shape::Shape;
+///
+/// let input = Shape::new(1, 12, 12);
+/// let network = Network::new(striate::models::by_name("simple-convnet", input, 3)?, 1)?;
+/// let test_vectors = TestVectors::record(&network, Array4::from_elem((2, 1, 12, 12), 0.5))?;
+/// let model = ModelFile {
+///     network,
+///     class_names: vec!["cat".into(), "dog".into(), "owl".into()],
+///     preprocessing: Preprocessing {
+///         shape: input,
+///         fit: Fit::Stretch,
+///         normalization: Normalization { mean: vec![0.0], deviation: vec![1.0] },
+///     },
+///     training: serde_json::json!({ "epochs": 20 }),
+///     metrics: serde_json::json!({ "test_accuracy": 0.75 }),
+///     test_vectors,
+/// };
+///
+/// let directory = tempfile::tempdir()?;
+/// let path = directory.path().join("model.safetensors");
+/// model.save(&path)?;
+/// let loaded = ModelFile::load(&path)?;
+/// assert_eq!(loaded.class_names[2], "owl");
+/// assert_eq!(loaded.network.parameters(), model.network.parameters());
+/// assert!(loaded.verify()?.is_passed());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct ModelFile {
+    /// The network with its parameters.
+    pub network: Network,
+    /// What each logit stands for.
+    pub class_names: Vec<String>,
+    /// From an image file to the network's input.
+    pub preprocessing: Preprocessing,
+    /// How it was trained: any JSON.
+    pub training: Value,
+    /// How good it is: any JSON.
+    pub metrics: Value,
+    /// Inputs with the logits they gave where the model was saved.
+    pub test_vectors: TestVectors,
+}
+
+/// A few inputs with the logits they gave.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TestVectors {
+    /// Network inputs, (N, C, H, W).
+    pub inputs: Array4<f32>,
+    /// What came out, (N, classes).
+    pub logits: Array2<f32>,
+}
+
+impl TestVectors {
+    /// None at all.
+    pub fn none() -> Self {
+        Self { inputs: Array4::zeros((0, 0, 0, 0)), logits: Array2::zeros((0, 0)) }
+    }
+
+    /// Runs the network on the inputs and notes what comes out.
+    ///
+    /// # Errors
+    /// Inputs that the network does not take.
+    pub fn record(network: &Network, inputs: Array4<f32>) -> Result<Self, NetworkError> {
+        if inputs.is_empty() {
+            return Ok(Self::none());
+        }
+        let mut rows = Vec::new();
+        for (start, logits) in replay(network, inputs.view()) {
+            rows.push((start, logits?));
+        }
+        let classes = rows.first().map_or(0, |(_, logits)| logits.ncols());
+        let mut logits = Array2::zeros((inputs.dim().0, classes));
+        for (start, found) in rows {
+            logits.slice_mut(s![start..start + found.nrows(), ..]).assign(&found);
+        }
+        Ok(Self { inputs, logits })
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.inputs.dim().0
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The logits of a few inputs at a time, each with the number of its first input.
+fn replay<'a>(
+    network: &'a Network,
+    inputs: ArrayView4<'a, f32>,
+) -> impl Iterator<Item = (usize, Result<Array2<f32>, NetworkError>)> {
+    let count = inputs.dim().0;
+    (0..count).step_by(BATCH).map(move |start| {
+        let batch = inputs.slice(s![start..count.min(start + BATCH), .., .., ..]).to_owned();
+        (start, network.predict(batch.view()))
+    })
+}
+
+/// What [`ModelFile::verify`] found.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Verification {
+    /// How many test vectors the file has.
+    pub vectors: usize,
+    /// How many of them gave the logits that were noted.
+    pub passed: usize,
+    /// The first number that differs.
+    pub first_difference: Option<Difference>,
+}
+
+impl Verification {
+    /// Whether every vector gave the logits that were noted. (True of a file without any: look at `vectors`.)
+    pub fn is_passed(&self) -> bool {
+        self.first_difference.is_none()
+    }
+}
+
+/// A logit that is not what was noted.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Difference {
+    /// Which test vector, from 0.
+    pub vector: usize,
+    /// Which logit, from 0.
+    pub logit: usize,
+    /// What came out here.
+    pub found: f32,
+    /// What came out where the model was saved.
+    pub expected: f32,
+}
+
+impl ModelFile {
+    /// How far a logit may be from the noted one: this times the largest noted logit of the vector, or times 1 if
+    /// that is larger. Machines with other instructions add in another order.
+    pub const TOLERANCE: f32 = 1e-4;
+
+    /// Writes the model to a file, or leaves the file that was there.
+    ///
+    /// # Errors
+    /// See [`ModelFile::to_bytes`] and [`write_atomically`].
+    pub fn save(&self, path: &Path) -> Result<(), FormatError> {
+        Ok(write_atomically(path, &self.to_bytes()?)?)
+    }
+
+    /// Reads a file, and checks it against its checksum and itself.
+    ///
+    /// # Errors
+    /// See [`FormatError`]. A refusal takes little time and memory whatever the file claims.
+    pub fn load(path: &Path) -> Result<Self, FormatError> {
+        Self::from_bytes(&read_file(path)?, &path.display().to_string())
+    }
+
+    /// The bytes of the model's file. The same model always gives the same bytes.
+    ///
+    /// # Errors
+    /// Values that are not finite, and parts that don't fit each other: such a file could not be loaded.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, FormatError> {
+        self.check(THE_MODEL)?;
+        let parameters = self.network.parameters();
+        let names: Vec<&str> = parameters.specs().iter().map(|spec| spec.name.as_str()).collect();
+        let mut writer = ContainerWriter::new();
+        writer.field(VERSION_KEY, VERSION.to_string())?;
+        writer.field(ARCHITECTURE, json::<Description>(ARCHITECTURE, self.network.description())?)?;
+        writer.field(PARAMETERS, json::<Vec<String>>(PARAMETERS, &names)?)?;
+        writer.field(CLASSES, json::<Vec<String>>(CLASSES, &self.class_names)?)?;
+        writer.field(PREPROCESSING, json::<Preprocessing>(PREPROCESSING, &self.preprocessing)?)?;
+        writer.field(TRAINING, json::<Value>(TRAINING, &self.training)?)?;
+        writer.field(METRICS, json::<Value>(METRICS, &self.metrics)?)?;
+
+        for spec in parameters.specs() {
+            if spec.name.starts_with(RESERVED) {
+                return Err(unwritable(format!("the parameter {:?}", spec.name), "names like this are reserved"));
+            }
+            let values = parameters.as_slice().get(spec.range.clone()).unwrap_or_default();
+            writer.tensor(&spec.name, &spec.shape, values)?;
+        }
+        // Owned copies in row-major order, should the arrays be transposed or cut from others.
+        let inputs: Vec<f32> = self.test_vectors.inputs.iter().copied().collect();
+        let logits: Vec<f32> = self.test_vectors.logits.iter().copied().collect();
+        if !self.test_vectors.is_empty() {
+            writer.tensor(TEST_INPUTS, self.test_vectors.inputs.shape(), &inputs)?;
+            writer.tensor(TEST_LOGITS, self.test_vectors.logits.shape(), &logits)?;
+        }
+        writer.to_bytes()
+    }
+
+    /// From the bytes of a file; `name` is for messages.
+    ///
+    /// # Errors
+    /// See [`FormatError`].
+    pub fn from_bytes(bytes: &[u8], name: &str) -> Result<Self, FormatError> {
+        let container = Container::from_bytes(bytes, name)?;
+        let part = Parts { container: &container, name };
+        part.check_version()?;
+        let description: Description = part.field(ARCHITECTURE)?;
+        if description.layers.len() > MAX_LAYERS {
+            let reason = format!("it has {} layers; at most {MAX_LAYERS} are allowed", description.layers.len());
+            return Err(part.bad_field(ARCHITECTURE, reason));
+        }
+        let class_names = part.field(CLASSES)?;
+        let preprocessing = part.field(PREPROCESSING)?;
+        let training = part.field(TRAINING)?;
+        let metrics = part.field(METRICS)?;
+        let parameters = part.parameters()?;
+        let test_vectors = part.test_vectors()?;
+        let network = Network::with_parameters(description, parameters)
+            .map_err(|source| FormatError::Network { name: name.to_string(), source })?;
+        let model = Self { network, class_names, preprocessing, training, metrics, test_vectors };
+        model.check(name)?;
+        Ok(model)
+    }
+
+    /// Replays the test vectors on this machine, and says which number differs first.
+    ///
+    /// # Errors
+    /// A network that can't be run here, for want of memory.
+    pub fn verify(&self) -> Result<Verification, FormatError> {
+        self.check(THE_MODEL)?;
+        let mut verification = Verification { vectors: self.test_vectors.len(), passed: 0, first_difference: None };
+        for (start, found) in replay(&self.network, self.test_vectors.inputs.view()) {
+            let found = found.map_err(|source| FormatError::Network { name: THE_MODEL.to_string(), source })?;
+            let expected = self.test_vectors.logits.slice(s![start..start + found.nrows(), ..]);
+            for (row, (found, expected)) in found.axis_iter(Axis(0)).zip(expected.axis_iter(Axis(0))).enumerate() {
+                let largest = expected.iter().fold(1.0f32, |largest, value| largest.max(value.abs()));
+                let tolerance = Self::TOLERANCE * largest;
+                // NaN is never close.
+                let close = |(found, expected): (&f32, &f32)| (found - expected).abs() <= tolerance;
+                match found.iter().zip(expected).position(|pair| !close(pair)) {
+                    None => verification.passed += 1,
+                    Some(logit) if verification.first_difference.is_none() => {
+                        verification.first_difference = Some(Difference {
+                            vector: start + row,
+                            logit,
+                            found: found.get(logit).copied().unwrap_or(f32::NAN),
+                            expected: expected.get(logit).copied().unwrap_or(f32::NAN),
+                        });
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+        Ok(verification)
+    }
+
+    /// Whether the parts fit each other and every number is finite.
+    fn check(&self, name: &str) -> Result<(), FormatError> {
+        let same = |what: &'static str, found: String, expected: String| {
+            if found == expected {
+                Ok(())
+            } else {
+                Err(FormatError::Inconsistent { name: name.to_string(), what, found, expected })
+            }
+        };
+        let (input, classes) = (self.network.input(), self.network.classes());
+        same("the number of class names", self.class_names.len().to_string(), classes.to_string())?;
+        same("the shape that the preprocessing makes", self.preprocessing.shape.to_string(), input.to_string())?;
+        if !(self.test_vectors.is_empty() && self.test_vectors.logits.is_empty()) {
+            let count = self.test_vectors.len();
+            let [channels, height, width] = input.into();
+            let shown = |shape: &[usize]| format!("{shape:?}");
+            let inputs = shown(&[count, channels, height, width]);
+            same("the shape of the test inputs", shown(self.test_vectors.inputs.shape()), inputs)?;
+            let logits = shown(&[count, classes]);
+            same("the shape of the test logits", shown(self.test_vectors.logits.shape()), logits)?;
+        }
+        let parameters = self.network.parameters();
+        for spec in parameters.specs() {
+            let values = parameters.as_slice().get(spec.range.clone()).unwrap_or_default();
+            check_finite(values.iter(), &spec.shape, &spec.name, name)?;
+        }
+        let TestVectors { inputs, logits } = &self.test_vectors;
+        check_finite(inputs.iter(), inputs.shape(), TEST_INPUTS, name)?;
+        check_finite(logits.iter(), logits.shape(), TEST_LOGITS, name)
+    }
+}
+
+fn check_finite<'a>(
+    values: impl Iterator<Item = &'a f32>,
+    shape: &[usize],
+    tensor: &str,
+    name: &str,
+) -> Result<(), FormatError> {
+    let Some((mut place, &value)) = values.enumerate().find(|(_, value)| !value.is_finite()) else {
+        return Ok(());
+    };
+    let mut index = vec![0; shape.len()];
+    for (at, &size) in index.iter_mut().zip(shape).rev() {
+        *at = place % size.max(1);
+        place /= size.max(1);
+    }
+    Err(FormatError::NonFinite { name: name.to_string(), tensor: shorten(tensor), index, value })
+}
+
+/// JSON text that is known to be readable as a `T` again: not so for NaN, or for lists nested without end.
+fn json<T: DeserializeOwned>(key: &'static str, value: &impl Serialize) -> Result<String, FormatError> {
+    let text = serde_json::to_string(value).map_err(|error| unwritable(key, error.to_string()))?;
+    let most = most_bytes(key);
+    if text.len() > most {
+        return Err(unwritable(key, format!("it is {} bytes long; at most {most} are allowed", text.len())));
+    }
+    match serde_json::from_str::<T>(&text) {
+        Ok(_) => Ok(text),
+        Err(error) => Err(unwritable(key, format!("it could not be read again: {error}"))),
+    }
+}
+
+/// Takes a container apart.
+struct Parts<'a> {
+    container: &'a Container<'a>,
+    name: &'a str,
+}
+
+impl Parts<'_> {
+    fn bad_field(&self, key: &'static str, reason: impl Into<String>) -> FormatError {
+        FormatError::Field { name: self.name.to_string(), key, reason: shorten(&reason.into()) }
+    }
+
+    fn text(&self, key: &'static str) -> Result<&str, FormatError> {
+        self.container.field(key).ok_or_else(|| self.bad_field(key, "it is missing; this is not a model file"))
+    }
+
+    fn field<T: DeserializeOwned>(&self, key: &'static str) -> Result<T, FormatError> {
+        let (text, most) = (self.text(key)?, most_bytes(key));
+        if text.len() > most {
+            return Err(self.bad_field(key, format!("it is {} bytes long; at most {most} are allowed", text.len())));
+        }
+        serde_json::from_str(text).map_err(|error| self.bad_field(key, error.to_string()))
+    }
+
+    fn check_version(&self) -> Result<(), FormatError> {
+        let text = self.text(VERSION_KEY)?;
+        match text.parse() {
+            Ok(VERSION) => Ok(()),
+            Ok(found) if found > VERSION => {
+                Err(FormatError::NewerVersion { name: self.name.to_string(), found, supported: VERSION })
+            }
+            _ => Err(self.bad_field(VERSION_KEY, format!("found {text:?}, expected a number from 1"))),
+        }
+    }
+
+    fn parameters(&self) -> Result<Parameters, FormatError> {
+        let network_error = |source| FormatError::Network { name: self.name.to_string(), source };
+        let names: Vec<String> = self.field(PARAMETERS)?;
+        let listed: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+        if listed.len() != names.len() {
+            return Err(self.bad_field(PARAMETERS, "a name is in the list twice"));
+        }
+        if let Some(name) = listed.iter().find(|name| name.starts_with(RESERVED)) {
+            return Err(self.bad_field(PARAMETERS, format!("the name {name:?} is reserved")));
+        }
+        if let Some(tensor) =
+            self.container.names().find(|name| !listed.contains(name) && *name != TEST_INPUTS && *name != TEST_LOGITS)
+        {
+            return Err(FormatError::UnexpectedTensor { name: self.name.to_string(), tensor: shorten(tensor) });
+        }
+        let mut shapes = Vec::with_capacity(names.len());
+        for name in names {
+            let shape = self.container.shape(&name)?.to_vec();
+            shapes.push((name, shape));
+        }
+        let mut parameters = Parameters::zeros(shapes).map_err(network_error)?;
+        let specs = parameters.specs().to_vec();
+        for spec in specs {
+            let values = parameters.as_mut_slice().get_mut(spec.range).unwrap_or_default();
+            self.container.read(&spec.name, values)?;
+        }
+        Ok(parameters)
+    }
+
+    fn test_vectors(&self) -> Result<TestVectors, FormatError> {
+        if !self.container.contains(TEST_INPUTS) && !self.container.contains(TEST_LOGITS) {
+            return Ok(TestVectors::none());
+        }
+        let inconsistent = |what, found: &[usize], expected: &str| FormatError::Inconsistent {
+            name: self.name.to_string(),
+            what,
+            found: format!("{found:?}"),
+            expected: expected.to_string(),
+        };
+        let shape = self.container.shape(TEST_INPUTS)?;
+        let axes: [usize; 4] =
+            shape.try_into().map_err(|_| inconsistent("the shape of the test inputs", shape, "four axes"))?;
+        let inputs = Array4::from_shape_vec(axes, self.values(TEST_INPUTS, shape)?)
+            .map_err(|_| inconsistent("the shape of the test inputs", shape, "smaller numbers"))?;
+        let shape = self.container.shape(TEST_LOGITS)?;
+        let axes: [usize; 2] =
+            shape.try_into().map_err(|_| inconsistent("the shape of the test logits", shape, "two axes"))?;
+        let logits = Array2::from_shape_vec(axes, self.values(TEST_LOGITS, shape)?)
+            .map_err(|_| inconsistent("the shape of the test logits", shape, "smaller numbers"))?;
+        Ok(TestVectors { inputs, logits })
+    }
+
+    fn values(&self, tensor: &str, shape: &[usize]) -> Result<Vec<f32>, FormatError> {
+        // The container has checked that the file holds this many numbers.
+        let count = shape.iter().product::<usize>();
+        let mut values = Vec::new();
+        values.try_reserve_exact(count).map_err(|_| FormatError::OutOfMemory {
+            name: self.name.to_string(),
+            bytes: (count as u64).saturating_mul(size_of::<f32>() as u64),
+        })?;
+        values.resize(count, 0.0);
+        self.container.read(tensor, &mut values)?;
+        Ok(values)
+    }
+}
