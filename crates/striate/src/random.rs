@@ -72,7 +72,7 @@ impl Random {
         // 1 - u is in (0, 1], so the logarithm is finite.
         let radius = (-2.0 * (1.0 - f64::from(pair[0]) / 4_294_967_296.0).ln()).sqrt();
         let angle = std::f64::consts::TAU * f64::from(pair[1]) / 4_294_967_296.0;
-        (radius * if index % 2 == 0 { angle.cos() } else { angle.sin() }) as f32
+        (radius * if index.is_multiple_of(2) { angle.cos() } else { angle.sin() }) as f32
     }
 
     /// A whole number below `limit`, the `index`-th draw (`limit` at least 1).

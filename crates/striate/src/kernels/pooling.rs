@@ -88,9 +88,10 @@ fn max_any(g: &Geometry, x: &[f32], y: &mut [f32], mut note: impl FnMut(usize, u
         let mut place = rows.start * g.input.width + columns.start;
         let mut best = x[place];
         for row in rows {
-            for at in row * g.input.width + columns.start..row * g.input.width + columns.end {
-                if x[at] > best || (x[at].is_nan() && !best.is_nan()) {
-                    (best, place) = (x[at], at);
+            let first = row * g.input.width + columns.start;
+            for (i, &value) in x[first..][..columns.len()].iter().enumerate() {
+                if value > best || (value.is_nan() && !best.is_nan()) {
+                    (best, place) = (value, first + i);
                 }
             }
         }

@@ -7,6 +7,7 @@
 //!
 //! To add a layer: write its file with the options and their [`Rule`], and name it in [`Layer`] below.
 
+mod activation;
 mod affine;
 mod convolution;
 mod dropout;
@@ -16,13 +17,14 @@ mod relu;
 mod sigmoid;
 mod softmax;
 
+pub use activation::{Activation, Function};
 pub use affine::{Affine, AffineOptions};
 pub use convolution::{Convolution, ConvolutionOptions};
 pub use dropout::{Dropout, DropoutOptions};
 pub use init::Init;
 pub use pooling::{Pooling, PoolingKind, PoolingOptions};
-pub use relu::{Relu, ReluOptions};
-pub use sigmoid::{Sigmoid, SigmoidOptions};
+pub use relu::{Relu, ReluFunction, ReluOptions};
+pub use sigmoid::{Sigmoid, SigmoidFunction, SigmoidOptions};
 pub(crate) use softmax::check_labels;
 pub use softmax::{Softmax, SoftmaxWithLoss, Target};
 

@@ -1,9 +1,9 @@
 //! ReLU (section 5.5.1): `max(0, x)`.
 
-use super::{Backward, Forward, Operator, Rule, expect_shape};
+use super::activation::{Activation, ActivationOperator, Function};
+use super::{Operator, Rule};
 use crate::kernels::elementwise;
 use crate::shape::{Shape, ShapeError};
-use ndarray::{Array, Dimension};
 use serde::{Deserialize, Serialize};
 
 /// The book's ReLU layer, for arrays of any dimension.
@@ -14,53 +14,22 @@ use serde::{Deserialize, Serialize};
 /// let mut relu = Relu::new();
 /// assert_eq!(relu.forward(&array![[1., -2.]]), array![[1., 0.]]);
 /// ```
-#[derive(Clone, Debug, Default)]
-pub struct Relu {
-    /// Output of the last forward pass and its shape.
-    y: Option<(Vec<usize>, Vec<f32>)>,
-}
+pub type Relu = Activation<ReluFunction>;
 
-impl Relu {
-    /// A layer without parameters.
-    pub fn new() -> Self {
-        Self::default()
+/// ReLU as a function with its derivative.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReluFunction;
+
+impl Function for ReluFunction {
+    #[inline(always)]
+    fn value(x: f32) -> f32 {
+        elementwise::relu(x)
     }
 
-    /// The function, number by number.
-    pub fn forward<D: Dimension>(&mut self, x: &Array<f32, D>) -> Array<f32, D> {
-        let x = x.as_standard_layout();
-        let mut y = Array::zeros(x.raw_dim());
-        if let (Some(x), Some(y)) = (x.as_slice(), y.as_slice_mut()) {
-            forward(x, y);
-        }
-        self.y = Some((y.shape().to_vec(), y.iter().copied().collect()));
-        y
+    #[inline(always)]
+    fn gradient(dy: f32, y: f32) -> f32 {
+        if y > 0.0 { dy } else { 0.0 }
     }
-
-    /// The gradient of the input. Passes where the output was positive.
-    ///
-    /// # Errors
-    /// No forward pass before, or a gradient of another shape.
-    pub fn backward<D: Dimension>(&mut self, dy: &Array<f32, D>) -> Result<Array<f32, D>, ShapeError> {
-        let (shape, y) = self.y.as_ref().ok_or(ShapeError::BackwardBeforeForward)?;
-        expect_shape("the relu's output gradient", shape, dy.shape())?;
-        let dy = dy.as_standard_layout();
-        let mut dx = Array::zeros(dy.raw_dim());
-        if let (Some(dy), Some(dx)) = (dy.as_slice(), dx.as_slice_mut()) {
-            backward(y, dy, dx);
-        }
-        Ok(dx)
-    }
-}
-
-fn forward(input: &[f32], output: &mut [f32]) {
-    elementwise::for_chunks(output, input, |y, x| y.iter_mut().zip(x).for_each(|(y, &x)| *y = elementwise::relu(x)));
-}
-
-fn backward(y: &[f32], dy: &[f32], dx: &mut [f32]) {
-    elementwise::for_chunks2(dx, dy, y, |dx, dy, y| {
-        dx.iter_mut().zip(dy).zip(y).for_each(|((dx, &dy), &y)| *dx = if y > 0.0 { dy } else { 0.0 })
-    });
 }
 
 /// ReLU in a network's description. It has no options.
@@ -82,35 +51,10 @@ impl Rule for ReluOptions {
     }
 
     fn flops(&self, input: Shape) -> Result<u64, ShapeError> {
-        Ok(1 * input.len() as u64)
+        Ok(input.len() as u64)
     }
 
     fn operator(&self, input: Shape, _batch: usize) -> Result<Box<dyn Operator>, ShapeError> {
-        Ok(Box::new(ReluOperator { shape: input }))
-    }
-}
-
-#[derive(Debug)]
-struct ReluOperator {
-    shape: Shape,
-}
-
-impl Operator for ReluOperator {
-    fn output(&self) -> Shape {
-        self.shape
-    }
-
-    fn keeps_output(&self) -> bool {
-        true
-    }
-
-    fn forward(&self, f: Forward<'_>) {
-        forward(f.input, f.output);
-    }
-
-    fn backward(&self, b: Backward<'_>) {
-        if !b.input_gradient.is_empty() {
-            backward(b.output, b.output_gradient, b.input_gradient);
-        }
+        Ok(Box::new(ActivationOperator::<ReluFunction>::new(input)))
     }
 }

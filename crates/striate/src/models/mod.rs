@@ -29,7 +29,7 @@ pub enum ModelError {
         /// The classes that were asked for.
         classes: usize,
         /// Which layer refuses, and why.
-        source: NetworkError,
+        source: Box<NetworkError>,
     },
 }
 
@@ -52,7 +52,7 @@ pub fn by_name(name: &str, input: Shape, classes: usize) -> Result<Description, 
     };
     match description.shapes() {
         Ok(_) => Ok(description),
-        Err(source) => Err(ModelError::DoesNotFit { name: name.to_owned(), input, classes, source }),
+        Err(source) => Err(ModelError::DoesNotFit { name: name.to_owned(), input, classes, source: Box::new(source) }),
     }
 }
 

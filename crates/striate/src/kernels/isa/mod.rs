@@ -189,7 +189,7 @@ pub(crate) struct Tile {
     /// Columns of the block, the width of a packed panel of the right matrix.
     pub(crate) columns: usize,
     /// See [`generic::tile`].
-    kernel: unsafe fn(usize, *const f32, (usize, usize), *const f32, *mut f32, usize, bool),
+    kernel: Kernel,
 }
 
 /// The left side of a block: row `i` at depth `k` is `data[i * steps.0 + k * steps.1]`.
@@ -198,6 +198,9 @@ pub(crate) struct Left<'a> {
     pub(crate) data: &'a [f32],
     pub(crate) steps: (usize, usize),
 }
+
+/// `depth, a, steps of a, b, c, stride of c, accumulate`.
+type Kernel = unsafe fn(usize, *const f32, (usize, usize), *const f32, *mut f32, usize, bool);
 
 /// The largest tile of any set, for temporaries on the stack.
 pub(crate) const MAX_TILE: usize = 12 * 32;
