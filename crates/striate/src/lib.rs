@@ -4,6 +4,7 @@
 //! [`shape`] and [`random`], [`kernels`], [`layers`], [`network`], [`models`]; [`data`] and [`optim`] beside them;
 //! [`train`], [`explain`], [`draw`] and [`formats`] on top.
 
+pub mod data;
 pub mod formats;
 pub mod kernels;
 pub mod layers;

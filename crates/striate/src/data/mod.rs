@@ -1,0 +1,654 @@
+//! Labelled images: where they come from, and how they become the numbers that a network reads.
+//!
+//! [`Dataset`] is a set of labelled images in memory, [`Splits`] one to train with and one to test with. Each source
+//! has its file ([`idx`]); [`preprocessing`] holds what turns an image file into a network's input.
+//! This room knows nothing of networks.
+
+pub mod idx;
+pub mod preprocessing;
+mod resample;
+
+pub use preprocessing::{Fit, Normalization, Preprocessing};
+
+use crate::shape::{Shape, ShapeError, checked_product};
+use ndarray::Array4;
+use std::{io, ops::Range, path::PathBuf};
+
+/// The numbers of all images of a [`Dataset`], in (N, C, H, W) order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Pixels {
+    /// Brightness from 0 to 255, as in an image file. A quarter of the memory of the other kind.
+    U8(Vec<u8>),
+    /// Any finite numbers.
+    F32(Vec<f32>),
+}
+
+impl Pixels {
+    /// How many numbers there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Pixels::U8(values) => values.len(),
+            Pixels::F32(values) => values.len(),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Labelled images of one size, in memory.
+///
+/// ```
+/// use striate::data::{Dataset, Normalization, Pixels, one_class_names};
+/// use striate::shape::Shape;
+/// // Two images of one row and two columns.
+/// let pixels = Pixels::U8(vec![0, 51, 102, 255]);
+/// let data = Dataset::new("tiny", Shape::new(1, 1, 2), pixels, vec![1, 0], one_class_names(2))?;
+/// let mut batch = [0.0; 4];
+/// data.gather(&[1, 0], &Normalization::identity(), &mut batch);
+/// assert_eq!(batch, [0.4, 1.0, 0.0, 0.2]);
+/// # Ok::<(), striate::data::DataError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dataset {
+    name: String,
+    shape: Shape,
+    pixels: Pixels,
+    labels: Vec<usize>,
+    class_names: Vec<String>,
+}
+
+/// The images to train with and the images to test with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Splits {
+    /// The images to train with.
+    pub train: Dataset,
+    /// The images to test with, of the same size and classes.
+    pub test: Dataset,
+}
+
+/// The class names "0", "1", ... of `classes` classes that have no better ones.
+///
+/// ```
+/// assert_eq!(striate::data::one_class_names(3), ["0", "1", "2"]);
+/// ```
+pub fn one_class_names(classes: usize) -> Vec<String> {
+    (0..classes).map(|class| class.to_string()).collect()
+}
+
+impl Dataset {
+    /// A dataset called `name` of images of one `shape`; the n-th label is the class of the n-th image.
+    ///
+    /// # Errors
+    /// No image, a shape with a zero, counts that do not agree, a label outside the classes, a number that is not
+    /// finite.
+    pub fn new(
+        name: impl Into<String>,
+        shape: Shape,
+        pixels: Pixels,
+        labels: Vec<usize>,
+        class_names: Vec<String>,
+    ) -> Result<Self, DataError> {
+        let name = name.into();
+        for (what, size) in [
+            ("images", labels.len()),
+            ("channels", shape.channels),
+            ("rows", shape.height),
+            ("columns", shape.width),
+            ("classes", class_names.len()),
+        ] {
+            if size == 0 {
+                return Err(DataError::Empty { name, what });
+            }
+        }
+        let expected = checked_product(&[labels.len(), shape.channels, shape.height, shape.width])
+            .map_err(|source| DataError::Shape { name: name.clone(), source })?;
+        if pixels.len() != expected {
+            return Err(DataError::Count { name, images: labels.len(), shape, expected, found: pixels.len() });
+        }
+        check_labels(&name, labels.iter().copied(), class_names.len())?;
+        if let Pixels::F32(values) = &pixels {
+            check_finite(&name, values, shape.len())?;
+        }
+        Ok(Self { name, shape, pixels, labels, class_names })
+    }
+
+    /// A dataset of (N, C, H, W) numbers that need no scaling.
+    ///
+    /// # Errors
+    /// As for [`Dataset::new`].
+    pub fn from_arrays(x: Array4<f32>, labels: Vec<usize>, class_names: Vec<String>) -> Result<Self, DataError> {
+        let (images, channels, height, width) = x.dim();
+        let shape = Shape::new(channels, height, width);
+        if images != labels.len() {
+            return Err(DataError::Count {
+                name: ARRAYS.into(),
+                images: labels.len(),
+                shape,
+                expected: labels.len().saturating_mul(shape.len()),
+                found: x.len(),
+            });
+        }
+        // Iteration is in logical order, whatever the memory layout.
+        let values = if x.is_standard_layout() {
+            // A slice of a larger array still owns all of it.
+            let (mut values, offset) = x.into_raw_vec_and_offset();
+            values.drain(..offset.unwrap_or(0).min(values.len()));
+            values.truncate(images * shape.len());
+            values
+        } else {
+            x.iter().copied().collect()
+        };
+        Self::new(ARRAYS, shape, Pixels::F32(values), labels, class_names)
+    }
+
+    /// Number of images.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there is no image, as in `head(0)`.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// The size of one image.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// The class of each image.
+    pub fn labels(&self) -> &[usize] {
+        &self.labels
+    }
+
+    /// The names of the classes.
+    pub fn class_names(&self) -> &[String] {
+        &self.class_names
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        self.class_names.len()
+    }
+
+    /// What the dataset is called in messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The numbers of all images.
+    pub fn pixels(&self) -> &Pixels {
+        &self.pixels
+    }
+
+    /// Writes the images at `indices` into `out` in (N, C, H, W) order, scaled by `scale`. Allocates nothing.
+    ///
+    /// # Panics
+    /// An index is not below [`Dataset::len`], or `out` does not hold exactly `indices.len()` images.
+    pub fn gather(&self, indices: &[usize], scale: &Normalization, out: &mut [f32]) {
+        assert_eq!(out.len(), indices.len() * self.shape.len(), "the buffer must hold the images asked for, no more");
+        self.gather_with(indices.iter().copied(), scale, out);
+    }
+
+    /// The images in `range` as an array (N, C, H, W), scaled by `scale`.
+    ///
+    /// # Panics
+    /// The range ends beyond [`Dataset::len`].
+    pub fn batch(&self, range: Range<usize>, scale: &Normalization) -> Array4<f32> {
+        let mut out = Array4::zeros((range.len(), self.shape.channels, self.shape.height, self.shape.width));
+        if let Some(out) = out.as_slice_mut() {
+            self.gather_with(range, scale, out);
+        }
+        out
+    }
+
+    /// The first `n` images, or all if there are fewer.
+    pub fn head(&self, n: usize) -> Dataset {
+        let n = n.min(self.len());
+        let end = n * self.shape.len();
+        Self {
+            name: self.name.clone(),
+            shape: self.shape,
+            pixels: match &self.pixels {
+                Pixels::U8(values) => Pixels::U8(values[..end].to_vec()),
+                Pixels::F32(values) => Pixels::F32(values[..end].to_vec()),
+            },
+            labels: self.labels[..n].to_vec(),
+            class_names: self.class_names.clone(),
+        }
+    }
+
+    /// The images at `indices`, in that order; an index may occur more than once.
+    ///
+    /// # Panics
+    /// An index is not below [`Dataset::len`].
+    pub fn subset(&self, indices: &[usize]) -> Dataset {
+        Self {
+            name: self.name.clone(),
+            shape: self.shape,
+            pixels: match &self.pixels {
+                Pixels::U8(values) => Pixels::U8(select(values, indices, self.shape.len())),
+                Pixels::F32(values) => Pixels::F32(select(values, indices, self.shape.len())),
+            },
+            labels: indices.iter().map(|&index| self.labels[index]).collect(),
+            class_names: self.class_names.clone(),
+        }
+    }
+
+    fn gather_with(&self, indices: impl Iterator<Item = usize> + Clone, scale: &Normalization, out: &mut [f32]) {
+        let (image, plane) = (self.shape.len(), self.shape.area());
+        // Channel by channel, so that only one table is alive and it stays in the first-level cache.
+        for channel in 0..self.shape.channels {
+            let (start, end) = (channel * plane, (channel + 1) * plane);
+            let targets = out.chunks_exact_mut(image).map(|target| &mut target[start..end]);
+            match &self.pixels {
+                Pixels::U8(values) => {
+                    let table = scale.table(channel);
+                    for (index, target) in indices.clone().zip(targets) {
+                        preprocessing::look_up(&table, &values[index * image..][start..end], target);
+                    }
+                }
+                Pixels::F32(values) => {
+                    for (index, target) in indices.clone().zip(targets) {
+                        scale.apply_f32(channel, &values[index * image..][start..end], target);
+                    }
+                }
+            }
+        }
+    }
+}
+
+const ARRAYS: &str = "arrays";
+
+fn select<T: Copy>(values: &[T], indices: &[usize], image: usize) -> Vec<T> {
+    let mut selected = Vec::with_capacity(indices.len() * image);
+    for &index in indices {
+        selected.extend_from_slice(&values[index * image..][..image]);
+    }
+    selected
+}
+
+/// Every label must be below `classes`.
+fn check_labels(name: &str, labels: impl Iterator<Item = usize>, classes: usize) -> Result<(), DataError> {
+    match labels.enumerate().find(|&(_, label)| label >= classes) {
+        Some((sample, label)) => Err(DataError::Label { name: name.into(), sample, label, classes }),
+        None => Ok(()),
+    }
+}
+
+/// Every number must be finite; `image` numbers make one image.
+fn check_finite(name: &str, values: &[f32], image: usize) -> Result<(), DataError> {
+    match values.iter().position(|value| !value.is_finite()) {
+        Some(at) => Err(DataError::NotFinite {
+            name: name.into(),
+            value: values[at],
+            sample: at / image.max(1),
+            position: at % image.max(1),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// What can be wrong with data. Every message names the file (or the dataset, if it never was a file).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// A file that must be there is not.
+    #[error("{}: no {what} here; looked for {}", directory.display(), names.join(", "))]
+    NotFound {
+        /// The directory searched.
+        directory: PathBuf,
+        /// What the file would hold.
+        what: &'static str,
+        /// The names that would have done.
+        names: Vec<String>,
+    },
+    /// The operating system refused.
+    #[error("{}: cannot {action}: {source}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What was being done.
+        action: &'static str,
+        /// Its reason.
+        source: io::Error,
+    },
+    /// Something else stands where a file must be.
+    #[error("{}: this is {found}; a regular file is needed", path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+        /// What is there.
+        found: &'static str,
+    },
+    /// A symbolic link that leaves the data directory.
+    #[error("{}: this link leads out of the data directory, to {}; copy the file into the directory", path.display(), target.display())]
+    OutsideLink {
+        /// The link.
+        path: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
+    },
+    /// Not an IDX file.
+    #[error(
+        "{}: this is not an IDX file: it starts with the bytes {found:02x?}, and an IDX file with two zeros, \
+         the element type and the number of sizes", path.display()
+    )]
+    Magic {
+        /// The file.
+        path: PathBuf,
+        /// Its first bytes.
+        found: [u8; 4],
+    },
+    /// IDX elements of a kind that is not read here.
+    #[error("{}: the elements are of type 0x{found:02x} ({}); {expected} can be read", path.display(), idx::type_name(*found))]
+    ElementType {
+        /// The file.
+        path: PathBuf,
+        /// The type found.
+        found: u8,
+        /// The types that can be read.
+        expected: &'static str,
+    },
+    /// An IDX file with another number of sizes.
+    #[error("{}: the array has {found} dimensions; {expected} are needed", path.display())]
+    Dimensions {
+        /// The file.
+        path: PathBuf,
+        /// The number found.
+        found: u8,
+        /// The number needed.
+        expected: &'static str,
+    },
+    /// A header with a zero.
+    #[error("{}: the header says {sizes:?}, and a size of 0 means that there is no data", path.display())]
+    ZeroSize {
+        /// The file.
+        path: PathBuf,
+        /// The sizes of the header.
+        sizes: Vec<u32>,
+    },
+    /// A header that asks for more than the file can possibly hold, or than is sensible.
+    #[error("{}: the header says {sizes:?}, which is more than {reason}", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The sizes of the header.
+        sizes: Vec<u32>,
+        /// The limit that is exceeded.
+        reason: String,
+    },
+    /// A file that ends early.
+    #[error("{}: the file ends too early: {found} bytes instead of {expected}; it is cut, copy or download it again", path.display())]
+    Short {
+        /// The file.
+        path: PathBuf,
+        /// Bytes found (after unpacking, if it is packed).
+        found: u64,
+        /// Bytes that the header asks for.
+        expected: u64,
+    },
+    /// A file that goes on after its end.
+    #[error("{}: {found} instead of the {expected} bytes that its header asks for", path.display())]
+    Trailing {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        found: String,
+        /// Bytes that the header asks for.
+        expected: u64,
+    },
+    /// A gzip file that does not unpack.
+    #[error("{}: the gzip file does not unpack: {source}; it is damaged, copy or download it again", path.display())]
+    Gzip {
+        /// The file.
+        path: PathBuf,
+        /// The decoder's reason.
+        source: io::Error,
+    },
+    /// Not as many labels as images.
+    #[error("{}: {labels} labels, but {} holds {images} images; the two files do not belong together",
+        labels_path.display(), images_path.display())]
+    CountMismatch {
+        /// The file of images.
+        images_path: PathBuf,
+        /// Its count.
+        images: usize,
+        /// The file of labels.
+        labels_path: PathBuf,
+        /// Its count.
+        labels: usize,
+    },
+    /// Images to train and to test with that differ in size.
+    #[error("{}: the images are {test}, but those of {} are {train}; both must have one size",
+        test_path.display(), train_path.display())]
+    SplitMismatch {
+        /// The file of training images.
+        train_path: PathBuf,
+        /// Their size.
+        train: Shape,
+        /// The file of test images.
+        test_path: PathBuf,
+        /// Their size.
+        test: Shape,
+    },
+    /// Class names that cannot be used.
+    #[error("{}: {reason}; write one class name a line, at most {} of at most {} bytes",
+        path.display(), idx::MAX_CLASSES, idx::MAX_CLASS_NAME)]
+    ClassNames {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A label outside the classes.
+    #[error("{name}: the label of sample {sample} is {label}, but the classes are 0 to {}", classes.saturating_sub(1))]
+    Label {
+        /// The file or dataset.
+        name: String,
+        /// Number of the image.
+        sample: usize,
+        /// Its label.
+        label: usize,
+        /// Number of classes.
+        classes: usize,
+    },
+    /// An input that is infinite or not a number.
+    #[error("{name}: sample {sample} holds {value} at position {position}; every number must be finite")]
+    NotFinite {
+        /// The file or dataset.
+        name: String,
+        /// Number of the image.
+        sample: usize,
+        /// Position within the image, in (C, H, W) order.
+        position: usize,
+        /// The number found.
+        value: f32,
+    },
+    /// A dataset without something that it must have.
+    #[error("{name}: there are no {what}; at least one is needed")]
+    Empty {
+        /// The dataset.
+        name: String,
+        /// What is missing.
+        what: &'static str,
+    },
+    /// A shape that no machine can hold.
+    #[error("{name}: {source}")]
+    Shape {
+        /// The dataset.
+        name: String,
+        /// Its reason.
+        source: ShapeError,
+    },
+    /// Pixels and labels do not agree.
+    #[error("{name}: {images} labels for images of {shape} need {expected} numbers, but there are {found}")]
+    Count {
+        /// The dataset.
+        name: String,
+        /// Number of labels.
+        images: usize,
+        /// Size of an image.
+        shape: Shape,
+        /// Numbers needed.
+        expected: usize,
+        /// Numbers found.
+        found: usize,
+    },
+    /// The memory does not suffice.
+    #[error("{name}: {bytes} bytes of memory are needed and cannot be had; use fewer or smaller images")]
+    Memory {
+        /// The file or dataset.
+        name: String,
+        /// Bytes asked for.
+        bytes: u64,
+    },
+    /// Bytes that are no image of a known kind.
+    #[error("{name}: this is not a PNG or JPEG image (the file's contents count, not its name)")]
+    UnknownFormat {
+        /// The file.
+        name: String,
+    },
+    /// An image file that ends early.
+    #[error("{name}: the image is cut: {reason}; copy or download it again")]
+    Truncated {
+        /// The file.
+        name: String,
+        /// What is missing.
+        reason: String,
+    },
+    /// An image larger than anybody needs here.
+    #[error("{name}: the image claims {width} x {height} pixels, which is more than {limit}; make it smaller")]
+    ImageTooLarge {
+        /// The file.
+        name: String,
+        /// Claimed columns.
+        width: u32,
+        /// Claimed rows.
+        height: u32,
+        /// The limit that is exceeded.
+        limit: &'static str,
+    },
+    /// An image that does not decode.
+    #[error("{name}: the image does not decode: {source}")]
+    Image {
+        /// The file.
+        name: String,
+        /// The decoder's reason.
+        source: image::ImageError,
+    },
+    /// Preprocessing that cannot be carried out.
+    #[error("preprocessing: {field} is {found}; it must be {expected}")]
+    Option {
+        /// Which option.
+        field: &'static str,
+        /// What was given.
+        found: String,
+        /// What is allowed.
+        expected: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tiny() -> Dataset {
+        let pixels = Pixels::U8((0..3 * 2 * 4).map(|v| v * 10).collect());
+        Dataset::new("tiny", Shape::new(2, 2, 2), pixels, vec![0, 2, 1], one_class_names(3)).unwrap()
+    }
+
+    #[test]
+    fn gather_scales_exactly_and_per_channel() {
+        let data = tiny();
+        let scale = Normalization { mean: vec![0.5, 0.25], deviation: vec![0.5, 2.0] };
+        let mut out = vec![f32::NAN; 16];
+        data.gather(&[2, 0], &scale, &mut out);
+        let Pixels::U8(pixels) = data.pixels() else { unreachable!() };
+        for (slot, image) in [2, 0].into_iter().enumerate() {
+            for position in 0..8 {
+                let channel = position / 4;
+                let expected =
+                    (f32::from(pixels[image * 8 + position]) / 255.0 - scale.mean[channel]) / scale.deviation[channel];
+                assert_eq!(out[slot * 8 + position], expected);
+            }
+        }
+        let batch = data.batch(1..3, &scale);
+        assert_eq!(batch.dim(), (2, 2, 2, 2));
+        assert_eq!(batch.iter().copied().take(4).collect::<Vec<_>>(), {
+            let mut one = vec![0.0; 8];
+            data.gather(&[1], &scale, &mut one);
+            one[..4].to_vec()
+        });
+    }
+
+    #[test]
+    fn one_number_for_all_channels() {
+        let data = tiny();
+        let (mut one, mut both) = (vec![0.0; 8], vec![0.0; 8]);
+        data.gather(&[1], &Normalization { mean: vec![0.1], deviation: vec![0.3] }, &mut one);
+        data.gather(&[1], &Normalization { mean: vec![0.1; 2], deviation: vec![0.3; 2] }, &mut both);
+        assert_eq!(one, both);
+    }
+
+    #[test]
+    fn floats_skip_the_division_by_255() {
+        let x = Array4::from_shape_fn((2, 1, 1, 3), |(n, _, _, i)| (n * 3 + i) as f32);
+        let data = Dataset::from_arrays(x, vec![0, 1], one_class_names(2)).unwrap();
+        let mut out = [0.0; 3];
+        data.gather(&[1], &Normalization::identity(), &mut out);
+        assert_eq!(out, [3.0, 4.0, 5.0]);
+        data.gather(&[1], &Normalization { mean: vec![1.0], deviation: vec![2.0] }, &mut out);
+        assert_eq!(out, [1.0, 1.5, 2.0]);
+    }
+
+    #[test]
+    fn arrays_of_any_layout() {
+        let x = Array4::from_shape_fn((4, 3, 2, 5), |(n, c, h, w)| (n * 1000 + c * 100 + h * 10 + w) as f32);
+        let mut transposed = x.clone();
+        transposed.swap_axes(2, 3);
+        let data = Dataset::from_arrays(transposed.clone(), vec![0; 4], one_class_names(1)).unwrap();
+        assert_eq!(data.shape(), Shape::new(3, 5, 2));
+        assert_eq!(data.batch(0..4, &Normalization::identity()), transposed);
+        let mut sliced = x.clone();
+        sliced.slice_axis_inplace(ndarray::Axis(0), ndarray::Slice::from(1..3));
+        let data = Dataset::from_arrays(sliced.clone(), vec![0; 2], one_class_names(1)).unwrap();
+        assert_eq!(data.batch(0..2, &Normalization::identity()), sliced);
+        let error = Dataset::from_arrays(x, vec![0; 3], one_class_names(1)).unwrap_err();
+        assert!(matches!(error, DataError::Count { .. }), "{error}");
+    }
+
+    #[test]
+    fn head_and_subset() {
+        let data = tiny();
+        assert_eq!(data.head(100), data);
+        assert!(data.head(0).is_empty());
+        assert_eq!(data.head(2).labels(), [0, 2]);
+        let subset = data.subset(&[2, 2, 0]);
+        assert_eq!(subset.labels(), [1, 1, 0]);
+        assert_eq!(subset.batch(1..2, &Normalization::identity()), data.batch(2..3, &Normalization::identity()));
+    }
+
+    #[test]
+    fn faults_are_named() {
+        let shape = Shape::new(1, 1, 2);
+        let new = |shape, pixels, labels, classes| {
+            Dataset::new("digits", shape, pixels, labels, one_class_names(classes)).unwrap_err().to_string()
+        };
+        let message = new(shape, Pixels::U8(vec![0; 5]), vec![0, 1], 2);
+        assert_eq!(message, "digits: 2 labels for images of 1 x 1 x 2 need 4 numbers, but there are 5");
+        let message = new(shape, Pixels::U8(vec![0; 4]), vec![0, 2], 2);
+        assert_eq!(message, "digits: the label of sample 1 is 2, but the classes are 0 to 1");
+        let message = new(shape, Pixels::F32(vec![0.0, 1.0, 2.0, f32::NAN]), vec![0, 1], 2);
+        assert_eq!(message, "digits: sample 1 holds NaN at position 1; every number must be finite");
+        let message = new(shape, Pixels::U8(vec![]), vec![], 2);
+        assert_eq!(message, "digits: there are no images; at least one is needed");
+        let message = new(Shape::new(1, 0, 2), Pixels::U8(vec![]), vec![0], 2);
+        assert_eq!(message, "digits: there are no rows; at least one is needed");
+        let message = new(Shape::new(1 << 40, 1 << 40, 1), Pixels::U8(vec![]), vec![0], 2);
+        assert!(message.contains("too large"), "{message}");
+    }
+}
