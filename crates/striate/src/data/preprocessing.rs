@@ -327,7 +327,7 @@ fn check_png_end(bytes: &[u8], name: &str) -> Result<(), DataError> {
     let mut rest = bytes.get(8..).unwrap_or_default();
     while let Some((head, after)) = rest.split_first_chunk::<8>() {
         let [a, b, c, d, kind @ ..] = *head;
-        if &kind == b"IEND" {
+        if &kind == b"IEND" && after.len() >= 4 {
             return Ok(());
         }
         let skip = u32::from_be_bytes([a, b, c, d]) as usize;
