@@ -267,15 +267,16 @@ fn only_regular_files_of_the_directory() {
         let error = refusal(directory.path(), TRAIN_IMAGES);
         assert!(matches!(error, DataError::Io { .. }), "{error}");
     }
-    let not_files: [(&str, &dyn Fn(&Path)); 3] = [
-        ("a directory", &|path| fs::create_dir(path).unwrap()),
-        ("a socket", &|path| drop(UnixListener::bind(path).unwrap())),
-        ("a FIFO", &|path| {
+    type Make = fn(&Path);
+    let not_files: [(&str, Make); 3] = [
+        ("a directory", |path| fs::create_dir(path).unwrap()),
+        ("a socket", |path| drop(UnixListener::bind(path).unwrap())),
+        ("a FIFO", |path| {
             assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
         }),
     ];
     for (what, make) in not_files {
-        let directory = replace(make);
+        let directory = replace(&make);
         let error = refusal(directory.path(), TRAIN_IMAGES);
         assert!(matches!(error, DataError::NotAFile { found, .. } if found == what), "{error}");
     }
