@@ -74,6 +74,26 @@ impl Operand for Matrix<'_> {
 /// A copy of a few numbers, without the call into memcpy that `copy_from_slice` makes.
 #[inline(always)]
 pub(crate) fn copy_short(target: &mut [f32], source: &[f32]) {
+    // The widths of the micro-kernels' panels, each a few moves.
+    match target.len() {
+        6 => copy_exactly::<6>(target, source),
+        8 => copy_exactly::<8>(target, source),
+        12 => copy_exactly::<12>(target, source),
+        16 => copy_exactly::<16>(target, source),
+        32 => copy_exactly::<32>(target, source),
+        _ => copy_by_eights(target, source),
+    }
+}
+
+#[inline(always)]
+fn copy_exactly<const N: usize>(target: &mut [f32], source: &[f32]) {
+    if let (Some(target), Some(source)) = (target.first_chunk_mut::<N>(), source.first_chunk::<N>()) {
+        *target = *source;
+    }
+}
+
+#[inline(always)]
+fn copy_by_eights(target: &mut [f32], source: &[f32]) {
     let (targets, target_rest) = target.as_chunks_mut::<8>();
     let (sources, source_rest) = source.as_chunks::<8>();
     targets.iter_mut().zip(sources).for_each(|(t, s)| *t = *s);
