@@ -8,7 +8,7 @@ use striate::models::simple_convnet::SimpleConvNet;
 use striate::network::{Mode, Network, Plan, Runner, StepKey};
 use striate::optim::OptimizerOptions;
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let mut arguments = std::env::args().skip(1);
     let threads: usize = arguments.next().map_or(Ok(2), |a| a.parse())?;
     let seconds: f64 = arguments.next().map_or(Ok(2.0), |a| a.parse())?;
@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     })
 }
 
-fn runner(network: &Network, batch: usize, mode: Mode) -> Result<Runner, Box<dyn std::error::Error>> {
+fn runner(network: &Network, batch: usize, mode: Mode) -> Result<Runner, Box<dyn std::error::Error + Send + Sync>> {
     let mut runner = Runner::new(Plan::new(network.description(), batch, mode)?)?;
     runner.input_mut().iter_mut().enumerate().for_each(|(i, v)| *v = (i * 7919 % 255) as f32 / 255.0);
     runner.labels_mut().iter_mut().enumerate().for_each(|(i, l)| *l = i % 10);
@@ -51,5 +51,8 @@ fn time(name: &str, threads: usize, seconds: f64, mut run: impl FnMut()) {
     }
     times.sort_by(f64::total_cmp);
     let (median, least) = (times[times.len() / 2], times[0]);
-    println!(r#"{{"name":"{name}","threads":{threads},"ms":{median:.4},"least_ms":{least:.4},"runs":{}}}"#, times.len());
+    println!(
+        r#"{{"name":"{name}","threads":{threads},"ms":{median:.4},"least_ms":{least:.4},"runs":{}}}"#,
+        times.len()
+    );
 }
