@@ -10,7 +10,10 @@ mod resample;
 
 pub use preprocessing::{Fit, Normalization, Preprocessing};
 
-use crate::shape::{Shape, ShapeError, checked_product};
+use crate::{
+    kernels::isa::vectorize,
+    shape::{Shape, ShapeError, checked_product},
+};
 use ndarray::Array4;
 use std::{io, ops::Range, path::PathBuf};
 
@@ -238,26 +241,23 @@ impl Dataset {
         }
     }
 
-    fn gather_with(&self, indices: impl Iterator<Item = usize> + Clone, scale: &Normalization, out: &mut [f32]) {
+    fn gather_with(&self, indices: impl Iterator<Item = usize>, scale: &Normalization, out: &mut [f32]) {
         let (image, plane) = (self.shape.len(), self.shape.area());
-        // Channel by channel, so that only one table is alive and it stays in the first-level cache.
-        for channel in 0..self.shape.channels {
-            let (start, end) = (channel * plane, (channel + 1) * plane);
-            let targets = out.chunks_exact_mut(image).map(|target| &mut target[start..end]);
-            match &self.pixels {
-                Pixels::U8(values) => {
-                    let table = scale.table(channel);
-                    for (index, target) in indices.clone().zip(targets) {
-                        preprocessing::look_up(&table, &values[index * image..][start..end], target);
+        vectorize(|| {
+            for (index, target) in indices.zip(out.chunks_exact_mut(image)) {
+                let planes = target.chunks_exact_mut(plane).enumerate();
+                match &self.pixels {
+                    Pixels::U8(values) => {
+                        let source = values[index * image..][..image].chunks_exact(plane);
+                        planes.zip(source).for_each(|((channel, out), pixels)| scale.apply_u8(channel, pixels, out));
                     }
-                }
-                Pixels::F32(values) => {
-                    for (index, target) in indices.clone().zip(targets) {
-                        scale.apply_f32(channel, &values[index * image..][start..end], target);
+                    Pixels::F32(values) => {
+                        let source = values[index * image..][..image].chunks_exact(plane);
+                        planes.zip(source).for_each(|((channel, out), values)| scale.apply_f32(channel, values, out));
                     }
                 }
             }
-        }
+        });
     }
 }
 
