@@ -1,1 +1,112 @@
-fn main() {}
+//! The `striate` command: train an image classifier, look inside it, ship it. One file a subcommand.
+
+mod data;
+mod error;
+mod evaluate;
+mod explain;
+mod model;
+mod output;
+mod predict;
+mod progress;
+mod recipe;
+mod run_dir;
+mod source;
+mod summary;
+mod train;
+mod verify;
+
+use clap::{Args, Parser, Subcommand};
+use error::CliError;
+use output::Output;
+use std::process::ExitCode;
+
+const ABOUT: &str = "Train, look inside and ship image classifiers on an ordinary CPU";
+
+const EXAMPLES: &str = "Examples:
+  striate                                    train the chapter's SimpleConvNet on MNIST
+  striate train --recipe book --seed 3       the book's settings to the letter
+  striate evaluate runs/simple-convnet-mnist-1
+  striate predict runs/simple-convnet-mnist-1 mnist:test:42 photo.jpg
+  striate explain runs/simple-convnet-mnist-1 filters
+  striate summary simple-convnet
+
+Exit status: 0 done, 1 failed (the reason is on stderr), 2 wrong usage.
+STRIATE_ISA=avx512|avx2|neon|simd128|portable forces an instruction set.";
+
+#[derive(Parser)]
+#[command(name = "striate", version, about = ABOUT, after_help = EXAMPLES, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// Options of every command.
+#[derive(Args, Clone, Debug)]
+struct Global {
+    /// Print the result as JSON, on the last line of stdout
+    #[arg(long, global = true)]
+    json: bool,
+    /// Threads to compute with [default: all cores]; results don't depend on it
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// Seed of all random numbers
+    #[arg(long, global = true, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// No progress, no hints
+    #[arg(long, short, global = true)]
+    quiet: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Train(train::TrainArgs),
+    Evaluate(evaluate::EvaluateArgs),
+    Predict(predict::PredictArgs),
+    Explain(explain::ExplainArgs),
+    Summary(summary::SummaryArgs),
+    Verify(verify::VerifyArgs),
+    Data(data::DataArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.status())
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode, CliError> {
+    let isa = striate::kernels::isa::check()?;
+    let mut pool = rayon::ThreadPoolBuilder::new();
+    if let Some(threads) = cli.global.threads {
+        pool = pool.num_threads(threads.into());
+    }
+    pool.build_global().map_err(|source| CliError::Threads { source })?;
+    let output = Output::new(&cli.global);
+    match cli.command {
+        Some(Command::Train(args)) => train::run(&args, &cli.global, &output, isa),
+        Some(Command::Evaluate(args)) => evaluate::run(&args, &output),
+        Some(Command::Predict(args)) => predict::run(&args, &output),
+        Some(Command::Explain(args)) => explain::run(&args, &output),
+        Some(Command::Summary(args)) => summary::run(&args, &cli.global, &output),
+        Some(Command::Verify(args)) => verify::run(&args, &output),
+        Some(Command::Data(args)) => data::run(&args, &output),
+        None => {
+            output.hint(
+                "striate: a convolutional-network engine. With no command it trains the SimpleConvNet of chapter 7 of",
+            );
+            output.hint("\"Deep Learning from Scratch\" (conv - relu - pool - affine - relu - affine - softmax) on the 60,000 digits");
+            output.hint(
+                "of MNIST, which are built in. The same as `striate train`; `striate --help` shows what else there is.",
+            );
+            output.hint("Ctrl-C stops cleanly and keeps the last weights.\n");
+            train::run(&train::TrainArgs::default(), &cli.global, &output, isa)
+        }
+    }
+}

@@ -5,6 +5,8 @@
 //! [`train`], [`explain`], [`draw`] and [`formats`] on top.
 
 pub mod data;
+pub mod draw;
+pub mod explain;
 pub mod formats;
 pub mod kernels;
 pub mod layers;

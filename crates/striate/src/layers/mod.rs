@@ -53,6 +53,15 @@ pub enum Layer {
 }
 
 impl Layer {
+    /// How the weights start, for a layer that has any.
+    pub(crate) fn set_init(&mut self, init: Init) {
+        match self {
+            Layer::Convolution(options) => options.init = init,
+            Layer::Affine(options) => options.init = init,
+            _ => {}
+        }
+    }
+
     pub(crate) fn rule(&self) -> &dyn Rule {
         match self {
             Layer::Convolution(options) => options,

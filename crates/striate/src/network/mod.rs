@@ -8,7 +8,7 @@ pub mod parameters;
 pub mod plan;
 pub mod run;
 
-use crate::layers::{Layer, ParameterRule, check_labels, expect_shape};
+use crate::layers::{Init, Layer, ParameterRule, check_labels, expect_shape};
 use crate::shape::{Shape, ShapeError};
 use ndarray::{Array2, ArrayView4};
 pub use parameters::{ParameterSpec, Parameters};
@@ -52,6 +52,12 @@ impl Description {
     /// The same with one more layer at the end.
     pub fn with(mut self, name: impl Into<String>, layer: impl Into<Layer>) -> Self {
         self.layers.push(NamedLayer { name: name.into(), layer: layer.into() });
+        self
+    }
+
+    /// The same with all weights starting as `init` says.
+    pub fn with_init(mut self, init: Init) -> Self {
+        self.layers.iter_mut().for_each(|named| named.layer.set_init(init));
         self
     }
 

@@ -1,0 +1,64 @@
+//! Everything that can go wrong on the command line, in the words the user reads.
+
+use std::io;
+use std::path::PathBuf;
+use striate::data::DataError;
+use striate::explain::ExplainError;
+use striate::formats::{FormatError, WriteError};
+use striate::kernels::isa::IsaError;
+use striate::models::ModelError;
+use striate::network::NetworkError;
+use striate::train::TrainError;
+use striate_mnist::MnistError;
+
+/// Why a command ended without its result.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    #[error(transparent)]
+    Data(#[from] DataError),
+    #[error(transparent)]
+    Explain(#[from] ExplainError),
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    #[error(transparent)]
+    Isa(#[from] IsaError),
+    #[error(transparent)]
+    Mnist(#[from] MnistError),
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error("{}: cannot {action}: {source}", path.display())]
+    Io { path: PathBuf, action: &'static str, source: io::Error },
+    #[error("the threads could not be started: {source}; try a smaller --threads")]
+    Threads { source: rayon::ThreadPoolBuildError },
+    #[error(
+        "{}: the directory exists and is not empty; nothing in it was touched; choose another --out or empty it",
+        path.display()
+    )]
+    OutNotEmpty { path: PathBuf },
+    #[error("{0}")]
+    Usage(String),
+    #[error("{failed} of {all} images could not be predicted")]
+    Predictions { failed: usize, all: usize },
+    #[error(
+        "{}: {failed} of {vectors} test vectors differ; the first: vector {vector}, logit {logit}: found {found}, \
+         expected {expected}",
+        path.display()
+    )]
+    Verify { path: PathBuf, failed: usize, vectors: usize, vector: usize, logit: usize, found: f32, expected: f32 },
+}
+
+impl CliError {
+    /// The exit status: 2 for wrong usage, otherwise 1.
+    pub(crate) fn status(&self) -> u8 {
+        match self {
+            CliError::Usage(_) | CliError::Isa(_) | CliError::Model(ModelError::Unknown { .. }) => 2,
+            _ => 1,
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! `striate evaluate`
+
+use crate::error::CliError;
+use crate::output::{Output, share, table, thousands};
+use crate::{model, source};
+use clap::Args;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use striate::data::Dataset;
+use striate::draw;
+use striate::formats::write_atomically;
+use striate::train::{Evaluation, evaluate};
+
+const EXAMPLES: &str = "Examples:
+  striate evaluate runs/simple-convnet-mnist-1
+  striate evaluate model.safetensors --data ~/digits --confusion confusion.svg
+  striate evaluate runs/simple-convnet-mnist-1 --split train --json";
+
+/// Accuracy, loss, per class and confusion matrix of a model on a data set
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct EvaluateArgs {
+    /// A model file or a run directory
+    model: PathBuf,
+    /// Data: `mnist`, or a directory of IDX files [default: what the model was trained on]
+    #[arg(long, value_name = "NAME|DIR")]
+    data: Option<String>,
+    /// Which part of the data
+    #[arg(long, value_parser = ["train", "test"], default_value = "test")]
+    split: String,
+    /// Images at a time
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    batch: u32,
+    /// Write the confusion matrix as a picture
+    #[arg(long, value_name = "FILE.svg")]
+    confusion: Option<PathBuf>,
+}
+
+/// Evaluates and prints.
+pub(crate) fn run(args: &EvaluateArgs, output: &Output) -> Result<ExitCode, CliError> {
+    let model = model::load(&args.model)?;
+    let trained_on = model.training.get("data").and_then(|data| data.as_str());
+    let Some(data) = args.data.as_deref().or(trained_on) else {
+        return Err(CliError::Usage("the model file does not say what it was trained on; name it with --data".into()));
+    };
+    let splits = source::load(data)?;
+    let data = if args.split == "train" { splits.train } else { splits.test };
+    let found = evaluate(&model.network, &data, &model.preprocessing.normalization, args.batch as usize)?;
+    print(output, &found, &model.class_names, &data);
+    if let Some(file) = &args.confusion {
+        let title = format!("{}: {} right", data.name(), share(found.correct, found.images));
+        write_atomically(file, draw::confusion(&found.confusion, &model.class_names, &title).as_bytes())?;
+        output.hint(format!("confusion matrix written to {}", file.display()));
+    }
+    output.json(&serde_json::json!({
+        "images": found.images,
+        "accuracy": found.accuracy,
+        "top5": found.top5,
+        "loss": found.loss,
+        "classes": found.classes,
+        "confusion": found.confusion.rows().into_iter().map(|row| row.to_vec()).collect::<Vec<_>>(),
+    }));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(output: &Output, found: &Evaluation, names: &[String], data: &Dataset) {
+    output.line(format!("{}: {} images", data.name(), thousands(found.images)));
+    output.line(format!("accuracy  {}", share(found.correct, found.images)));
+    output.line(format!("top 5     {:.2} %", 100.0 * found.top5));
+    output.line(format!("loss      {:.4}", found.loss));
+    let percent = |share: f64| if share.is_nan() { "-".into() } else { format!("{:.2} %", 100.0 * share) };
+    let mut rows = vec![["class", "images", "precision", "recall", "F1"].map(String::from).to_vec()];
+    for (name, class) in names.iter().zip(&found.classes) {
+        rows.push(vec![
+            name.clone(),
+            thousands(class.images),
+            percent(class.precision),
+            percent(class.recall),
+            percent(class.f1),
+        ]);
+    }
+    output.line("");
+    table(&rows, &[0]).iter().for_each(|line| output.line(line));
+    // A larger matrix is not legible as text; --confusion draws it.
+    if names.len() <= 20 {
+        output.line("\nrows: true class, columns: predicted class");
+        let mut rows = vec![std::iter::once(String::new()).chain(names.iter().cloned()).collect::<Vec<_>>()];
+        for (name, row) in names.iter().zip(found.confusion.rows()) {
+            let cell = |&n: &usize| if n == 0 { "·".into() } else { n.to_string() };
+            rows.push(std::iter::once(name.clone()).chain(row.iter().map(cell)).collect());
+        }
+        table(&rows, &[0]).iter().for_each(|line| output.line(line));
+    }
+}

@@ -1,0 +1,112 @@
+//! Results to stdout, hints to stdout unless quiet, JSON as the last line where asked.
+
+use crate::Global;
+use std::io::{self, IsTerminal, Write};
+
+/// Where results go.
+pub(crate) struct Output {
+    json: bool,
+    quiet: bool,
+}
+
+impl Output {
+    pub(crate) fn new(global: &Global) -> Self {
+        Self { json: global.json, quiet: global.quiet }
+    }
+
+    /// Whether stdout is a person's screen, and they want to see more than results.
+    pub(crate) fn is_screen(&self) -> bool {
+        !self.json && !self.quiet && io::stdout().is_terminal()
+    }
+
+    /// A line of the result for people; nothing with `--json`.
+    pub(crate) fn line(&self, text: impl AsRef<str>) {
+        if !self.json {
+            print_line(text.as_ref());
+        }
+    }
+
+    /// A line that only helps; nothing with `--json` or `--quiet`.
+    pub(crate) fn hint(&self, text: impl AsRef<str>) {
+        if !self.quiet {
+            self.line(text);
+        }
+    }
+
+    /// The result for programs; nothing without `--json`.
+    pub(crate) fn json(&self, value: &serde_json::Value) {
+        if self.json {
+            print_line(&value.to_string());
+        }
+    }
+}
+
+/// Prints to stdout. A reader that has gone away (`| head -1`) ends the program quietly.
+fn print_line(text: &str) {
+    let mut stdout = io::stdout().lock();
+    if writeln!(stdout, "{text}").and_then(|()| stdout.flush()).is_err() {
+        std::process::exit(0);
+    }
+}
+
+/// 9827 as `9,827`.
+pub(crate) fn thousands(n: usize) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A share as a percentage with the counts behind it.
+pub(crate) fn share(correct: usize, all: usize) -> String {
+    format!("{:.2} % ({} of {})", 100.0 * correct as f64 / all.max(1) as f64, thousands(correct), thousands(all))
+}
+
+/// A number of bytes for people.
+pub(crate) fn bytes(n: usize) -> String {
+    match n {
+        0..1024 => format!("{n} B"),
+        1024..1_048_576 => format!("{:.1} KiB", n as f64 / 1024.0),
+        1_048_576..1_073_741_824 => format!("{:.1} MiB", n as f64 / 1_048_576.0),
+        _ => format!("{:.1} GiB", n as f64 / 1_073_741_824.0),
+    }
+}
+
+/// Lines with columns of equal width; the first row is the head, and columns named in `left` are left-aligned.
+pub(crate) fn table(rows: &[Vec<String>], left: &[usize]) -> Vec<String> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|s| s.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    rows.iter()
+        .map(|row| {
+            let cells = row.iter().enumerate().map(|(c, cell)| {
+                let width = widths[c];
+                if left.contains(&c) { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+            });
+            cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_for_people() {
+        assert_eq!([0, 999, 1000, 60000, 1234567].map(thousands), ["0", "999", "1,000", "60,000", "1,234,567"]);
+        assert_eq!(share(9896, 10_000), "98.96 % (9,896 of 10,000)");
+        assert_eq!([512, 2048, 3 << 20, 5 << 30].map(bytes), ["512 B", "2.0 KiB", "3.0 MiB", "5.0 GiB"]);
+    }
+
+    #[test]
+    fn tables_align() {
+        let rows = [vec!["a".into(), "b".into()], vec!["long".into(), "22".into()]];
+        assert_eq!(table(&rows, &[0]), ["a      b", "long  22"]);
+    }
+}

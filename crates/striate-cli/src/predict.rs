@@ -1,0 +1,185 @@
+//! `striate predict`
+
+use crate::error::CliError;
+use crate::output::Output;
+use crate::run_dir::io_error;
+use crate::{model, source};
+use clap::Args;
+use ndarray::{Array2, Array4};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use striate::data::Pixels;
+use striate::formats::ModelFile;
+use striate::layers::Softmax;
+
+const EXAMPLES: &str = "Examples:
+  striate predict runs/simple-convnet-mnist-1 mnist:test:42
+  striate predict runs/simple-convnet-mnist-1 photo.jpg scan.png --top 5
+  cat digit.png | striate predict model.safetensors - --json
+
+A picture of any size is brought to the network's size as the model file says. For digits that means: dark ink on light
+paper is inverted, the ink is cropped, scaled and centred as MNIST's makers did.";
+
+/// The largest picture file that is read.
+const MAX_FILE: u64 = 256 << 20;
+
+/// Classes of images with their probabilities
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct PredictArgs {
+    /// A model file or a run directory
+    model: PathBuf,
+    /// PNG or JPEG files, `-` for stdin, or `mnist:test:42`
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<String>,
+    /// Classes to show for each image
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    top: usize,
+}
+
+/// An image as the network takes it, and its class where it is known.
+struct Sample {
+    pixels: Vec<u8>,
+    label: Option<usize>,
+}
+
+/// Predicts every image that can be read; one that can't is named, and the rest is still predicted.
+pub(crate) fn run(args: &PredictArgs, output: &Output) -> Result<ExitCode, CliError> {
+    let model = model::load(&args.model)?;
+    let mut results = Vec::new();
+    let mut failed = 0;
+    for name in &args.images {
+        match read(name, &model).and_then(|sample| Ok((probabilities(&model, &sample)?, sample))) {
+            Ok((probabilities, sample)) => results.push(print(output, name, &model, &probabilities, &sample, args.top)),
+            Err(error @ CliError::Usage(_)) => return Err(error),
+            Err(error) => {
+                eprintln!("error: {error}");
+                failed += 1;
+            }
+        }
+    }
+    output.json(&results.into());
+    if failed > 0 {
+        return Err(CliError::Predictions { failed, all: args.images.len() });
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read(name: &str, model: &ModelFile) -> Result<Sample, CliError> {
+    if let Some(reference) = name.strip_prefix("mnist:") {
+        return read_mnist(name, reference, model);
+    }
+    let (path, bytes) = if name == "-" {
+        (PathBuf::from("stdin"), read_bounded(&mut std::io::stdin().lock(), Path::new("stdin"))?)
+    } else {
+        let path = PathBuf::from(name);
+        let metadata = std::fs::metadata(&path).map_err(io_error(&path, "read the image"))?;
+        if !metadata.is_file() {
+            return Err(CliError::Io { path, action: "read the image", source: std::io::Error::other("not a file") });
+        }
+        let mut file = std::fs::File::open(&path).map_err(io_error(&path, "open the image"))?;
+        let bytes = read_bounded(&mut file, &path)?;
+        (path, bytes)
+    };
+    let pixels = model.preprocessing.decode(&bytes, &path.display().to_string())?;
+    Ok(Sample { pixels, label: None })
+}
+
+fn read_bounded(reader: &mut dyn Read, path: &Path) -> Result<Vec<u8>, CliError> {
+    let mut bytes = Vec::new();
+    reader.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(io_error(path, "read the image"))?;
+    if bytes.len() as u64 > MAX_FILE {
+        let source = std::io::Error::other("the file is larger than 256 MiB, the most that is read");
+        return Err(CliError::Io { path: path.to_owned(), action: "read the image", source });
+    }
+    Ok(bytes)
+}
+
+fn read_mnist(name: &str, reference: &str, model: &ModelFile) -> Result<Sample, CliError> {
+    let usage = |problem: String| CliError::Usage(format!("{name}: {problem}; write mnist:test:42 or mnist:train:7"));
+    let (split, index) = reference.split_once(':').ok_or_else(|| usage("the number is missing".into()))?;
+    if !["train", "test"].contains(&split) {
+        return Err(usage(format!("there is no part {split:?}")));
+    }
+    let index: usize = index.parse().map_err(|_| usage(format!("{index:?} is not a number")))?;
+    let data = source::mnist(split)?;
+    if index >= data.len() {
+        return Err(usage(format!("the {split} set has images 0 to {}", data.len() - 1)));
+    }
+    if data.shape() != model.preprocessing.shape {
+        return Err(CliError::Usage(format!(
+            "{name}: MNIST's images are {}, but the model takes {}",
+            data.shape(),
+            model.preprocessing.shape
+        )));
+    }
+    let Pixels::U8(pixels) = data.pixels() else { return Err(usage("the data is not of bytes".into())) };
+    let len = data.shape().len();
+    Ok(Sample { pixels: pixels[index * len..(index + 1) * len].to_vec(), label: Some(data.labels()[index]) })
+}
+
+fn probabilities(model: &ModelFile, sample: &Sample) -> Result<Array2<f32>, CliError> {
+    let shape = model.network.input();
+    let values = model.preprocessing.apply(&sample.pixels);
+    let x = Array4::from_shape_vec((1, shape.channels, shape.height, shape.width), values).map_err(|_| {
+        CliError::Usage(format!("the model takes {shape}, but its preprocessing gives {}", model.preprocessing.shape))
+    })?;
+    let logits = model.network.predict(x.view())?;
+    Ok(Softmax::new().forward(&logits).map_err(striate::network::NetworkError::from)?)
+}
+
+fn print(
+    output: &Output,
+    name: &str,
+    model: &ModelFile,
+    probabilities: &Array2<f32>,
+    sample: &Sample,
+    top: usize,
+) -> serde_json::Value {
+    let mut order: Vec<usize> = (0..probabilities.ncols()).collect();
+    order.sort_by(|&a, &b| probabilities[[0, b]].total_cmp(&probabilities[[0, a]]));
+    let class = |i: usize| model.class_names.get(i).map_or_else(|| i.to_string(), Clone::clone);
+    let truth = sample.label.map_or(String::new(), |label| format!(" (labelled {})", class(label)));
+    output.line(format!("{name}{truth}"));
+    if output.is_screen() {
+        preview(model, &sample.pixels).iter().for_each(|line| output.line(line));
+    }
+    let mut best = Vec::new();
+    for &i in order.iter().take(top.max(1)) {
+        let p = probabilities[[0, i]];
+        output.line(format!("  {:<12} {:>6.2} %  {}", class(i), 100.0 * p, "#".repeat((30.0 * p).round() as usize)));
+        best.push(serde_json::json!({ "class": class(i), "probability": p }));
+    }
+    let mut result = serde_json::json!({
+        "image": name,
+        "class": class(order[0]),
+        "probability": probabilities[[0, order[0]]],
+        "top": best,
+    });
+    if let Some(label) = sample.label {
+        result["label"] = class(label).into();
+    }
+    result
+}
+
+/// What the network is given, two rows of pixels a line.
+fn preview(model: &ModelFile, pixels: &[u8]) -> Vec<String> {
+    let shape = model.preprocessing.shape;
+    if shape.channels != 1 || shape.width > 64 {
+        return Vec::new();
+    }
+    let dark = |y: usize, x: usize| y < shape.height && pixels[y * shape.width + x] > 96;
+    (0..shape.height.div_ceil(2))
+        .map(|row| {
+            let cell = |x: usize| match (dark(2 * row, x), dark(2 * row + 1, x)) {
+                (true, true) => '█',
+                (true, false) => '▀',
+                (false, true) => '▄',
+                (false, false) => ' ',
+            };
+            format!("    {}", (0..shape.width).map(cell).collect::<String>().trim_end())
+        })
+        .filter(|line| !line.trim().is_empty())
+        .collect()
+}

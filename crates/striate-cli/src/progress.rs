@@ -1,0 +1,75 @@
+//! Progress to stderr: a live bar on a terminal, a line an epoch elsewhere, nothing when quiet.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::{IsTerminal, stderr};
+use striate::train::{EpochMetrics, Event};
+
+/// The bar of a training run.
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    quiet: bool,
+    epochs: usize,
+}
+
+impl Progress {
+    pub(crate) fn new(quiet: bool) -> Self {
+        let shown = !quiet && stderr().is_terminal();
+        let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(None, target);
+        let template = "{prefix} [{bar:25}] {percent:>3} %  {msg}  {eta} left";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        Self { bar, quiet, epochs: 0 }
+    }
+
+    /// Shows an event.
+    pub(crate) fn show(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Started { epochs, steps_per_epoch, images } => {
+                self.epochs = *epochs;
+                self.bar.set_length((epochs * steps_per_epoch) as u64);
+                self.note(&format!("{images} images, {epochs} epochs of {steps_per_epoch} steps"));
+            }
+            Event::Step { epoch, step, loss, accuracy, images_per_second, steps_per_epoch, .. } => {
+                self.bar.set_prefix(format!("epoch {epoch}/{}", self.epochs));
+                let within = (*step as usize - 1) % steps_per_epoch + 1;
+                self.bar.set_message(format!(
+                    "step {within}/{steps_per_epoch}  loss {loss:.4}  accuracy {:.2} %  {images_per_second:.0} images/s",
+                    100.0 * accuracy
+                ));
+                self.bar.set_position(*step);
+            }
+            Event::Evaluating { epoch, images } => {
+                self.bar.set_message(format!("evaluating epoch {epoch} on {images} images"));
+            }
+            Event::Epoch { metrics, .. } => self.epoch(metrics),
+            _ => {}
+        }
+    }
+
+    fn epoch(&self, metrics: &EpochMetrics) {
+        let test = metrics.test_accuracy.map_or(String::new(), |a| format!("  test accuracy {:.2} %", 100.0 * a));
+        self.note(&format!(
+            "epoch {:>width$}/{}  loss {:.4}  training accuracy {:.2} %{test}  {:.1} s",
+            metrics.epoch,
+            self.epochs,
+            metrics.train_loss,
+            100.0 * metrics.train_accuracy,
+            metrics.seconds + metrics.evaluation_seconds,
+            width = self.epochs.to_string().len(),
+        ));
+    }
+
+    /// A line above the bar.
+    pub(crate) fn note(&self, text: &str) {
+        if !self.quiet {
+            self.bar.suspend(|| eprintln!("{text}"));
+        }
+    }
+
+    /// Takes the bar away.
+    pub(crate) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}

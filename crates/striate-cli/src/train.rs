@@ -1,0 +1,342 @@
+//! `striate train`
+
+use crate::error::CliError;
+use crate::output::{Output, bytes, share};
+use crate::progress::Progress;
+use crate::recipe::{Recipe, RecipeOptions, parse_init};
+use crate::run_dir::RunDir;
+use crate::{Global, model, source};
+use clap::Args;
+use serde::Serialize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+use striate::data::{Dataset, Normalization, Preprocessing, Splits};
+use striate::draw;
+use striate::explain::filters;
+use striate::formats::{ModelFile, TestVectors, weights_sha256};
+use striate::kernels::isa::Isa;
+use striate::layers::Init;
+use striate::models;
+use striate::network::Network;
+use striate::optim::{OptimizerOptions, Schedule};
+use striate::train::{Control, EpochMetrics, Evaluation, Event, TrainError, TrainOptions, Trainer, evaluate};
+
+const EXAMPLES: &str = "Examples:
+  striate train                                  SimpleConvNet on MNIST, the default recipe
+  striate train --recipe book                    the chapter's settings to the letter
+  striate train --epochs 2 --optimizer sgd --lr 0.1
+  striate train --model mlp --out runs/dense     the fully connected network, for comparison
+  striate train --data ~/fashion --json          a directory of IDX files; the result as JSON
+
+The run directory holds model.safetensors, run.toml (every option), metrics.jsonl, curves.svg, confusion.svg,
+filters-before.png and filters-after.png. Ctrl-C stops after the current step and keeps the last weights; a second
+Ctrl-C ends at once.";
+
+/// Train a model and write a run directory
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct TrainArgs {
+    /// Data: `mnist`, or a directory of IDX files [default: mnist]
+    #[arg(long, value_name = "NAME|DIR")]
+    data: Option<String>,
+    /// Model: simple-convnet or mlp [default: simple-convnet]
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
+    /// Set of options, each of which the flags below override [default: default]
+    #[arg(long, value_enum)]
+    recipe: Option<Recipe>,
+    /// Times every training image is seen [recipes: 20]
+    #[arg(long, value_name = "N")]
+    epochs: Option<usize>,
+    /// Images a step [recipes: 100]
+    #[arg(long, value_name = "N")]
+    batch: Option<usize>,
+    /// sgd, momentum, nesterov, adagrad, rmsprop, adam or adamw, with options as in `adamw:weight_decay=0.1`
+    #[arg(long, value_name = "NAME")]
+    optimizer: Option<OptimizerOptions>,
+    /// Learning rate
+    #[arg(long, value_name = "RATE")]
+    lr: Option<f32>,
+    /// How the learning rate changes: constant, or cosine with options as in `cosine:warmup=0.05`
+    #[arg(long, value_name = "NAME")]
+    schedule: Option<Schedule>,
+    /// Keep a moving average of the weights with this decay, and make it the result; 0 for none
+    #[arg(long, value_name = "DECAY")]
+    average: Option<f32>,
+    /// How weights start: he, xavier or normal:DEVIATION
+    #[arg(long, value_name = "NAME", value_parser = parse_init)]
+    init: Option<Init>,
+    /// Steps between lines of metrics.jsonl
+    #[arg(long, value_name = "N", default_value = "10")]
+    log_every: Option<usize>,
+    /// Run directory, new or empty [default: the next free runs/MODEL-DATA-N]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// Every option of a run, resolved: what `run.toml` shows.
+#[derive(Clone, Debug, Serialize)]
+struct Options {
+    striate: &'static str,
+    data: String,
+    model: String,
+    recipe: Recipe,
+    seed: u64,
+    epochs: usize,
+    batch: usize,
+    lr: f32,
+    average: f32,
+    log_every: usize,
+    threads: usize,
+    isa: &'static str,
+    optimizer: OptimizerOptions,
+    schedule: Schedule,
+    init: Init,
+}
+
+impl Options {
+    fn resolve(args: &TrainArgs, global: &Global, isa: Isa) -> Self {
+        let recipe = args.recipe.unwrap_or_default();
+        let RecipeOptions { epochs, batch, optimizer, learning_rate, schedule, average, init } = recipe.options();
+        // Another optimizer than the recipe's brings its own usual rate.
+        let usual_rate = match args.optimizer {
+            Some(other) if other.name() != optimizer.name() => other.default_learning_rate(),
+            _ => learning_rate,
+        };
+        Self {
+            striate: env!("CARGO_PKG_VERSION"),
+            data: args.data.clone().unwrap_or_else(|| "mnist".into()),
+            model: args.model.clone().unwrap_or_else(|| "simple-convnet".into()),
+            recipe,
+            seed: global.seed,
+            epochs: args.epochs.unwrap_or(epochs),
+            batch: args.batch.unwrap_or(batch),
+            lr: args.lr.unwrap_or(usual_rate),
+            average: args.average.unwrap_or(average.unwrap_or(0.0)),
+            log_every: args.log_every.unwrap_or(10),
+            threads: rayon::current_num_threads(),
+            isa: isa.name(),
+            optimizer: args.optimizer.unwrap_or(optimizer),
+            schedule: args.schedule.unwrap_or(schedule),
+            init: args.init.unwrap_or(init),
+        }
+    }
+
+    fn train_options(&self) -> TrainOptions {
+        TrainOptions {
+            epochs: self.epochs,
+            batch: self.batch,
+            seed: self.seed,
+            optimizer: self.optimizer,
+            learning_rate: self.lr,
+            schedule: self.schedule,
+            average: (self.average != 0.0).then_some(self.average),
+            log_every: self.log_every,
+            // A sixth of MNIST is enough for the curve; the last epoch is evaluated on all of it.
+            evaluate_train: Some(10_000),
+        }
+    }
+}
+
+/// What goes into the model file beside the weights.
+struct Packaging<'a> {
+    options: &'a Options,
+    preprocessing: Preprocessing,
+    class_names: Vec<String>,
+    /// A few test images, for the file's test vectors.
+    samples: ndarray::Array4<f32>,
+}
+
+impl Packaging<'_> {
+    fn save(&self, network: &Network, metrics: Option<&EpochMetrics>, run: &RunDir) -> Result<(), CliError> {
+        let model = ModelFile {
+            network: network.clone(),
+            class_names: self.class_names.clone(),
+            preprocessing: self.preprocessing.clone(),
+            training: serde_json::to_value(self.options).unwrap_or_default(),
+            metrics: metrics.and_then(|m| serde_json::to_value(m).ok()).unwrap_or_default(),
+            test_vectors: TestVectors::record(network, self.samples.clone())?,
+        };
+        Ok(model.save(&run.file(model::FILE))?)
+    }
+}
+
+/// Trains and writes the run directory.
+pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) -> Result<ExitCode, CliError> {
+    let begun = Instant::now();
+    let options = Options::resolve(args, global, isa);
+    let progress = &mut Progress::new(global.quiet);
+    let Splits { train, test } = source::load(&options.data)?;
+    let description = models::by_name(&options.model, train.shape(), train.classes())?.with_init(options.init);
+    let mut network = Network::new(description, options.seed)?;
+    let normalization = Normalization::identity();
+    // Every option is checked before anything is written.
+    Trainer::new(&mut network, &train, Some(&test), normalization.clone(), options.train_options())?;
+    let mut run =
+        RunDir::create(args.out.as_deref(), &format!("{}-{}", options.model, source::short_name(&options.data)))?;
+    run.write("run.toml", toml::to_string(&options).unwrap_or_default())?;
+    let summary = network.summary(options.batch)?;
+    progress.note(&format!(
+        "{}: {} parameters; training a batch of {} takes {}; {} threads, {isa}",
+        options.model,
+        summary.parameters,
+        options.batch,
+        bytes(summary.peak_bytes),
+        options.threads
+    ));
+    draw_filters(&network, &run, "filters-before.png")?;
+    let packaging = Packaging {
+        options: &options,
+        preprocessing: source::preprocessing(&train, normalization.clone())?,
+        class_names: train.class_names().to_vec(),
+        samples: test.batch(0..test.len().min(5), &normalization),
+    };
+
+    let interrupted = interruption();
+    let mut trouble = None;
+    let snapshot = network.clone();
+    let mut last: Option<EpochMetrics> = None;
+    let mut history = Vec::new();
+    let trainer = Trainer::new(&mut network, &train, Some(&test), normalization.clone(), options.train_options())?;
+    let outcome = trainer.run(&mut |event| {
+        progress.show(event);
+        let written = match event {
+            Event::Step { epoch, step, loss, accuracy, learning_rate, images_per_second, .. } => run.metric(
+                &serde_json::json!({ "type": "step", "epoch": epoch, "step": step, "loss": loss, "accuracy": accuracy,
+                    "learning_rate": learning_rate, "images_per_second": images_per_second }),
+            ),
+            Event::Epoch { metrics, parameters } => {
+                history.push((*metrics).clone());
+                last = Some((*metrics).clone());
+                // A power cut costs at most one epoch.
+                Network::with_parameters(snapshot.description().clone(), (*parameters).clone())
+                    .map_err(CliError::from)
+                    .and_then(|network| packaging.save(&network, Some(metrics), &run))
+                    .and_then(|()| {
+                        let mut line = serde_json::to_value(metrics).unwrap_or_default();
+                        line["type"] = "epoch".into();
+                        run.metric(&line)
+                    })
+            }
+            _ => Ok(()),
+        };
+        if let Err(error) = written {
+            trouble = Some(error);
+        }
+        if trouble.is_some() || interrupted.load(Ordering::Relaxed) { Control::Stop } else { Control::Continue }
+    });
+    progress.finish();
+    if let Some(error) = trouble {
+        return Err(error);
+    }
+    if !history.is_empty() {
+        run.write("curves.svg", curves(&history, &options))?;
+    }
+    let summary = match outcome {
+        Ok(summary) => summary,
+        Err(error @ TrainError::Diverged { .. }) => {
+            packaging.save(&network, last.as_ref(), &run)?;
+            draw_filters(&network, &run, "filters-after.png")?;
+            eprintln!("The last good weights are in {}.", run.file(model::FILE).display());
+            return Err(error.into());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    packaging.save(&network, last.as_ref(), &run)?;
+    draw_filters(&network, &run, "filters-after.png")?;
+    progress.note(if summary.stopped { "stopped; evaluating the last weights" } else { "evaluating" });
+    let on_test = evaluate(&network, &test, &normalization, options.batch)?;
+    let on_train = match summary.last().filter(|_| !summary.stopped) {
+        Some(metrics) => (metrics.train_accuracy * train.len() as f64).round() as usize,
+        None => evaluate(&network, &train, &normalization, options.batch)?.correct,
+    };
+    run.write("confusion.svg", confusion(&on_test, &test))?;
+
+    report(output, &run, &options, &on_test, on_train, &train, summary.stopped, begun.elapsed().as_secs_f64());
+    output.json(&serde_json::json!({
+        "out": run.path(),
+        "seed": options.seed,
+        "recipe": options.recipe,
+        "epochs": summary.epochs,
+        "steps": summary.steps,
+        "seconds": summary.seconds,
+        "images_per_second": summary.images_per_second,
+        "train_accuracy": on_train as f64 / train.len() as f64,
+        "test_accuracy": on_test.accuracy,
+        "test_loss": on_test.loss,
+        "weights_sha256": weights_sha256(network.parameters()),
+        "stopped": summary.stopped,
+    }));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Becomes true at the first Ctrl-C or termination signal; the second ends the process.
+fn interruption() -> &'static AtomicBool {
+    static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+    // Where no handler can be installed, the signal ends the process as usual.
+    let _ = ctrlc::set_handler(|| {
+        if INTERRUPTED.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("\nstopping after this step; once more to stop at once");
+    });
+    &INTERRUPTED
+}
+
+fn draw_filters(network: &Network, run: &RunDir, name: &str) -> Result<(), CliError> {
+    // A network without convolution has no filters to draw.
+    let Ok(filters) = filters::filters(network, None) else { return Ok(()) };
+    Ok(draw::save_png(&draw::filters(&filters), &run.file(name))?)
+}
+
+fn curves(history: &[EpochMetrics], options: &Options) -> String {
+    let points: Vec<draw::CurvePoint> = history
+        .iter()
+        .map(|m| draw::CurvePoint {
+            epoch: m.epoch as f64,
+            train_loss: m.train_loss,
+            train_accuracy: m.train_accuracy,
+            test_loss: m.test_loss,
+            test_accuracy: m.test_accuracy,
+        })
+        .collect();
+    draw::curves(&points, &format!("{} on {}, seed {}", options.model, source::short_name(&options.data), options.seed))
+}
+
+fn confusion(evaluation: &Evaluation, test: &Dataset) -> String {
+    let title = format!("Test set: {} right", share(evaluation.correct, evaluation.images));
+    draw::confusion(&evaluation.confusion, test.class_names(), &title)
+}
+
+fn report(
+    output: &Output,
+    run: &RunDir,
+    options: &Options,
+    on_test: &Evaluation,
+    on_train: usize,
+    train: &Dataset,
+    stopped: bool,
+    seconds: f64,
+) {
+    let directory = run.path().display();
+    output.line(format!("test accuracy      {}", share(on_test.correct, on_test.images)));
+    output.line(format!("training accuracy  {}", share(on_train, train.len())));
+    let how = if stopped { "stopped" } else { "done" };
+    output.line(format!("{how} after {seconds:.1} s; everything is in {directory}"));
+    output
+        .hint("  model.safetensors   the model, complete: weights, architecture, classes, preprocessing, test vectors");
+    output.hint("  curves.svg          loss and accuracy by epoch");
+    output.hint("  confusion.svg       which class was taken for which");
+    if run.file("filters-after.png").exists() {
+        output.hint("  filters-before.png, filters-after.png   what the first layer learnt");
+    }
+    output.hint("  run.toml, metrics.jsonl   every option, every number");
+    output.hint("Next:");
+    output.hint(format!("  striate evaluate {directory}"));
+    if options.data == "mnist" {
+        output.hint(format!("  striate predict {directory} mnist:test:42"));
+    }
+    output.hint(format!("  striate explain {directory} filters"));
+}
