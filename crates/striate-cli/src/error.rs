@@ -8,6 +8,7 @@ use striate::formats::{FormatError, WriteError};
 use striate::kernels::isa::IsaError;
 use striate::models::ModelError;
 use striate::network::NetworkError;
+use striate::optim::OptimError;
 use striate::train::TrainError;
 use striate_mnist::MnistError;
 
@@ -43,6 +44,12 @@ pub(crate) enum CliError {
     OutNotEmpty { path: PathBuf },
     #[error("{0}")]
     Usage(String),
+    #[error("{name}: {problem}")]
+    Sample { name: String, problem: String },
+    #[error("run.toml cannot be written: {source}")]
+    Options { source: toml::ser::Error },
+    #[error("{}: the file holds no test vectors, so there is nothing to replay; save the model again with some", path.display())]
+    NoVectors { path: PathBuf },
     #[error("{failed} of {all} images could not be predicted")]
     Predictions { failed: usize, all: usize },
     #[error(
@@ -58,6 +65,8 @@ impl CliError {
     pub(crate) fn status(&self) -> u8 {
         match self {
             CliError::Usage(_) | CliError::Isa(_) | CliError::Model(ModelError::Unknown { .. }) => 2,
+            // Flags whose values the library judges.
+            CliError::Train(TrainError::Option { .. } | TrainError::Optimizer(OptimError::Option { .. })) => 2,
             _ => 1,
         }
     }

@@ -39,17 +39,29 @@ pub(crate) struct EvaluateArgs {
 /// Evaluates and prints.
 pub(crate) fn run(args: &EvaluateArgs, output: &Output) -> Result<ExitCode, CliError> {
     let model = model::load(&args.model)?;
-    let trained_on = model.training.get("data").and_then(|data| data.as_str());
-    let Some(data) = args.data.as_deref().or(trained_on) else {
-        return Err(CliError::Usage("the model file does not say what it was trained on; name it with --data".into()));
+    let splits = match (&args.data, model.training.get("data").and_then(|data| data.as_str())) {
+        (Some(data), _) => source::load(data)?,
+        (None, Some(data)) if source::exists(data) => source::load(data)?,
+        (None, Some(data)) => {
+            return Err(CliError::Usage(format!(
+                "the model was trained on {data:?}, which is not here; say with --data what to evaluate it on"
+            )));
+        }
+        (None, None) => {
+            return Err(CliError::Usage(
+                "the model file does not say what it was trained on; say with --data what to evaluate it on".into(),
+            ));
+        }
     };
-    let splits = source::load(data)?;
     let data = if args.split == "train" { splits.train } else { splits.test };
     let found = evaluate(&model.network, &data, &model.preprocessing.normalization, args.batch as usize)?;
-    print(output, &found, &model.class_names, &data);
+    // Before anything is printed, so that a reader that goes away does not cost the picture.
     if let Some(file) = &args.confusion {
         let title = format!("{}: {} right", data.name(), share(found.correct, found.images));
         write_atomically(file, draw::confusion(&found.confusion, &model.class_names, &title).as_bytes())?;
+    }
+    print(output, &found, &model.class_names, &data);
+    if let Some(file) = &args.confusion {
         output.hint(format!("confusion matrix written to {}", file.display()));
     }
     output.json(&serde_json::json!({
@@ -68,7 +80,7 @@ fn print(output: &Output, found: &Evaluation, names: &[String], data: &Dataset) 
     output.line(format!("accuracy  {}", share(found.correct, found.images)));
     output.line(format!("top 5     {:.2} %", 100.0 * found.top5));
     output.line(format!("loss      {:.4}", found.loss));
-    let percent = |share: f64| if share.is_nan() { "-".into() } else { format!("{:.2} %", 100.0 * share) };
+    let percent = |share: f64| format!("{:.2} %", 100.0 * share);
     let mut rows = vec![["class", "images", "precision", "recall", "F1"].map(String::from).to_vec()];
     for (name, class) in names.iter().zip(&found.classes) {
         rows.push(vec![

@@ -75,7 +75,7 @@ fn main() -> ExitCode {
     match run(cli) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error}");
+            output::complain(&format!("error: {error}"));
             ExitCode::from(error.status())
         }
     }

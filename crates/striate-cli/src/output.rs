@@ -1,7 +1,9 @@
-//! Results to stdout, hints to stdout unless quiet, JSON as the last line where asked.
+//! Results to stdout, hints to stdout unless quiet, JSON as the last line where asked, complaints to stderr.
 
 use crate::Global;
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
+use std::process;
 
 /// Where results go.
 pub(crate) struct Output {
@@ -41,12 +43,29 @@ impl Output {
     }
 }
 
-/// Prints to stdout. A reader that has gone away (`| head -1`) ends the program quietly.
+/// Prints to stdout. A reader that has gone away (`| head -1`) ends the program quietly; a result that can't be written
+/// (a full disk) is a failure.
 fn print_line(text: &str) {
     let mut stdout = io::stdout().lock();
-    if writeln!(stdout, "{text}").and_then(|()| stdout.flush()).is_err() {
-        std::process::exit(0);
+    match writeln!(stdout, "{}", printable(text)).and_then(|()| stdout.flush()) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => process::exit(0),
+        Err(error) => {
+            complain(&format!("error: the result could not be written to stdout: {error}"));
+            process::exit(1);
+        }
     }
+}
+
+/// Prints to stderr. There is nobody left to tell if that fails.
+pub(crate) fn complain(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{}", printable(text));
+}
+
+/// Without control characters: names out of other people's files must not steer the terminal.
+fn printable(text: &str) -> Cow<'_, str> {
+    let steers = |c: char| c.is_control() && c != '\n';
+    if text.contains(steers) { text.replace(steers, "\u{fffd}").into() } else { text.into() }
 }
 
 /// 9827 as `9,827`.
@@ -102,6 +121,12 @@ mod tests {
         assert_eq!([0, 999, 1000, 60000, 1234567].map(thousands), ["0", "999", "1,000", "60,000", "1,234,567"]);
         assert_eq!(share(9896, 10_000), "98.96 % (9,896 of 10,000)");
         assert_eq!([512, 2048, 3 << 20, 5 << 30].map(bytes), ["512 B", "2.0 KiB", "3.0 MiB", "5.0 GiB"]);
+    }
+
+    #[test]
+    fn names_do_not_steer_the_terminal() {
+        assert_eq!(printable("cat\u{1b}[2J\r\nowl"), "cat\u{fffd}[2J\u{fffd}\nowl");
+        assert_eq!(printable("고양이"), "고양이");
     }
 
     #[test]

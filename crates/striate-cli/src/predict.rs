@@ -1,7 +1,7 @@
 //! `striate predict`
 
 use crate::error::CliError;
-use crate::output::Output;
+use crate::output::{Output, complain};
 use crate::run_dir::io_error;
 use crate::{model, source};
 use clap::Args;
@@ -46,15 +46,21 @@ struct Sample {
 
 /// Predicts every image that can be read; one that can't is named, and the rest is still predicted.
 pub(crate) fn run(args: &PredictArgs, output: &Output) -> Result<ExitCode, CliError> {
+    // A reference that nobody can mean is wrong usage, and said before any work.
+    let references: Vec<Option<Reference>> =
+        args.images.iter().map(|name| reference(name)).collect::<Result<_, _>>()?;
     let model = model::load(&args.model)?;
     let mut results = Vec::new();
     let mut failed = 0;
-    for name in &args.images {
-        match read(name, &model).and_then(|sample| Ok((probabilities(&model, &sample)?, sample))) {
+    for (name, reference) in args.images.iter().zip(references) {
+        let sample = match reference {
+            Some(reference) => read_mnist(name, reference, &model),
+            None => read_file(name, &model),
+        };
+        match sample.and_then(|sample| Ok((probabilities(&model, &sample)?, sample))) {
             Ok((probabilities, sample)) => results.push(print(output, name, &model, &probabilities, &sample, args.top)),
-            Err(error @ CliError::Usage(_)) => return Err(error),
             Err(error) => {
-                eprintln!("error: {error}");
+                complain(&format!("error: {error}"));
                 failed += 1;
             }
         }
@@ -66,10 +72,28 @@ pub(crate) fn run(args: &PredictArgs, output: &Output) -> Result<ExitCode, CliEr
     Ok(ExitCode::SUCCESS)
 }
 
-fn read(name: &str, model: &ModelFile) -> Result<Sample, CliError> {
-    if let Some(reference) = name.strip_prefix("mnist:") {
-        return read_mnist(name, reference, model);
-    }
+/// An image of MNIST.
+#[derive(Clone, Copy)]
+struct Reference {
+    split: &'static str,
+    index: usize,
+}
+
+/// Reads `mnist:test:42`; `None` for the name of a file.
+fn reference(name: &str) -> Result<Option<Reference>, CliError> {
+    let Some(reference) = name.strip_prefix("mnist:") else { return Ok(None) };
+    let usage = |problem: String| CliError::Usage(format!("{name}: {problem}; write mnist:test:42 or mnist:train:7"));
+    let (split, index) = reference.split_once(':').ok_or_else(|| usage("the number is missing".into()))?;
+    let split = match split {
+        "train" => "train",
+        "test" => "test",
+        _ => return Err(usage(format!("there is no part {split:?}"))),
+    };
+    let index = index.parse().map_err(|_| usage(format!("{index:?} is not the number of an image")))?;
+    Ok(Some(Reference { split, index }))
+}
+
+fn read_file(name: &str, model: &ModelFile) -> Result<Sample, CliError> {
     let (path, bytes) = if name == "-" {
         (PathBuf::from("stdin"), read_bounded(&mut std::io::stdin().lock(), Path::new("stdin"))?)
     } else {
@@ -96,27 +120,18 @@ fn read_bounded(reader: &mut dyn Read, path: &Path) -> Result<Vec<u8>, CliError>
     Ok(bytes)
 }
 
-fn read_mnist(name: &str, reference: &str, model: &ModelFile) -> Result<Sample, CliError> {
-    let usage = |problem: String| CliError::Usage(format!("{name}: {problem}; write mnist:test:42 or mnist:train:7"));
-    let (split, index) = reference.split_once(':').ok_or_else(|| usage("the number is missing".into()))?;
-    if !["train", "test"].contains(&split) {
-        return Err(usage(format!("there is no part {split:?}")));
-    }
-    let index: usize = index.parse().map_err(|_| usage(format!("{index:?} is not a number")))?;
+fn read_mnist(name: &str, Reference { split, index }: Reference, model: &ModelFile) -> Result<Sample, CliError> {
+    let problem = |problem: String| CliError::Sample { name: name.to_owned(), problem };
     let data = source::mnist(split)?;
-    if index >= data.len() {
-        return Err(usage(format!("the {split} set has images 0 to {}", data.len() - 1)));
+    let (shape, expected) = (data.shape(), model.preprocessing.shape);
+    if shape != expected {
+        return Err(problem(format!("MNIST's images are {shape}, but the model takes {expected}")));
     }
-    if data.shape() != model.preprocessing.shape {
-        return Err(CliError::Usage(format!(
-            "{name}: MNIST's images are {}, but the model takes {}",
-            data.shape(),
-            model.preprocessing.shape
-        )));
+    let Pixels::U8(pixels) = data.pixels() else { return Err(problem("the data is not of bytes".into())) };
+    match (pixels.chunks_exact(shape.len()).nth(index), data.labels().get(index)) {
+        (Some(pixels), Some(&label)) => Ok(Sample { pixels: pixels.to_vec(), label: Some(label) }),
+        _ => Err(problem(format!("the {split} set has images 0 to {}", data.len().saturating_sub(1)))),
     }
-    let Pixels::U8(pixels) = data.pixels() else { return Err(usage("the data is not of bytes".into())) };
-    let len = data.shape().len();
-    Ok(Sample { pixels: pixels[index * len..(index + 1) * len].to_vec(), label: Some(data.labels()[index]) })
 }
 
 fn probabilities(model: &ModelFile, sample: &Sample) -> Result<Array2<f32>, CliError> {

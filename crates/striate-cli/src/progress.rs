@@ -1,5 +1,6 @@
 //! Progress to stderr: a live bar on a terminal, a line an epoch elsewhere, nothing when quiet.
 
+use crate::output::complain;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, stderr};
 use striate::train::{EpochMetrics, Event};
@@ -8,19 +9,21 @@ use striate::train::{EpochMetrics, Event};
 pub(crate) struct Progress {
     bar: ProgressBar,
     quiet: bool,
+    /// A person watches.
+    live: bool,
     epochs: usize,
 }
 
 impl Progress {
     pub(crate) fn new(quiet: bool) -> Self {
-        let shown = !quiet && stderr().is_terminal();
-        let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let live = !quiet && stderr().is_terminal();
+        let target = if live { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(None, target);
         let template = "{prefix} [{bar:25}] {percent:>3} %  {msg}  {eta} left";
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("=> "));
         }
-        Self { bar, quiet, epochs: 0 }
+        Self { bar, quiet, live, epochs: 0 }
     }
 
     /// Shows an event.
@@ -29,11 +32,11 @@ impl Progress {
             Event::Started { epochs, steps_per_epoch, images } => {
                 self.epochs = *epochs;
                 self.bar.set_length((epochs * steps_per_epoch) as u64);
-                self.note(&format!("{images} images, {epochs} epochs of {steps_per_epoch} steps"));
+                self.note(&format!("{images} images, epochs: {epochs} of {steps_per_epoch} steps"));
             }
             Event::Step { epoch, step, loss, accuracy, images_per_second, steps_per_epoch, .. } => {
                 self.bar.set_prefix(format!("epoch {epoch}/{}", self.epochs));
-                let within = (*step as usize - 1) % steps_per_epoch + 1;
+                let within = (*step as usize).saturating_sub(1) % steps_per_epoch + 1;
                 self.bar.set_message(format!(
                     "step {within}/{steps_per_epoch}  loss {loss:.4}  accuracy {:.2} %  {images_per_second:.0} images/s",
                     100.0 * accuracy
@@ -50,7 +53,7 @@ impl Progress {
 
     fn epoch(&self, metrics: &EpochMetrics) {
         let test = metrics.test_accuracy.map_or(String::new(), |a| format!("  test accuracy {:.2} %", 100.0 * a));
-        self.note(&format!(
+        self.line(&format!(
             "epoch {:>width$}/{}  loss {:.4}  training accuracy {:.2} %{test}  {:.1} s",
             metrics.epoch,
             self.epochs,
@@ -61,10 +64,17 @@ impl Progress {
         ));
     }
 
-    /// A line above the bar.
+    /// A line above the bar, for a person who watches.
     pub(crate) fn note(&self, text: &str) {
+        if self.live {
+            self.line(text);
+        }
+    }
+
+    /// A line above the bar, or of the log where there is no bar.
+    fn line(&self, text: &str) {
         if !self.quiet {
-            self.bar.suspend(|| eprintln!("{text}"));
+            self.bar.suspend(|| complain(text));
         }
     }
 

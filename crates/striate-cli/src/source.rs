@@ -22,6 +22,11 @@ pub(crate) fn load(data: &str) -> Result<Splits, CliError> {
     Err(CliError::Usage(format!("--data {data:?} {problem}; this version reads {KINDS}")))
 }
 
+/// Whether there is data of this name at all.
+pub(crate) fn exists(data: &str) -> bool {
+    data == "mnist" || Path::new(data).is_dir()
+}
+
 /// One split of MNIST as a data set.
 pub(crate) fn mnist(split: &str) -> Result<Dataset, CliError> {
     let Mnist { images, labels } = if split == "train" { striate_mnist::train()? } else { striate_mnist::test()? };

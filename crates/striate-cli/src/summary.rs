@@ -23,21 +23,27 @@ pub(crate) struct SummaryArgs {
     /// A model file, a run directory, or the name of a model
     model: String,
     /// Images a training step, for the memory
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    batch: usize,
-    /// One input, for a model by name
-    #[arg(long, value_name = "C,H,W", default_value = "1,28,28", value_parser = parse_shape)]
-    input: Shape,
-    /// Number of classes, for a model by name
-    #[arg(long, value_name = "N", default_value_t = 10)]
-    classes: usize,
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
+    /// One input, for a model by name [default: 1,28,28]
+    #[arg(long, value_name = "C,H,W", value_parser = parse_shape)]
+    input: Option<Shape>,
+    /// Number of classes, for a model by name [default: 10]
+    #[arg(long, value_name = "N")]
+    classes: Option<usize>,
 }
 
 /// Prints the table.
 pub(crate) fn run(args: &SummaryArgs, global: &Global, output: &Output) -> Result<ExitCode, CliError> {
     let path = Path::new(&args.model);
     let network = if models::NAMES.contains(&args.model.as_str()) {
-        Network::new(models::by_name(&args.model, args.input, args.classes)?, global.seed)?
+        let input = args.input.unwrap_or(Shape::new(1, 28, 28));
+        Network::new(models::by_name(&args.model, input, args.classes.unwrap_or(10))?, global.seed)?
+    } else if path.exists() && (args.input.is_some() || args.classes.is_some()) {
+        return Err(CliError::Usage(format!(
+            "{}: --input and --classes are for a model by name; a trained model has its own",
+            args.model
+        )));
     } else if path.exists() {
         model::load(path)?.network
     } else {
@@ -47,7 +53,7 @@ pub(crate) fn run(args: &SummaryArgs, global: &Global, output: &Output) -> Resul
             models::NAMES.join(", ")
         )));
     };
-    let summary = network.summary(args.batch)?;
+    let summary = network.summary(args.batch as usize)?;
     let mut rows = vec![["layer", "kind", "options", "output", "parameters", "FLOPs"].map(String::from).to_vec()];
     rows.push(vec!["Input".into(), String::new(), String::new(), network.input().to_string()]);
     for layer in &summary.layers {
@@ -71,7 +77,7 @@ pub(crate) fn run(args: &SummaryArgs, global: &Global, output: &Output) -> Resul
     table(&rows, &[0, 1, 2]).iter().for_each(|line| output.line(line));
     output.line(format!(
         "FLOPs: one image forward. Memory of a training step of {}: {}.",
-        thousands(args.batch),
+        thousands(args.batch as usize),
         bytes(summary.peak_bytes)
     ));
     output.json(&serde_json::json!({

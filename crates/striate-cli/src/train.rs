@@ -1,7 +1,7 @@
 //! `striate train`
 
 use crate::error::CliError;
-use crate::output::{Output, bytes, share};
+use crate::output::{Output, bytes, complain, share};
 use crate::progress::Progress;
 use crate::recipe::{Recipe, RecipeOptions, parse_init};
 use crate::run_dir::RunDir;
@@ -18,7 +18,7 @@ use striate::explain::filters;
 use striate::formats::{ModelFile, TestVectors, weights_sha256};
 use striate::kernels::isa::Isa;
 use striate::layers::Init;
-use striate::models;
+use striate::models::{self, ModelError};
 use striate::network::Network;
 use striate::optim::{OptimizerOptions, Schedule};
 use striate::train::{Control, EpochMetrics, Evaluation, Event, TrainError, TrainOptions, Trainer, evaluate};
@@ -150,13 +150,14 @@ struct Packaging<'a> {
 }
 
 impl Packaging<'_> {
-    fn save(&self, network: &Network, metrics: Option<&EpochMetrics>, run: &RunDir) -> Result<(), CliError> {
+    /// Saves the network with what was measured of these very weights, if anything was.
+    fn save(&self, network: &Network, metrics: Option<serde_json::Value>, run: &RunDir) -> Result<(), CliError> {
         let model = ModelFile {
             network: network.clone(),
             class_names: self.class_names.clone(),
             preprocessing: self.preprocessing.clone(),
             training: serde_json::to_value(self.options).unwrap_or_default(),
-            metrics: metrics.and_then(|m| serde_json::to_value(m).ok()).unwrap_or_default(),
+            metrics: metrics.unwrap_or_default(),
             test_vectors: TestVectors::record(network, self.samples.clone())?,
         };
         Ok(model.save(&run.file(model::FILE))?)
@@ -167,6 +168,11 @@ impl Packaging<'_> {
 pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) -> Result<ExitCode, CliError> {
     let begun = Instant::now();
     let options = Options::resolve(args, global, isa);
+    // What needs no data is checked before any is read.
+    if !models::NAMES.contains(&options.model.as_str()) {
+        return Err(ModelError::Unknown { name: options.model }.into());
+    }
+    options.train_options().validate()?;
     let progress = &mut Progress::new(global.quiet);
     let Splits { train, test } = source::load(&options.data)?;
     let description = models::by_name(&options.model, train.shape(), train.classes())?.with_init(options.init);
@@ -174,10 +180,17 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
     let normalization = Normalization::identity();
     // Every option is checked before anything is written.
     Trainer::new(&mut network, &train, Some(&test), normalization.clone(), options.train_options())?;
-    let mut run =
-        RunDir::create(args.out.as_deref(), &format!("{}-{}", options.model, source::short_name(&options.data)))?;
-    run.write("run.toml", toml::to_string(&options).unwrap_or_default())?;
     let summary = network.summary(options.batch)?;
+    let settings = toml::to_string(&options).map_err(|source| CliError::Options { source })?;
+    let packaging = Packaging {
+        options: &options,
+        preprocessing: source::preprocessing(&train, normalization.clone())?,
+        class_names: train.class_names().to_vec(),
+        samples: test.batch(0..test.len().min(5), &normalization),
+    };
+    let stem = format!("{}-{}", options.model, source::short_name(&options.data));
+    let mut run = RunDir::create(args.out.as_deref(), &stem)?;
+    run.write("run.toml", settings)?;
     progress.note(&format!(
         "{}: {} parameters; training a batch of {} takes {}; {} threads, {isa}",
         options.model,
@@ -187,17 +200,10 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
         options.threads
     ));
     draw_filters(&network, &run, "filters-before.png")?;
-    let packaging = Packaging {
-        options: &options,
-        preprocessing: source::preprocessing(&train, normalization.clone())?,
-        class_names: train.class_names().to_vec(),
-        samples: test.batch(0..test.len().min(5), &normalization),
-    };
 
-    let interrupted = interruption();
+    let interrupted = interruption(global.quiet);
     let mut trouble = None;
     let snapshot = network.clone();
-    let mut last: Option<EpochMetrics> = None;
     let mut history = Vec::new();
     let trainer = Trainer::new(&mut network, &train, Some(&test), normalization.clone(), options.train_options())?;
     let outcome = trainer.run(&mut |event| {
@@ -209,11 +215,10 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
             ),
             Event::Epoch { metrics, parameters } => {
                 history.push((*metrics).clone());
-                last = Some((*metrics).clone());
                 // A power cut costs at most one epoch.
                 Network::with_parameters(snapshot.description().clone(), (*parameters).clone())
                     .map_err(CliError::from)
-                    .and_then(|network| packaging.save(&network, Some(metrics), &run))
+                    .and_then(|network| packaging.save(&network, serde_json::to_value(metrics).ok(), &run))
                     .and_then(|()| {
                         let mut line = serde_json::to_value(metrics).unwrap_or_default();
                         line["type"] = "epoch".into();
@@ -229,6 +234,10 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
     });
     progress.finish();
     if let Some(error) = trouble {
+        // Perhaps only one file can't be written; the weights are worth another try.
+        if outcome.is_ok() && packaging.save(&network, None, &run).is_ok() {
+            complain(&format!("The last weights are in {}.", run.file(model::FILE).display()));
+        }
         return Err(error);
     }
     if !history.is_empty() {
@@ -237,20 +246,32 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
     let summary = match outcome {
         Ok(summary) => summary,
         Err(error @ TrainError::Diverged { .. }) => {
-            packaging.save(&network, last.as_ref(), &run)?;
+            packaging.save(&network, None, &run)?;
             draw_filters(&network, &run, "filters-after.png")?;
-            eprintln!("The last good weights are in {}.", run.file(model::FILE).display());
+            complain(&format!("The last good weights are in {}.", run.file(model::FILE).display()));
             return Err(error.into());
         }
         Err(error) => return Err(error.into()),
     };
-    packaging.save(&network, last.as_ref(), &run)?;
+    let measured = summary.last().filter(|_| !summary.stopped);
+    packaging.save(&network, measured.and_then(|metrics| serde_json::to_value(metrics).ok()), &run)?;
     draw_filters(&network, &run, "filters-after.png")?;
     progress.note(if summary.stopped { "stopped; evaluating the last weights" } else { "evaluating" });
     let on_test = evaluate(&network, &test, &normalization, options.batch)?;
-    let on_train = match summary.last().filter(|_| !summary.stopped) {
+    let on_train = match measured {
+        // After its last epoch the trainer evaluates the whole training set.
         Some(metrics) => (metrics.train_accuracy * train.len() as f64).round() as usize,
-        None => evaluate(&network, &train, &normalization, options.batch)?.correct,
+        None => {
+            let on_train = evaluate(&network, &train, &normalization, options.batch)?;
+            let metrics = serde_json::json!({
+                "step": summary.steps,
+                "train_accuracy": on_train.accuracy,
+                "test_accuracy": on_test.accuracy,
+                "test_loss": on_test.loss,
+            });
+            packaging.save(&network, Some(metrics), &run)?;
+            on_train.correct
+        }
     };
     run.write("confusion.svg", confusion(&on_test, &test))?;
 
@@ -273,14 +294,16 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
 }
 
 /// Becomes true at the first Ctrl-C or termination signal; the second ends the process.
-fn interruption() -> &'static AtomicBool {
+fn interruption(quiet: bool) -> &'static AtomicBool {
     static INTERRUPTED: AtomicBool = AtomicBool::new(false);
     // Where no handler can be installed, the signal ends the process as usual.
-    let _ = ctrlc::set_handler(|| {
+    let _ = ctrlc::set_handler(move || {
         if INTERRUPTED.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        eprintln!("\nstopping after this step; once more to stop at once");
+        if !quiet {
+            complain("\nstopping after this step; once more to stop at once");
+        }
     });
     &INTERRUPTED
 }

@@ -24,10 +24,12 @@ pub(crate) fn run(args: &VerifyArgs, output: &Output) -> Result<ExitCode, CliErr
     let found = model::load(&args.model)?.verify()?;
     output.json(&serde_json::json!({
         "vectors": found.vectors,
-        "passed": found.is_passed(),
+        "passed": found.vectors > 0 && found.is_passed(),
         "first_difference": found.first_difference,
     }));
     match &found.first_difference {
+        // Success would promise what was not looked at.
+        None if found.vectors == 0 => Err(CliError::NoVectors { path: model::path(&args.model) }),
         None => {
             output.line(format!("{} of {} test vectors agree", found.passed, found.vectors));
             Ok(ExitCode::SUCCESS)
