@@ -1,0 +1,216 @@
+//! Every layer's backward against central differences of its forward (section 4.4).
+
+use ndarray::{Array1, Array2, Array4};
+use proptest::prelude::*;
+use striate::layers::{
+    Affine, AffineOptions, Convolution, ConvolutionOptions, Dropout, DropoutOptions, Init, Pooling, PoolingKind,
+    PoolingOptions, Relu, ReluOptions, Sigmoid, SigmoidOptions, Softmax, SoftmaxWithLoss, Target,
+};
+use striate::network::{Description, Network};
+use striate::random::{Purpose, Random};
+use striate::shape::{Rounding, Shape, Window};
+
+const STEP: f32 = 1e-2;
+
+/// Numbers more than `STEP` away from 0 and twice that from each other, so that no maximum and no ReLU changes sides.
+fn spread(len: usize, stream: u64) -> Vec<f32> {
+    let random = Random::new(21, Purpose::Test, stream);
+    let scale = 2.5 * STEP;
+    random.permutation(len).into_iter().map(|i| scale * (i as f32 - (len / 2) as f32 + 0.5)).collect()
+}
+
+fn array(dim: (usize, usize, usize, usize), stream: u64) -> Array4<f32> {
+    Array4::from_shape_vec(dim, spread(dim.0 * dim.1 * dim.2 * dim.3, stream)).unwrap()
+}
+
+/// The gradient of `loss` at `x`, number by number.
+fn differences(x: &[f32], mut loss: impl FnMut(&[f32]) -> f64) -> Vec<f64> {
+    let mut moved = x.to_vec();
+    (0..x.len())
+        .map(|i| {
+            let (up, down) = (x[i] + STEP, x[i] - STEP);
+            moved[i] = up;
+            let above = loss(&moved);
+            moved[i] = down;
+            let below = loss(&moved);
+            moved[i] = x[i];
+            (above - below) / f64::from(up - down)
+        })
+        .collect()
+}
+
+fn close(what: &str, exact: &[f32], numerical: &[f64]) {
+    assert_eq!(exact.len(), numerical.len(), "{what}");
+    let scale = numerical.iter().fold(1.0f64, |m, v| m.max(v.abs()));
+    for (i, (&a, &b)) in exact.iter().zip(numerical).enumerate() {
+        assert!((f64::from(a) - b).abs() <= 2e-3 * scale, "{what}, element {i}: {a} by backward, {b} by differences");
+    }
+}
+
+/// A loss that is linear in the output, with weights that tell elements apart.
+fn weigh<'a>(y: impl IntoIterator<Item = &'a f32>) -> f64 {
+    y.into_iter().enumerate().map(|(i, &v)| f64::from(v) * f64::from(weight(i))).sum()
+}
+
+fn weight(i: usize) -> f32 {
+    0.3 + (i % 7) as f32 * 0.2 - (i % 3) as f32 * 0.4
+}
+
+fn weights_like(y: &Array4<f32>) -> Array4<f32> {
+    let mut i = 0;
+    Array4::from_shape_simple_fn(y.raw_dim(), || {
+        i += 1;
+        weight(i - 1)
+    })
+}
+
+fn values(a: &Array4<f32>) -> Vec<f32> {
+    a.iter().copied().collect()
+}
+
+fn check_convolution(x: (usize, usize, usize, usize), filters: usize, window: Window) {
+    if window.output((x.2, x.3)).is_err() {
+        return;
+    }
+    let (input, w) = (array(x, 1), array((filters, x.1, window.kernel.0, window.kernel.1), 2));
+    let b = Array1::from_vec(spread(filters, 3));
+    let layer = |w: &Array4<f32>, b: &Array1<f32>| Convolution::with_window(w.clone(), b.clone(), window).unwrap();
+    let mut exact = layer(&w, &b);
+    let y = exact.forward(&input).unwrap();
+    let dx = exact.backward(&weights_like(&y)).unwrap();
+    let shaped = |v: &[f32], like: &Array4<f32>| Array4::from_shape_vec(like.raw_dim(), v.to_vec()).unwrap();
+    let by_x = |v: &[f32]| weigh(&layer(&w, &b).forward(&shaped(v, &input)).unwrap());
+    close("dx", &values(&dx), &differences(input.as_slice().unwrap(), by_x));
+    let by_w = |v: &[f32]| weigh(&layer(&shaped(v, &w), &b).forward(&input).unwrap());
+    close("dw", &values(exact.dw.as_ref().unwrap()), &differences(w.as_slice().unwrap(), by_w));
+    let by_b = |v: &[f32]| weigh(&layer(&w, &Array1::from_vec(v.to_vec())).forward(&input).unwrap());
+    close("db", exact.db.as_ref().unwrap().as_slice().unwrap(), &differences(b.as_slice().unwrap(), by_b));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn convolution(
+        n in 1usize..3, c in 1usize..4, h in 1usize..6, w in 1usize..6, filters in 1usize..4,
+        kernel in (1usize..4, 1usize..4), stride in (1usize..5, 1usize..5), padding in (0usize..4, 0usize..4)
+    ) {
+        check_convolution((n, c, h, w), filters, Window { kernel, stride, padding, rounding: Rounding::Floor });
+    }
+
+    #[test]
+    fn pooling(
+        n in 1usize..3, c in 1usize..4, h in 1usize..7, w in 1usize..7, kernel in 1usize..4, stride in 1usize..5,
+        padding in 0usize..2, max: bool, ceil: bool, count_padding: bool
+    ) {
+        let rounding = if ceil { Rounding::Ceil } else { Rounding::Floor };
+        let window = Window::square(kernel, stride, padding).rounding(rounding);
+        prop_assume!(padding < kernel && window.output((h, w)).is_ok());
+        let pooling = if max { PoolingKind::Max } else { PoolingKind::Average };
+        let options = PoolingOptions { pooling, window, count_padding };
+        let x = array((n, c, h, w), 4);
+        let mut exact = Pooling::new(options.clone());
+        let y = exact.forward(&x).unwrap();
+        let dx = exact.backward(&weights_like(&y)).unwrap();
+        let loss = |v: &[f32]| {
+            let x = Array4::from_shape_vec(x.raw_dim(), v.to_vec()).unwrap();
+            weigh(&Pooling::new(options.clone()).forward(&x).unwrap())
+        };
+        close("dx", &values(&dx), &differences(x.as_slice().unwrap(), loss));
+    }
+}
+
+#[test]
+fn affine() {
+    let (x, w, b) = (array((2, 2, 2, 3), 5), spread(12 * 4, 6), Array1::from_vec(spread(4, 7)));
+    let w = Array2::from_shape_vec((12, 4), w).unwrap();
+    let mut exact = Affine::new(w.clone(), b.clone()).unwrap();
+    let y = exact.forward(&x).unwrap();
+    let dy = Array2::from_shape_fn(y.raw_dim(), |(i, j)| weight(i * 4 + j));
+    let dx: Vec<f32> = exact.backward(&dy).unwrap().iter().copied().collect();
+    let run = |x: &Array4<f32>, w: &Array2<f32>, b: &Array1<f32>| {
+        weigh(&Affine::new(w.clone(), b.clone()).unwrap().forward(x).unwrap())
+    };
+    let by_x = |v: &[f32]| run(&Array4::from_shape_vec(x.raw_dim(), v.to_vec()).unwrap(), &w, &b);
+    close("dx", &dx, &differences(x.as_slice().unwrap(), by_x));
+    let by_w = |v: &[f32]| run(&x, &Array2::from_shape_vec(w.raw_dim(), v.to_vec()).unwrap(), &b);
+    let dw: Vec<f32> = exact.dw.as_ref().unwrap().iter().copied().collect();
+    close("dw", &dw, &differences(w.as_slice().unwrap(), by_w));
+    let by_b = |v: &[f32]| run(&x, &w, &Array1::from_vec(v.to_vec()));
+    close("db", exact.db.as_ref().unwrap().as_slice().unwrap(), &differences(b.as_slice().unwrap(), by_b));
+}
+
+#[test]
+fn activations_and_dropout() {
+    let x = array((2, 3, 2, 2), 8);
+    let shaped = |v: &[f32]| Array4::from_shape_vec(x.raw_dim(), v.to_vec()).unwrap();
+    let numbers = x.as_slice().unwrap();
+    let mut relu = Relu::new();
+    let dy = weights_like(&relu.forward(&x));
+    let dx = relu.backward(&dy).unwrap();
+    close("relu", &values(&dx), &differences(numbers, |v| weigh(&Relu::new().forward(&shaped(v)))));
+    let mut sigmoid = Sigmoid::new();
+    sigmoid.forward(&x);
+    let dx = sigmoid.backward(&dy).unwrap();
+    close("sigmoid", &values(&dx), &differences(numbers, |v| weigh(&Sigmoid::new().forward(&shaped(v)))));
+    let dropout = || Dropout::new(0.4, 3).unwrap();
+    let mut exact = dropout();
+    let y = exact.forward(&x, true);
+    assert!(y.iter().any(|&v| v == 0.0) && y.iter().any(|&v| v != 0.0));
+    let dx = exact.backward(&dy).unwrap();
+    close("dropout", &values(&dx), &differences(numbers, |v| weigh(&dropout().forward(&shaped(v), true))));
+}
+
+#[test]
+fn softmax_alone_and_with_loss() {
+    let x = Array2::from_shape_vec((3, 4), spread(12, 9)).unwrap();
+    let shaped = |v: &[f32]| Array2::from_shape_vec((3, 4), v.to_vec()).unwrap();
+    let numbers = x.as_slice().unwrap();
+    let dy = Array2::from_shape_fn((3, 4), |(i, j)| weight(i * 4 + j));
+    let mut softmax = Softmax::new();
+    softmax.forward(&x).unwrap();
+    let dx: Vec<f32> = softmax.backward(&dy).unwrap().iter().copied().collect();
+    close("softmax", &dx, &differences(numbers, |v| weigh(&Softmax::new().forward(&shaped(v)).unwrap())));
+    let labels = [2, 0, 3];
+    let mut last = SoftmaxWithLoss::new();
+    last.forward(&x, Target::Labels(&labels)).unwrap();
+    let dx: Vec<f32> = last.backward().unwrap().iter().copied().collect();
+    let loss = |v: &[f32]| f64::from(SoftmaxWithLoss::new().forward(&shaped(v), Target::Labels(&labels)).unwrap());
+    close("softmax with loss", &dx, &differences(numbers, loss));
+}
+
+#[test]
+fn a_network_of_every_layer_fused_or_not() {
+    let he = Init::He;
+    let convolution = |filters, window| ConvolutionOptions { filters, window, init: he };
+    let description = Description::new("all", Shape::new(2, 12, 11))
+        .with("Conv1", convolution(3, Window::square(3, 1, 1)))
+        .with("Relu1", ReluOptions {})
+        .with("Max1", PoolingOptions::max(Window::square(3, 2, 1).rounding(Rounding::Floor)))
+        .with("Conv2", convolution(4, Window::square(2, 1, 0)))
+        .with("Sigmoid1", SigmoidOptions {})
+        .with("Average", PoolingOptions::average(Window::square(2, 1, 1)))
+        .with("Conv3", convolution(3, Window::square(2, 2, 0).rounding(Rounding::Floor)))
+        .with("Max2", PoolingOptions::max(Window::square(2, 1, 0)))
+        .with("Affine1", AffineOptions { outputs: 6, init: he })
+        .with("Relu2", ReluOptions {})
+        .with("Dropout", DropoutOptions { ratio: 0.5 })
+        .with("Affine2", AffineOptions { outputs: 3, init: he });
+    let network = Network::new(description, 5).unwrap();
+    let random = Random::new(8, Purpose::Test, 0);
+    let mut i = 0;
+    let x = Array4::from_shape_simple_fn((4, 2, 12, 11), || {
+        i += 1;
+        random.normal(i)
+    });
+    let labels = [0, 2, 1, 1];
+    let exact = network.gradient(x.view(), &labels).unwrap();
+    let numerical = network.numerical_gradient(x.view(), &labels).unwrap();
+    for ((name, a), (_, b)) in exact.iter().zip(numerical.iter()) {
+        let scale = a.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        assert!(scale > 1e-4, "{name} has no gradient");
+        // A step of a shared weight may push some unit over ReLU's or a maximum's edge; most must not.
+        let off = a.iter().zip(b.iter()).filter(|(a, b)| (**a - **b).abs() > 0.02 * scale.max(0.01)).count();
+        assert!(off * 5 <= a.len(), "{name}: {off} of {} differ", a.len());
+    }
+}
