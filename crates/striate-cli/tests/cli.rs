@@ -1,0 +1,479 @@
+//! The command from outside: what it prints, writes and returns.
+
+use serde_json::Value;
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use tempfile::TempDir;
+
+const SIDE: usize = 12;
+const CLASSES: [&str; 4] = ["row", "column", "falling", "rising"];
+
+/// A command in `directory`.
+fn striate(directory: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_striate"));
+    command.current_dir(directory).args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// Runs it and expects this exit status; gives stdout and stderr.
+fn run(directory: &Path, arguments: &[&str], status: i32) -> (String, String) {
+    finished(striate(directory, arguments).output().unwrap(), arguments, status)
+}
+
+fn finished(output: Output, arguments: &[&str], status: i32) -> (String, String) {
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let (stdout, stderr) = (text(output.stdout), text(output.stderr));
+    assert_eq!(output.status.code(), Some(status), "{arguments:?}\nstdout: {stdout}\nstderr: {stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    (stdout, stderr)
+}
+
+/// Expects a failure whose message has these parts, and is no dump of a data structure.
+fn refused(directory: &Path, arguments: &[&str], status: i32, parts: &[&str]) {
+    let (_, stderr) = run(directory, arguments, status);
+    assert!(stderr.contains("error: "), "{stderr}");
+    for part in parts {
+        assert!(stderr.contains(part), "{arguments:?}: {part:?} is not in: {stderr}");
+    }
+    for dump in ["Some(", "Err(", "Error {", "NotFound"] {
+        assert!(!stderr.contains(dump), "{arguments:?}: {dump:?} is in: {stderr}");
+    }
+}
+
+/// The last line of stdout.
+fn json(stdout: &str) -> Value {
+    serde_json::from_str(stdout.lines().last().unwrap()).unwrap()
+}
+
+fn has_keys(value: &Value, keys: &[&str]) {
+    for key in keys {
+        assert!(value.get(key).is_some(), "{key} is not in {value}");
+    }
+}
+
+/// A bar in one of four directions on a dim background, by image number.
+fn bar(n: usize) -> Vec<u8> {
+    let at = n / 4 % (SIDE - 2) + 1;
+    let mut pixels: Vec<u8> = (0..SIDE * SIDE).map(|i| ((i * 7 + n * 13) % 23) as u8).collect();
+    for j in 0..SIDE {
+        let (y, x) = [(at, j), (j, at), (j, j), (j, SIDE - 1 - j)][n % 4];
+        pixels[y * SIDE + x] = 250;
+    }
+    pixels
+}
+
+/// A directory of IDX files: bars, 200 to train with and 40 to test with.
+fn write_bars(directory: &Path) {
+    fs::create_dir(directory).unwrap();
+    for (stem, count) in [("train", 200), ("t10k", 40)] {
+        let header = |magic: u32, sizes: &[u32]| -> Vec<u8> {
+            std::iter::once(magic).chain(sizes.iter().copied()).flat_map(u32::to_be_bytes).collect()
+        };
+        let mut images = header(0x803, &[count, SIDE as u32, SIDE as u32]);
+        images.extend((0..count as usize).flat_map(bar));
+        let mut labels = header(0x801, &[count]);
+        labels.extend((0..count).map(|n| (n % 4) as u8));
+        fs::write(directory.join(format!("{stem}-images-idx3-ubyte")), images).unwrap();
+        fs::write(directory.join(format!("{stem}-labels-idx1-ubyte")), labels).unwrap();
+    }
+    fs::write(directory.join("classes.txt"), CLASSES.join("\n")).unwrap();
+}
+
+/// A directory that holds the data `bars`.
+fn place() -> TempDir {
+    let place = tempfile::tempdir().unwrap();
+    write_bars(&place.path().join("bars"));
+    place
+}
+
+/// The same with a trained model in `run`.
+fn trained() -> TempDir {
+    let place = place();
+    run(place.path(), &["train", "--data", "bars", "--epochs", "3", "--batch", "20", "--out", "run", "-q"], 0);
+    place
+}
+
+/// Image `n` as a file.
+fn save_png(path: &Path, n: usize) {
+    image::GrayImage::from_raw(SIDE as u32, SIDE as u32, bar(n)).unwrap().save(path).unwrap();
+}
+
+fn read_toml(path: &Path) -> toml::Table {
+    toml::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+#[test]
+fn every_command_has_help_with_examples() {
+    let here = Path::new(".");
+    let (overview, _) = run(here, &["--help"], 0);
+    assert!(overview.contains("Examples:") && overview.contains("Exit status"), "{overview}");
+    for command in ["train", "evaluate", "predict", "explain", "summary", "verify", "data"] {
+        assert!(overview.contains(command), "{command}: {overview}");
+        let (help, stderr) = run(here, &[command, "--help"], 0);
+        assert!(help.contains("Examples:") && help.contains(&format!("striate {command}")), "{help}");
+        for flag in ["--json", "--threads", "--seed", "--quiet"] {
+            assert!(help.contains(flag), "{command} {flag}: {help}");
+        }
+        assert_eq!(stderr, "");
+    }
+    let (version, _) = run(here, &["--version"], 0);
+    assert_eq!(version.trim(), concat!("striate ", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn wrong_usage_is_2_and_says_what_there_is() {
+    let place = place();
+    let here = place.path();
+    refused(here, &["train", "--data", "bars", "--model", "alexnot"], 2, &["alexnot", "simple-convnet", "mlp"]);
+    refused(here, &["summary", "alexnot"], 2, &["alexnot", "simple-convnet", "mlp"]);
+    refused(here, &["train", "--data", "fashion-mnist"], 2, &["fashion-mnist", "mnist (built in)", "IDX"]);
+    refused(here, &["train", "--data", "bars/classes.txt"], 2, &["bars/classes.txt", "is a file"]);
+    refused(here, &["train", "--optimizer", "adamant"], 2, &["adamant", "sgd", "nesterov", "adamw"]);
+    refused(here, &["train", "--optimizer", "adam:beta1=2"], 2, &["beta1", "less than 1"]);
+    refused(here, &["train", "--schedule", "sine"], 2, &["sine", "constant", "cosine"]);
+    refused(here, &["train", "--init", "zero"], 2, &["he", "xavier", "normal"]);
+    refused(here, &["train", "--recipe", "bestest"], 2, &["bestest", "default", "book"]);
+    refused(here, &["train", "--epoch", "3"], 2, &["--epoch", "--epochs"]);
+    refused(here, &["trian"], 2, &["trian", "train"]);
+    refused(here, &["explain", "run", "dreams"], 2, &["dreams", "filters"]);
+    refused(here, &["summary", "mlp", "--threads", "0"], 2, &["--threads", "1..=1024"]);
+    refused(here, &["summary", "mlp", "--threads", "1025"], 2, &["--threads", "1..=1024"]);
+    refused(here, &["summary", "mlp", "--batch", "0"], 2, &["--batch"]);
+    refused(here, &["summary", "mlp", "--input", "28x28"], 2, &["channels,height,width"]);
+    for (flag, value) in [("--epochs", "0"), ("--batch", "0"), ("--lr", "nan"), ("--lr", "0"), ("--average", "1")] {
+        refused(here, &["train", "--data", "bars", flag, value], 2, &["must be"]);
+    }
+    refused(here, &["evaluate", "nowhere"], 2, &["nowhere", "no such file"]);
+    refused(here, &["evaluate", "bars"], 2, &["bars", "model.safetensors"]);
+    refused(here, &["predict", "nowhere"], 2, &["IMAGE"]);
+    assert!(!here.join("runs").exists(), "nothing was written");
+}
+
+#[test]
+fn training_leaves_a_whole_run_directory() {
+    let place = place();
+    let arguments = ["train", "--data", "bars", "--epochs", "1", "--batch", "30", "--seed", "5", "--json"];
+    let (stdout, stderr) = run(place.path(), &arguments, 0);
+    assert_eq!(stdout.lines().count(), 1, "{stdout}");
+    let result = json(&stdout);
+    has_keys(&result, &["out", "seed", "recipe", "epochs", "steps", "seconds", "images_per_second"]);
+    has_keys(&result, &["train_accuracy", "test_accuracy", "test_loss", "weights_sha256"]);
+    assert_eq!((result["seed"].as_u64(), result["epochs"].as_u64()), (Some(5), Some(1)));
+    assert_eq!(result["steps"], 7, "six batches of 30 and the remaining 20 images");
+    assert_eq!(result["recipe"], "default");
+    assert_eq!(result["weights_sha256"].as_str().unwrap().len(), 64);
+    // Nobody watches: a line an epoch and no more.
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.starts_with("epoch 1/1") && stderr.contains("test accuracy"), "{stderr}");
+
+    assert_eq!(result["out"], "runs/simple-convnet-bars-1");
+    let out = place.path().join("runs/simple-convnet-bars-1");
+    let names = fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    let pictures = ["confusion.svg", "curves.svg", "filters-after.png", "filters-before.png"];
+    assert_eq!(names, [&pictures[..], &["metrics.jsonl", "model.safetensors", "run.toml"]].concat());
+    for picture in ["filters-before.png", "filters-after.png"] {
+        let picture = image::open(out.join(picture)).unwrap();
+        assert!(picture.width() > 50 && picture.height() > 50);
+    }
+    for picture in ["curves.svg", "confusion.svg"] {
+        assert!(fs::read_to_string(out.join(picture)).unwrap().contains("<svg"));
+    }
+    let settings = read_toml(&out.join("run.toml"));
+    for key in ["data", "model", "recipe", "seed", "epochs", "batch", "lr", "optimizer", "schedule", "init"] {
+        assert!(settings.contains_key(key), "{key} is not in {settings}");
+    }
+    assert_eq!(settings["batch"].as_integer(), Some(30));
+    let metrics = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+    let lines: Vec<Value> = metrics.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines.iter().any(|line| line["type"] == "step" && line["loss"].is_number()), "{metrics}");
+    let epoch = lines.last().unwrap();
+    assert_eq!((epoch["type"].as_str(), epoch["epoch"].as_u64()), (Some("epoch"), Some(1)));
+    assert_eq!(epoch["test_accuracy"], result["test_accuracy"]);
+
+    // The same seed gives the same weights on any number of threads.
+    for threads in ["1", "3"] {
+        let again = [&arguments[..], &["--out", threads, "--threads", threads]].concat();
+        let (stdout, _) = run(place.path(), &again, 0);
+        assert_eq!(json(&stdout)["weights_sha256"], result["weights_sha256"], "{threads} threads");
+    }
+    // The next run stands beside the first.
+    let (stdout, _) = run(place.path(), &arguments, 0);
+    assert_eq!(json(&stdout)["out"], "runs/simple-convnet-bars-2");
+}
+
+#[test]
+fn the_book_recipe_is_the_book() {
+    let place = place();
+    let arguments = ["train", "--data", "bars", "--recipe", "book", "--epochs", "1", "--out", "book", "-q"];
+    run(place.path(), &arguments, 0);
+    let settings = read_toml(&place.path().join("book/run.toml"));
+    assert_eq!(settings["batch"].as_integer(), Some(100));
+    assert!((settings["lr"].as_float().unwrap() - 0.001).abs() < 1e-9);
+    assert_eq!(settings["average"].as_float(), Some(0.0));
+    assert_eq!(settings["optimizer"]["name"].as_str(), Some("adam"));
+    assert_eq!(settings["schedule"]["name"].as_str(), Some("constant"));
+    assert!(settings["init"].to_string().contains("0.01"), "{}", settings["init"]);
+    // The number of epochs was overridden; the recipe's own is in the help.
+    let (help, _) = run(place.path(), &["train", "--help"], 0);
+    assert!(help.contains("20"), "{help}");
+}
+
+#[test]
+fn quiet_training_prints_only_the_result() {
+    let place = place();
+    let arguments = ["train", "--data", "bars", "--model", "mlp", "--epochs", "1", "--out", "run", "--quiet"];
+    let (stdout, stderr) = run(place.path(), &arguments, 0);
+    assert_eq!(stderr, "");
+    assert!(stdout.contains("test accuracy") && stdout.contains("of 40)"), "{stdout}");
+    // No convolution, no filters.
+    assert!(!place.path().join("run/filters-before.png").exists());
+    refused(place.path(), &["explain", "run", "filters"], 1, &["mlp", "no convolution"]);
+}
+
+#[test]
+fn training_ends_with_where_everything_is_and_what_to_try() {
+    let place = place();
+    let (stdout, _) = run(place.path(), &["train", "--data", "bars", "--epochs", "1", "--out", "run"], 0);
+    for part in ["training accuracy", "of 200)", "test accuracy", "curves.svg", "filters-after.png"] {
+        assert!(stdout.contains(part), "{part}: {stdout}");
+    }
+    for next in ["striate evaluate run", "striate explain run filters"] {
+        assert!(stdout.contains(next), "{next}: {stdout}");
+    }
+}
+
+#[test]
+fn a_directory_that_is_not_empty_is_left_alone() {
+    let place = place();
+    fs::create_dir(place.path().join("full")).unwrap();
+    fs::write(place.path().join("full/thesis.txt"), "three years").unwrap();
+    let arguments = ["train", "--data", "bars", "--epochs", "1", "--out", "full"];
+    refused(place.path(), &arguments, 1, &["full", "not empty"]);
+    assert_eq!(fs::read_dir(place.path().join("full")).unwrap().count(), 1);
+    assert_eq!(fs::read_to_string(place.path().join("full/thesis.txt")).unwrap(), "three years");
+}
+
+#[test]
+fn a_batch_larger_than_the_data_is_refused_before_anything_is_written() {
+    let place = place();
+    let arguments = ["train", "--data", "bars", "--batch", "201", "--out", "run"];
+    refused(place.path(), &arguments, 1, &["201", "200 images", "at most 200"]);
+    assert!(!place.path().join("run").exists());
+}
+
+#[test]
+fn damaged_data_is_named() {
+    let place = place();
+    let labels = place.path().join("bars/train-labels-idx1-ubyte");
+    let whole = fs::read(&labels).unwrap();
+    fs::write(&labels, &whole[..whole.len() - 9]).unwrap();
+    refused(place.path(), &["train", "--data", "bars"], 1, &["train-labels-idx1-ubyte"]);
+    fs::remove_file(&labels).unwrap();
+    refused(place.path(), &["data", "info", "bars"], 1, &["bars", "no training labels"]);
+}
+
+#[test]
+fn a_trained_model_answers_every_command() {
+    let place = trained();
+    let here = place.path();
+
+    let (stdout, _) = run(here, &["evaluate", "run", "--confusion", "confusion.svg"], 0);
+    for part in ["accuracy", "top 5", "precision", "recall", "F1", "falling", "of 40)"] {
+        assert!(stdout.contains(part), "{part}: {stdout}");
+    }
+    assert!(fs::read_to_string(here.join("confusion.svg")).unwrap().contains("<svg"));
+    let (stdout, _) = run(here, &["evaluate", "run/model.safetensors", "--data", "bars", "--json"], 0);
+    let result = json(&stdout);
+    has_keys(&result, &["images", "accuracy", "top5", "loss"]);
+    assert_eq!((result["images"].as_u64(), result["top5"].as_f64()), (Some(40), Some(1.0)));
+    assert!(result["accuracy"].as_f64().unwrap() > 0.9, "{result}");
+    let (stdout, _) = run(here, &["evaluate", "run", "--split", "train", "--json"], 0);
+    assert_eq!(json(&stdout)["images"], 200);
+
+    let (stdout, _) = run(here, &["summary", "run", "--json"], 0);
+    let result = json(&stdout);
+    has_keys(&result, &["layers", "parameters", "flops", "peak_bytes", "weights_sha256"]);
+    // 30 filters of 5 x 5 with a bias; 30 maps of 4 x 4 and a bias to 100; 100 and a bias to 4.
+    assert_eq!(result["parameters"], 30 * 26 + 481 * 100 + 101 * 4);
+    assert_eq!(result["layers"].as_array().unwrap().len(), 6);
+    refused(here, &["summary", "run", "--classes", "7"], 2, &["--classes"]);
+
+    let (stdout, _) = run(here, &["verify", "run", "--json"], 0);
+    let result = json(&stdout);
+    assert_eq!((result["vectors"].as_u64(), result["passed"].as_bool()), (Some(5), Some(true)));
+    assert!(result["first_difference"].is_null());
+
+    run(here, &["explain", "run", "filters"], 0);
+    run(here, &["explain", "run/model.safetensors", "filters", "--layer", "W1", "--out", "f.png"], 0);
+    assert_eq!(fs::read(here.join("f.png")).unwrap(), fs::read(here.join("run/filters.png")).unwrap());
+    run(here, &["explain", "run/model.safetensors", "filters"], 0);
+    assert!(here.join("filters.png").exists());
+    refused(here, &["explain", "run", "filters", "--layer", "W9"], 1, &["W9", "it has W1"]);
+
+    // Away from the data, the flag that would help is named.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let model = here.join("run");
+    refused(elsewhere.path(), &["evaluate", model.to_str().unwrap()], 2, &["trained on \"bars\"", "--data"]);
+    refused(here, &["evaluate", "run", "--data", "mnist"], 1, &["10 classes", "tells 4 apart"]);
+}
+
+#[test]
+fn pictures_are_predicted_and_bad_ones_named() {
+    let place = trained();
+    let here = place.path();
+    save_png(&here.join("row.png"), 8);
+    save_png(&here.join("rising.png"), 11);
+    fs::write(here.join("bad.png"), "not a picture").unwrap();
+
+    let (stdout, _) = run(here, &["predict", "run", "row.png", "rising.png", "--top", "2", "--json"], 0);
+    let results = json(&stdout);
+    let results = results.as_array().unwrap();
+    let classes: Vec<&str> = results.iter().map(|result| result["class"].as_str().unwrap()).collect();
+    assert_eq!(classes, ["row", "rising"]);
+    for result in results {
+        has_keys(result, &["image", "class", "probability", "top"]);
+        let top = result["top"].as_array().unwrap();
+        assert_eq!(top.len(), 2);
+        assert!(top[0]["probability"].as_f64() >= top[1]["probability"].as_f64());
+    }
+    let (stdout, _) = run(here, &["predict", "run", "row.png"], 0);
+    assert!(stdout.contains("row.png") && stdout.contains(" %") && stdout.contains('#'), "{stdout}");
+
+    // A picture that fails costs only itself.
+    let images = ["predict", "run", "bad.png", "absent.png", "mnist:test:42", ".", "row.png", "--json"];
+    let (stdout, stderr) = run(here, &images, 1);
+    let results = json(&stdout);
+    assert_eq!((results.as_array().unwrap().len(), results[0]["image"].as_str()), (1, Some("row.png")));
+    for part in ["bad.png", "absent.png", "mnist:test:42", "4 of 5"] {
+        assert!(stderr.contains(part), "{part}: {stderr}");
+    }
+    for (reference, part) in [("mnist:test", "number is missing"), ("mnist:dev:1", "dev"), ("mnist:test:x", "\"x\"")] {
+        refused(here, &["predict", "run", reference], 2, &[reference, part, "mnist:test:42"]);
+    }
+
+    let mut from_stdin = striate(here, &["predict", "run", "-", "--json"]);
+    let mut child = from_stdin.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&fs::read(here.join("rising.png")).unwrap()).unwrap();
+    let (stdout, _) = finished(child.wait_with_output().unwrap(), &["predict", "-"], 0);
+    assert_eq!(json(&stdout)[0]["class"], "rising");
+}
+
+#[test]
+fn damaged_models_are_named() {
+    let place = trained();
+    let here = place.path();
+    let whole = fs::read(here.join("run/model.safetensors")).unwrap();
+    let mut flipped = whole.clone();
+    flipped[whole.len() - 1000] ^= 4;
+    fs::write(here.join("flipped.safetensors"), flipped).unwrap();
+    fs::write(here.join("cut.safetensors"), &whole[..whole.len() / 2]).unwrap();
+    fs::write(here.join("empty.safetensors"), "").unwrap();
+    for file in ["flipped.safetensors", "cut.safetensors", "empty.safetensors"] {
+        refused(here, &["evaluate", file], 1, &[file]);
+        refused(here, &["predict", file, "x.png"], 1, &[file]);
+        refused(here, &["verify", file], 1, &[file]);
+        refused(here, &["summary", file], 1, &[file]);
+        refused(here, &["explain", file, "filters"], 1, &[file]);
+    }
+}
+
+#[test]
+fn divergence_keeps_the_last_good_weights() {
+    let place = place();
+    let arguments = ["train", "--data", "bars", "--epochs", "2", "--batch", "20", "--lr", "1e9", "--out", "run"];
+    let (stdout, stderr) = run(place.path(), &arguments, 1);
+    assert_eq!(stdout, "");
+    assert!(stderr.contains("error: training diverged") && stderr.contains("lower the learning rate"), "{stderr}");
+    assert!(stderr.contains("run/model.safetensors"), "{stderr}");
+    for file in ["run.toml", "metrics.jsonl", "filters-before.png", "filters-after.png"] {
+        assert!(place.path().join("run").join(file).exists(), "{file}");
+    }
+    run(place.path(), &["verify", "run"], 0);
+    run(place.path(), &["evaluate", "run"], 0);
+}
+
+#[test]
+fn data_info_counts() {
+    let place = place();
+    let (stdout, _) = run(place.path(), &["data", "info", "bars"], 0);
+    assert!(stdout.contains("1 x 12 x 12") && stdout.contains("rising") && stdout.contains("Total"), "{stdout}");
+    let (stdout, _) = run(place.path(), &["data", "info", "bars", "--json"], 0);
+    let result = json(&stdout);
+    assert_eq!(result["shape"], serde_json::json!([1, 12, 12]));
+    assert_eq!(result["classes"], serde_json::json!(CLASSES));
+    assert_eq!(result["train"]["per_class"], serde_json::json!([50, 50, 50, 50]));
+    assert_eq!(result["test"]["images"], 40);
+}
+
+#[test]
+fn mnist_is_built_in() {
+    let place = tempfile::tempdir().unwrap();
+    let (stdout, _) = run(place.path(), &["data", "info", "mnist", "--json"], 0);
+    let result = json(&stdout);
+    assert_eq!((result["train"]["images"].as_u64(), result["test"]["images"].as_u64()), (Some(60_000), Some(10_000)));
+    let per_class = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009];
+    assert_eq!(result["test"]["per_class"], serde_json::json!(per_class));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let arguments = ["summary", "simple-convnet"];
+    let mut command = striate(Path::new("."), &arguments);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Most likely closed before anything is written; either way the end is quiet.
+    drop(child.stdout.take());
+    let (_, stderr) = finished(child.wait_with_output().unwrap(), &arguments, 0);
+    assert_eq!(stderr, "");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_result_that_cannot_be_written_is_a_failure() {
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    let arguments = ["summary", "simple-convnet"];
+    let output = striate(Path::new("."), &arguments).stdout(full()).output().unwrap();
+    let (_, stderr) = finished(output, &arguments, 1);
+    assert!(stderr.contains("could not be written"), "{stderr}");
+    // A log that can't be written does not make a panic of a refusal.
+    let arguments = ["summary", "no-such-model"];
+    finished(striate(Path::new("."), &arguments).stderr(full()).output().unwrap(), &arguments, 2);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_keeps_the_last_weights() {
+    for signal in ["-INT", "-TERM"] {
+        let place = place();
+        let run_directory = place.path().join("run");
+        let log = place.path().join("log");
+        // It would take hours.
+        let arguments = ["train", "--data", "bars", "--epochs", "1000000", "--batch", "20", "--out", "run", "--json"];
+        let mut command = striate(place.path(), &arguments);
+        let child = command.stdout(Stdio::piped()).stderr(fs::File::create(&log).unwrap()).spawn().unwrap();
+        let begun = std::time::Instant::now();
+        while fs::metadata(run_directory.join("metrics.jsonl")).map_or(0, |file| file.len()) == 0 {
+            assert!(begun.elapsed().as_secs() < 60, "no step was done");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+        let (stdout, _) = finished(child.wait_with_output().unwrap(), &arguments, 0);
+        assert!(fs::read_to_string(log).unwrap().contains("stopping"));
+
+        let result = json(&stdout);
+        assert_eq!(result["stopped"], true);
+        assert!(result["steps"].as_u64().unwrap() > 0);
+        for file in ["model.safetensors", "run.toml", "metrics.jsonl", "filters-after.png", "confusion.svg"] {
+            assert!(run_directory.join(file).exists(), "{file}");
+        }
+        // The file holds the very weights that were measured.
+        let (stdout, _) = run(place.path(), &["summary", "run", "--json"], 0);
+        assert_eq!(json(&stdout)["weights_sha256"], result["weights_sha256"]);
+        let (stdout, _) = run(place.path(), &["evaluate", "run", "--json"], 0);
+        assert_eq!(json(&stdout)["accuracy"], result["test_accuracy"]);
+        run(place.path(), &["verify", "run"], 0);
+    }
+}
