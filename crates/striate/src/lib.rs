@@ -4,6 +4,8 @@
 //! [`shape`] and [`random`], [`kernels`], [`layers`], [`network`], [`models`]; [`data`] and [`optim`] beside them;
 //! [`train`], [`explain`], [`draw`] and [`formats`] on top.
 
+pub mod draw;
+pub mod explain;
 pub mod kernels;
 pub mod layers;
 pub mod models;

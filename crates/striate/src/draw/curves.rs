@@ -1,0 +1,441 @@
+//! Learning curves: loss and accuracy by epoch.
+
+use super::svg::{self, clean};
+use plotters::backend::SVGBackend;
+use plotters::chart::{ChartBuilder, ChartContext};
+use plotters::coord::Shift;
+use plotters::coord::cartesian::Cartesian2d;
+use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
+use plotters::drawing::{DrawingArea, DrawingAreaErrorKind, IntoDrawingArea};
+use plotters::element::{Circle, PathElement, Text};
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::style::{Color, FontTransform, IntoFont, RGBColor, ShapeStyle, TextStyle, WHITE};
+use std::ops::Range;
+
+const SIZE: (u32, u32) = (1040, 420);
+const PANEL: i32 = SIZE.0 as i32 / 2;
+const TRAIN: RGBColor = RGBColor(0, 114, 178);
+const TEST: RGBColor = RGBColor(213, 94, 0);
+const INK: RGBColor = RGBColor(32, 32, 32);
+const FAINT: RGBColor = RGBColor(96, 96, 96);
+const GRID: RGBColor = RGBColor(225, 225, 225);
+
+/// Numbers of this size and above are not drawn: no loss that can be learnt from is so large.
+const ABSURD: f64 = 1e30;
+/// More points than this are drawn without a mark each.
+const MARKED: usize = 40;
+/// Added to the share of errors on the stretched scale, so that an accuracy of 100 % has a place on it.
+const SOFT: f64 = 0.001;
+
+/// What is known after an epoch. Accuracies are shares: 0.99 is 99 %.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct CurvePoint {
+    /// Counted from 1.
+    pub epoch: usize,
+    /// Mean loss on the training set.
+    pub train_loss: f64,
+    /// Accuracy on the training set.
+    pub train_accuracy: f64,
+    /// Accuracy on the test set, where it was measured.
+    pub test_accuracy: Option<f64>,
+    /// Mean loss on the test set, where it was measured.
+    pub test_loss: Option<f64>,
+}
+
+/// Draws loss and accuracy by epoch as SVG, the last value of each curve written at its end.
+///
+/// The axes fit the data: the loss is on a logarithmic scale when it falls by more than a factor of 30, and the accuracy
+/// is stretched towards 100 % when it starts low and ends high, so that 98 % and 99 % can be told apart. The panels say
+/// so. NaN, infinity and what was not measured leave a gap.
+///
+/// ```
+/// use striate::draw::{CurvePoint, curves};
+///
+/// let points: Vec<CurvePoint> = (1..=20)
+///     .map(|epoch| {
+///         let wrong = 0.06 / epoch as f64;
+///         let test = Some(0.99 - wrong / 4.0);
+///         CurvePoint { epoch, train_loss: 3.0 * wrong, train_accuracy: 1.0 - wrong, test_accuracy: test, test_loss: None }
+///     })
+///     .collect();
+/// let svg = curves(&points, "SimpleConvNet on MNIST");
+/// assert!(svg.starts_with("<svg") && svg.contains("best test accuracy 98.93 % after epoch 20"));
+/// ```
+pub fn curves(points: &[CurvePoint], title: &str) -> String {
+    let mut picture = String::new();
+    let drawn = draw(&mut picture, points, &clean(title, 90));
+    if drawn.is_err() {
+        // The canvas is a string, on which drawing does not fail; should it ever, the page says so.
+        let mut page = svg::Svg::new(f64::from(SIZE.0), 60.0, title);
+        let style = svg::Style::new(13.0, svg::INK, svg::Anchor::Start);
+        page.text((20.0, 30.0), "The curves could not be drawn; the numbers are in the log of the training.", style);
+        return page.finish();
+    }
+    // Plotters knows nothing of accessible titles.
+    let head = "xmlns=\"http://www.w3.org/2000/svg\">\n";
+    picture.replacen(
+        head,
+        &format!("{} role=\"img\">\n<title>{}</title>\n", &head[..head.len() - 2], svg::escape(title)),
+        1,
+    )
+}
+
+type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<Axis, Axis>>;
+type Drawn<T> = Result<T, DrawingAreaErrorKind<std::io::Error>>;
+
+/// One curve: a name, its look, and its points as far as they are numbers.
+struct Series {
+    name: &'static str,
+    color: RGBColor,
+    hollow: bool,
+    points: Vec<(f64, Option<f64>)>,
+}
+
+impl Series {
+    fn new(name: &'static str, points: &[CurvePoint], value: impl Fn(&CurvePoint) -> Option<f64>) -> Self {
+        let usable = |p: &CurvePoint| value(p).filter(|v| v.is_finite() && v.abs() < ABSURD);
+        let train = name == "training";
+        Self {
+            name,
+            color: if train { TRAIN } else { TEST },
+            hollow: !train,
+            points: points.iter().map(|p| (p.epoch as f64, usable(p))).collect(),
+        }
+    }
+
+    fn values(&self) -> impl Iterator<Item = f64> {
+        self.points.iter().filter_map(|&(_, value)| value)
+    }
+
+    fn last(&self) -> Option<(f64, f64)> {
+        self.points.iter().rev().find_map(|&(epoch, value)| Some((epoch, value?)))
+    }
+}
+
+fn draw(picture: &mut String, points: &[CurvePoint], title: &str) -> Drawn<()> {
+    let share = |value: f64| value.clamp(0.0, 1.0) * 100.0;
+    let loss = [Series::new("training", points, |p| Some(p.train_loss)), Series::new("test", points, |p| p.test_loss)];
+    let accuracy = [
+        Series::new("training", points, |p| Some(share(p.train_accuracy))),
+        Series::new("test", points, |p| p.test_accuracy.map(share)),
+    ];
+    let epochs = epoch_axis(points);
+    let loss_axis = loss_axis(&values(&loss));
+    let accuracy_axis = accuracy_axis(&values(&accuracy));
+
+    let root = SVGBackend::with_string(picture, SIZE).into_drawing_area();
+    root.fill(&WHITE)?;
+    write(&root, title, (24, 26), 22.0, INK, HPos::Left, true)?;
+    write(&root, &subtitle(&accuracy[1]), (24, 50), 15.0, FAINT, HPos::Left, false)?;
+    let words = match loss_axis.scale {
+        Scale::Logarithmic => "loss (log scale)",
+        _ => "loss",
+    };
+    panel(&root, 0, words, &loss, &epochs, &loss_axis, |v| short(v, 4))?;
+    let words = match accuracy_axis.scale {
+        Scale::TowardsHundred => "accuracy, % (stretched)",
+        _ => "accuracy, %",
+    };
+    panel(&root, PANEL, words, &accuracy, &epochs, &accuracy_axis, |v| format!("{v:.2}"))?;
+    root.present()
+}
+
+fn values(series: &[Series]) -> Vec<f64> {
+    series.iter().flat_map(Series::values).collect()
+}
+
+/// The best result in words.
+fn subtitle(test: &Series) -> String {
+    let measured = test.points.iter().filter_map(|&(epoch, value)| Some((epoch, value?)));
+    // The first of equals: `fold` keeps it, `max_by` would not.
+    let best = measured.fold(None, |best: Option<(f64, f64)>, point| match best {
+        Some(b) if b.1 >= point.1 => Some(b),
+        _ => Some(point),
+    });
+    match best {
+        Some((epoch, value)) => format!("best test accuracy {value:.2} % after epoch {epoch}"),
+        None => String::new(),
+    }
+}
+
+/// One chart in the half of the page that begins at `left`.
+fn panel(
+    root: &Canvas<'_>,
+    left: i32,
+    words: &str,
+    series: &[Series],
+    epochs: &Axis,
+    axis: &Axis,
+    last_value: impl Fn(f64) -> String,
+) -> Drawn<()> {
+    let area = root.clone().shrink((left, 64), (PANEL as u32, SIZE.1 - 64));
+    let mut chart = ChartBuilder::on(&area)
+        .margin_left(12)
+        .margin_right(70)
+        .margin_top(34)
+        .margin_bottom(12)
+        .x_label_area_size(44)
+        .y_label_area_size(52)
+        .build_cartesian_2d(epochs.clone(), axis.clone())?;
+    chart
+        .configure_mesh()
+        .bold_line_style(GRID)
+        .light_line_style(WHITE.mix(0.0))
+        .axis_style(FAINT)
+        .label_style(("sans-serif", 15).into_font().color(&FAINT))
+        .axis_desc_style(("sans-serif", 16).into_font().color(&INK))
+        .x_desc("epoch")
+        .draw()?;
+
+    let (across, down) = chart.plotting_area().get_pixel_range();
+    write(root, words, (across.start, down.start - 18), 16.0, INK, HPos::Left, true)?;
+    if series.iter().all(|s| s.values().next().is_none()) {
+        let centre = ((across.start + across.end) / 2, (down.start + down.end) / 2);
+        return write(root, "nothing measured yet", centre, 16.0, FAINT, HPos::Center, false);
+    }
+    let mut right = across.end;
+    let mut ends = Vec::new();
+    for one in series.iter().rev().filter(|s| s.values().next().is_some()) {
+        curve(&mut chart, one, axis)?;
+        right = legend(root, one, (right, down.start - 18))?;
+        if let Some((epoch, value)) = one.last() {
+            ends.push((chart.backend_coord(&(epoch, axis.place(value))).1, last_value(value), one.color));
+        }
+    }
+    for (y, (_, words, color)) in spread(&ends.iter().map(|e| e.0).collect::<Vec<_>>(), 17).into_iter().zip(ends) {
+        write(root, &words, (across.end + 10, y), 16.0, color, HPos::Left, true)?;
+    }
+    Ok(())
+}
+
+/// A line with a gap where there is no number, and a mark at each point.
+fn curve(chart: &mut Chart<'_, '_>, series: &Series, axis: &Axis) -> Drawn<()> {
+    let place = |&(epoch, value): &(f64, Option<f64>)| Some((epoch, axis.place(value?)));
+    let stroke = ShapeStyle { color: series.color.to_rgba(), filled: false, stroke_width: 2 };
+    for run in series.points.split(|(_, value)| value.is_none()).filter(|run| run.len() > 1) {
+        let line: Vec<(f64, f64)> = run.iter().filter_map(place).collect();
+        chart.draw_series([PathElement::new(line, stroke)])?;
+    }
+    // Without marks a point between two gaps would not be seen at all.
+    let crowded = series.points.len() > MARKED;
+    for (index, point) in series.points.iter().enumerate().filter_map(|(i, p)| Some((i, place(p)?))) {
+        let alone = |neighbour: Option<&(f64, Option<f64>)>| neighbour.is_none_or(|(_, value)| value.is_none());
+        let isolated =
+            alone(index.checked_sub(1).and_then(|i| series.points.get(i))) && alone(series.points.get(index + 1));
+        if !crowded || isolated {
+            mark(|style, radius| chart.draw_series([Circle::new(point, radius, style)]).map(|_| ()), series)?;
+        }
+    }
+    Ok(())
+}
+
+/// A disc for training; for test a ring, so that the two differ in print without colour as well.
+fn mark(mut circle: impl FnMut(ShapeStyle, i32) -> Drawn<()>, series: &Series) -> Drawn<()> {
+    if series.hollow {
+        circle(WHITE.filled(), 4)?;
+        return circle(ShapeStyle { color: series.color.to_rgba(), filled: false, stroke_width: 2 }, 3);
+    }
+    circle(series.color.filled(), 3)
+}
+
+/// One entry of the legend, its right end at `right`; returns where the next one may end.
+fn legend(root: &Canvas<'_>, series: &Series, (right, y): (i32, i32)) -> Drawn<i32> {
+    let width = series.name.len() as i32 * 8;
+    let line = (right - width - 36, right - width - 8);
+    write(root, series.name, (right - width, y), 15.0, INK, HPos::Left, false)?;
+    let stroke = ShapeStyle { color: series.color.to_rgba(), filled: false, stroke_width: 2 };
+    root.draw(&PathElement::new(vec![(line.0, y), (line.1, y)], stroke))?;
+    mark(|style, radius| root.draw(&Circle::new(((line.0 + line.1) / 2, y), radius, style)), series)?;
+    Ok(line.0 - 16)
+}
+
+fn write(root: &Canvas<'_>, words: &str, at: (i32, i32), size: f64, color: RGBColor, h: HPos, bold: bool) -> Drawn<()> {
+    use plotters::style::{FontDesc, FontFamily, FontStyle};
+    if words.is_empty() {
+        return Ok(());
+    }
+    let h_pos = match h {
+        HPos::Left => HPos::Left,
+        HPos::Right => HPos::Right,
+        HPos::Center => HPos::Center,
+    };
+    let face = if bold { FontStyle::Bold } else { FontStyle::Normal };
+    let font = FontDesc::new(FontFamily::SansSerif, size, face).transform(FontTransform::None);
+    let style = TextStyle::from(font).color(&color).pos(Pos::new(h_pos, VPos::Center));
+    root.draw(&Text::new(words.to_string(), at, style))
+}
+
+/// Moves heights apart until neighbours are `least` pixels from each other, keeping their order and middle.
+fn spread(heights: &[i32], least: i32) -> Vec<i32> {
+    match *heights {
+        [a, b] if (a - b).abs() < least => {
+            let middle = (a + b) / 2;
+            let (upper, lower) = (middle - least / 2, middle - least / 2 + least);
+            if a <= b { vec![upper, lower] } else { vec![lower, upper] }
+        }
+        _ => heights.to_vec(),
+    }
+}
+
+/// How values are laid along an axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scale {
+    Linear,
+    Logarithmic,
+    /// Percent, by the logarithm of the errors left.
+    TowardsHundred,
+}
+
+/// An axis in places (scaled values), with ticks where labels stand.
+#[derive(Clone, Debug, PartialEq)]
+struct Axis {
+    scale: Scale,
+    low: f64,
+    high: f64,
+    ticks: Vec<(f64, String)>,
+}
+
+impl Axis {
+    /// Where a value stands.
+    fn place(&self, value: f64) -> f64 {
+        match self.scale {
+            Scale::Linear => value,
+            Scale::Logarithmic => value.log10(),
+            Scale::TowardsHundred => -(1.0 - value / 100.0 + SOFT).log10(),
+        }
+    }
+
+    /// From `low` to `high` values, with labels at whole multiples of a round step, at most `most` of them.
+    fn linear(low: f64, high: f64, most: f64, least_step: f64) -> Self {
+        let step = round_step((high - low) / most).max(least_step);
+        let (first, last) = ((low / step - 1e-9).ceil() as i64, (high / step + 1e-9).floor() as i64);
+        let decimals = (-step.log10().floor()).max(0.0) as usize;
+        let label = |value: f64| {
+            if value.abs() >= 1e5 || (decimals > 5 && value != 0.0) {
+                format!("{value:.1e}")
+            } else {
+                format!("{value:.decimals$}")
+            }
+        };
+        let ticks = (first..=last).map(|i| i as f64 * step).map(|v| (v, label(v))).collect();
+        Self { scale: Scale::Linear, low, high, ticks }
+    }
+}
+
+impl Ranged for Axis {
+    type FormatOption = NoDefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, place: &f64, (start, end): (i32, i32)) -> i32 {
+        let share = (place - self.low) / (self.high - self.low);
+        start + (share.clamp(0.0, 1.0) * f64::from(end - start)).round() as i32
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
+        // No lines between those that have labels.
+        if hint.weight().allow_light_points() { Vec::new() } else { self.ticks.iter().map(|t| t.0).collect() }
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.low..self.high
+    }
+}
+
+impl ValueFormatter<f64> for Axis {
+    fn format_ext(&self, place: &f64) -> String {
+        let distance = |tick: &&(f64, String)| (tick.0 - place).abs();
+        self.ticks.iter().min_by(|a, b| distance(a).total_cmp(&distance(b))).map(|t| t.1.clone()).unwrap_or_default()
+    }
+}
+
+/// 1, 2 or 5 times a power of ten, at least `wanted`.
+fn round_step(wanted: f64) -> f64 {
+    let power = 10f64.powf(wanted.max(1e-12).log10().floor());
+    [1.0, 2.0, 5.0].iter().map(|m| m * power).find(|&s| s >= wanted * (1.0 - 1e-9)).unwrap_or(10.0 * power)
+}
+
+fn bounds(values: &[f64]) -> Option<(f64, f64)> {
+    values.iter().fold(None, |range, &v| {
+        let (low, high) = range.unwrap_or((v, v));
+        Some((v.min(low), v.max(high)))
+    })
+}
+
+fn epoch_axis(points: &[CurvePoint]) -> Axis {
+    let epochs: Vec<f64> = points.iter().map(|p| p.epoch as f64).collect();
+    let (first, last) = bounds(&epochs).unwrap_or((0.0, 1.0));
+    let margin = if first == last { 1.0 } else { (last - first) * 0.03 };
+    let mut axis = Axis::linear(first - margin, last + margin, 8.0, 1.0);
+    // Beyond the data there are no epochs to name.
+    axis.ticks.retain(|t| (first..=last).contains(&t.0));
+    if points.is_empty() {
+        axis.ticks.clear();
+    }
+    axis
+}
+
+fn loss_axis(values: &[f64]) -> Axis {
+    let (low, high) = bounds(values).unwrap_or((0.0, 1.0));
+    if low > 0.0 && high > 30.0 * low {
+        let (from, to) = (low.log10(), high.log10());
+        let margin = (to - from) * 0.05;
+        let (from, to) = (from - margin, to + margin);
+        let within = |v: f64| (from..=to).contains(&v.log10());
+        let decades = (to - from).ceil() as i32;
+        let multiples: &[f64] = if decades <= 3 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+        let ticks = (from.floor() as i32..=to.ceil() as i32)
+            .step_by(usize::try_from(decades / 8 + 1).unwrap_or(1))
+            .flat_map(|power| multiples.iter().map(move |m| m * 10f64.powi(power)))
+            .filter(|&v| within(v))
+            .map(|v| (v.log10(), short(v, 1)))
+            .collect();
+        return Axis { scale: Scale::Logarithmic, low: from, high: to, ticks };
+    }
+    // From zero, unless all the change is far from it.
+    let (low, high) = match high - low {
+        change if low >= 0.0 && change > 0.2 * high => (0.0, high),
+        change if change > 1e-6 * high.abs().max(1e-30) => (low, high),
+        _ if high == 0.0 => (0.0, 1.0),
+        _ => (low - 0.1 * low.abs(), high + 0.1 * high.abs()),
+    };
+    let margin = (high - low) * 0.05;
+    Axis::linear(if low == 0.0 { 0.0 } else { low - margin }, high + margin, 7.0, 0.0)
+}
+
+/// `values` in percent.
+fn accuracy_axis(values: &[f64]) -> Axis {
+    let (low, high) = bounds(values).unwrap_or((0.0, 100.0));
+    if low < 88.0 && high > 97.0 {
+        let mut axis = Axis { scale: Scale::TowardsHundred, low: 0.0, high: 0.0, ticks: Vec::new() };
+        let (from, to) = (axis.place(low), axis.place(high));
+        let margin = (to - from) * 0.05;
+        (axis.low, axis.high) = (from - margin, (to + margin).max(axis.place(99.0)));
+        // The most telling first; the others where there is room.
+        for percent in [99.0, 90.0, 100.0, 98.0, 95.0, 99.5, 50.0, 80.0, 0.0, 99.8, 99.9, 97.0, 70.0, 30.0, 60.0, 85.0]
+        {
+            let place = axis.place(percent);
+            let room = (axis.high - axis.low) * 0.07;
+            if (axis.low..=axis.high).contains(&place) && axis.ticks.iter().all(|t| (t.0 - place).abs() >= room) {
+                axis.ticks.push((place, format!("{percent}")));
+            }
+        }
+        return axis;
+    }
+    // A flat curve still gets an axis that means something: half a percent at least.
+    let margin = ((high - low) * 0.06).max(0.25 - (high - low) / 2.0).max(0.02);
+    Axis::linear((low - margin).max(0.0), (high + margin).min(100.0), 8.0, 0.0)
+}
+
+/// A positive number in few characters: plain where that is short, else with an exponent.
+fn short(value: f64, significant: usize) -> String {
+    let size = value.abs();
+    if size == 0.0 {
+        return "0".into();
+    }
+    if !(1e-4..1e5).contains(&size) {
+        return format!("{value:.*e}", significant.saturating_sub(2));
+    }
+    let decimals = (significant as i32 - 1 - size.log10().floor() as i32).clamp(0, 4) as usize;
+    format!("{value:.decimals$}")
+}
