@@ -87,7 +87,8 @@ pub fn confusion(counts: &Array2<usize>, class_names: &[String], title: &str) ->
         }
     }
 
-    let most_wrong = counts.indexed_iter().filter(|((r, c), _)| r != c).map(|(_, &n)| n).max().unwrap_or(0);
+    // The scale is never shorter than to ten, or two mistakes would look like a disaster.
+    let most_wrong = counts.indexed_iter().filter(|((r, c), _)| r != c).map(|(_, &n)| n).max().unwrap_or(0).max(10);
     svg.rect((left, top), (width, height), EMPTY, None);
     let gap = if cell >= 20.0 { 1.0 } else { 0.0 };
     for (row, cells) in counts.rows().into_iter().enumerate() {
@@ -122,10 +123,9 @@ pub fn confusion(counts: &Array2<usize>, class_names: &[String], title: &str) ->
     svg.finish()
 }
 
-/// The place of a number of errors on their scale: 1 at the light end, the largest at the dark one.
-fn wrong_color(count: usize, most: usize) -> Color {
-    let share = if most <= 1 { 0.5 } else { (count as f64).ln() / (most as f64).ln() };
-    blend(&WRONG, share)
+/// The place of a number of errors on their scale: 1 at the light end, `darkest` at the other.
+fn wrong_color(count: usize, darkest: usize) -> Color {
+    blend(&WRONG, (count as f64).ln() / (darkest as f64).ln())
 }
 
 fn percent(part: usize, whole: usize) -> String {
@@ -150,11 +150,7 @@ fn legend(svg: &mut Svg, left: f64, top: f64, most_wrong: usize) {
         svg.text((x + width, top + 23.0), to, small(Anchor::End));
     };
     bar(left, &RIGHT, "0 %", "100 %", "right: share of the class");
-    match most_wrong {
-        0 => {}
-        1 => bar(left + width + 70.0, &[wrong_color(1, 1); 2], "1", "", "wrong: images"),
-        n => bar(left + width + 70.0, &WRONG, "1", &grouped(n), "wrong: images (log scale)"),
-    }
+    bar(left + width + 70.0, &WRONG, "1", &grouped(most_wrong), "wrong: images (log scale)");
 }
 
 #[cfg(test)]

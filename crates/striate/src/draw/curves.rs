@@ -114,7 +114,8 @@ impl Series {
 }
 
 fn draw(picture: &mut String, points: &[CurvePoint], title: &str) -> Drawn<()> {
-    let share = |value: f64| value.clamp(0.0, 1.0) * 100.0;
+    // Infinity must not become 100 %.
+    let share = |value: f64| if value.is_finite() { value.clamp(0.0, 1.0) * 100.0 } else { f64::NAN };
     let loss = [Series::new("training", points, |p| Some(p.train_loss)), Series::new("test", points, |p| p.test_loss)];
     let accuracy = [
         Series::new("training", points, |p| Some(share(p.train_accuracy))),
@@ -369,6 +370,10 @@ fn epoch_axis(points: &[CurvePoint]) -> Axis {
     let mut axis = Axis::linear(first - margin, last + margin, 8.0, 1.0);
     // Beyond the data there are no epochs to name.
     axis.ticks.retain(|t| (first..=last).contains(&t.0));
+    // The first epoch is named too, unless another name is close.
+    if axis.ticks.iter().all(|t| t.0 - first > (last - first) * 0.06) {
+        axis.ticks.insert(0, (first, format!("{first}")));
+    }
     if points.is_empty() {
         axis.ticks.clear();
     }
@@ -405,7 +410,7 @@ fn loss_axis(values: &[f64]) -> Axis {
 
 /// `values` in percent.
 fn accuracy_axis(values: &[f64]) -> Axis {
-    let (low, high) = bounds(values).unwrap_or((0.0, 100.0));
+    let Some((low, high)) = bounds(values) else { return Axis::linear(0.0, 100.0, 10.0, 0.0) };
     if low < 88.0 && high > 97.0 {
         let mut axis = Axis { scale: Scale::TowardsHundred, low: 0.0, high: 0.0, ticks: Vec::new() };
         let (from, to) = (axis.place(low), axis.place(high));
@@ -424,7 +429,7 @@ fn accuracy_axis(values: &[f64]) -> Axis {
     }
     // A flat curve still gets an axis that means something: half a percent at least.
     let margin = ((high - low) * 0.06).max(0.25 - (high - low) / 2.0).max(0.02);
-    Axis::linear((low - margin).max(0.0), (high + margin).min(100.0), 8.0, 0.0)
+    Axis::linear((low - margin).max(0.0), (high + margin).min(100.0), 10.0, 0.0)
 }
 
 /// A positive number in few characters: plain where that is short, else with an exponent.
@@ -438,4 +443,174 @@ fn short(value: f64, significant: usize) -> String {
     }
     let decimals = (significant as i32 - 1 - size.log10().floor() as i32).clamp(0, 4) as usize;
     format!("{value:.decimals$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::svg::tests::well_formed;
+    use super::*;
+
+    fn points(count: usize) -> Vec<CurvePoint> {
+        let wrong = |e: usize| 0.08 / e as f64;
+        let point = |epoch| CurvePoint {
+            epoch,
+            train_loss: wrong(epoch) * 3.0,
+            train_accuracy: 1.0 - wrong(epoch),
+            test_accuracy: Some(0.99 - wrong(epoch) / 3.0),
+            test_loss: Some(0.03 + wrong(epoch)),
+        };
+        (1..=count).map(point).collect()
+    }
+
+    fn texts(points: &[CurvePoint]) -> Vec<String> {
+        well_formed(&curves(points, "Curves"))
+    }
+
+    fn labels(axis: &Axis) -> Vec<&str> {
+        axis.ticks.iter().map(|t| t.1.as_str()).collect()
+    }
+
+    #[test]
+    fn the_last_values_and_the_best_are_written() {
+        let texts = texts(&points(20));
+        for words in
+            ["Curves", "epoch", "loss", "accuracy, %", "training", "test", "0.0120", "0.0340", "99.60", "98.87"]
+        {
+            assert!(texts.iter().any(|t| t == words), "{words} in {texts:?}");
+        }
+        assert!(texts.contains(&"best test accuracy 98.87 % after epoch 20".to_string()));
+    }
+
+    #[test]
+    fn any_number_of_points() {
+        for count in [0, 1, 2, 3, 40, 41, 500] {
+            let texts = texts(&points(count));
+            assert_eq!(texts.iter().filter(|t| *t == "nothing measured yet").count(), if count == 0 { 2 } else { 0 });
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_number_leaves_a_gap() {
+        let mut gaps = points(10);
+        gaps[4].train_loss = f64::NAN;
+        gaps[5].train_accuracy = f64::INFINITY;
+        gaps[6].test_loss = Some(f64::NEG_INFINITY);
+        gaps[7].test_accuracy = None;
+        gaps[9].train_loss = f64::NAN;
+        let texts = texts(&gaps);
+        // The last loss that is a number is the ninth.
+        assert!(texts.iter().any(|t| t == "0.0267"), "{texts:?}");
+        let accuracy = Series::new("training", &gaps, |p| Some(p.train_accuracy));
+        assert_eq!(accuracy.values().count(), 9);
+    }
+
+    #[test]
+    fn hostile_numbers_are_survived() {
+        for value in [
+            f64::NAN,
+            f64::INFINITY,
+            -f64::INFINITY,
+            f64::MAX,
+            f64::MIN_POSITIVE,
+            0.0,
+            -0.0,
+            -1.0,
+            1.0,
+            1e29,
+            1e-300,
+            5.0,
+        ] {
+            for other in [value, 0.5, -1e29, 1e-30] {
+                for epoch in [0, 1, usize::MAX] {
+                    let one = CurvePoint {
+                        epoch,
+                        train_loss: value,
+                        train_accuracy: value,
+                        test_accuracy: Some(other),
+                        test_loss: Some(other),
+                    };
+                    texts(&[one]);
+                    texts(&[
+                        one,
+                        CurvePoint { epoch: 1, ..one },
+                        CurvePoint { train_loss: other, test_loss: None, ..one },
+                    ]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_title_is_escaped_and_cut() {
+        let title = format!("<script>alert('&')</script>\0 {}", "long ".repeat(100));
+        let svg = curves(&points(3), &title);
+        assert!(!svg.contains("<script"));
+        let texts = well_formed(&svg);
+        assert!(texts[0].starts_with("<script>alert('&')") && texts[0].chars().count() <= 90);
+    }
+
+    #[test]
+    fn accuracies_near_one_hundred_can_be_told_apart() {
+        let axis = accuracy_axis(&[97.0, 99.9]);
+        assert_eq!(
+            (axis.scale, labels(&axis)),
+            (Scale::Linear, vec!["97.0", "97.5", "98.0", "98.5", "99.0", "99.5", "100.0"])
+        );
+        assert!(axis.low < 97.0 && axis.low > 96.0 && axis.high <= 100.0);
+        // From far below: stretched, in order, 98 to 99 at least a fifteenth of the height.
+        let axis = accuracy_axis(&[35.0, 99.9]);
+        assert_eq!(axis.scale, Scale::TowardsHundred);
+        assert!(labels(&axis).contains(&"99") && labels(&axis).contains(&"90"));
+        assert!(axis.place(35.0) > axis.low && axis.place(99.9) < axis.high);
+        assert!((axis.place(99.0) - axis.place(98.0)) / (axis.high - axis.low) > 1.0 / 15.0);
+        assert!(axis.place(100.0).is_finite());
+        // A flat curve.
+        let axis = accuracy_axis(&[98.7, 98.7]);
+        assert!(axis.ticks.len() >= 3 && axis.high - axis.low >= 0.4);
+        assert_eq!(labels(&accuracy_axis(&[])).len(), 11);
+    }
+
+    #[test]
+    fn losses_get_the_scale_they_need() {
+        let axis = loss_axis(&[0.3, 0.003]);
+        assert_eq!(
+            (axis.scale, labels(&axis)),
+            (Scale::Logarithmic, vec!["0.005", "0.01", "0.02", "0.05", "0.1", "0.2"])
+        );
+        let axis = loss_axis(&[2.3, 0.4]);
+        assert_eq!((axis.scale, labels(&axis)), (Scale::Linear, vec!["0.0", "0.5", "1.0", "1.5", "2.0"]));
+        for values in [
+            vec![],
+            vec![0.0],
+            vec![0.7],
+            vec![-2.0, 5.0],
+            vec![1e29, 1e-29],
+            vec![1e-20, 0.0],
+            vec![1e20, 1.0000001e20],
+        ] {
+            let axis = loss_axis(&values);
+            assert!(axis.low < axis.high && axis.ticks.len() <= 12, "{values:?}: {axis:?}");
+            assert!(values.iter().all(|&v| (axis.low..=axis.high).contains(&axis.place(v))), "{values:?}: {axis:?}");
+        }
+    }
+
+    #[test]
+    fn epochs_are_whole_and_begin_with_the_first() {
+        let axis = |epochs: &[usize]| {
+            epoch_axis(&epochs.iter().map(|&epoch| CurvePoint { epoch, ..CurvePoint::default() }).collect::<Vec<_>>())
+        };
+        assert_eq!(labels(&axis(&[1, 20])), ["1", "5", "10", "15", "20"]);
+        assert_eq!(labels(&axis(&[1, 2, 3])), ["1", "2", "3"]);
+        assert_eq!(labels(&axis(&[7])), ["7"]);
+        assert!(axis(&[]).ticks.is_empty());
+    }
+
+    #[test]
+    fn last_values_do_not_overlap() {
+        assert_eq!(spread(&[10, 12], 17), [3, 20]);
+        assert_eq!(spread(&[12, 10], 17), [20, 3]);
+        assert_eq!(spread(&[10, 40], 17), [10, 40]);
+        assert_eq!(spread(&[5], 17), [5]);
+        assert!(spread(&[], 17).is_empty());
+    }
 }

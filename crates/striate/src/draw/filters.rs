@@ -112,10 +112,11 @@ impl FilterGrid {
         }
         match self.non_finite.as_slice() {
             [] => {}
-            [one] => notes.push(format!("red: NaN or infinity in filter {one}")),
-            [first, ..] => {
-                notes.push(format!("red: NaN or infinity in {} filters, first {first}", self.non_finite.len()));
-            }
+            [one] => notes.push(format!("red: NaN or infinity (filter {one})")),
+            many => notes.push(format!("red: NaN or infinity ({} filters)", many.len())),
+        }
+        if self.per_channel && self.filters > 0 {
+            notes.push("row: filter, column: channel".into());
         }
         notes
     }
@@ -456,7 +457,10 @@ mod tests {
         assert!(grid.per_channel);
         assert_eq!((grid.columns, grid.rows, grid.tile), (32, 64, (33, 33)));
         assert_eq!((grid.filters, grid.filters_left_out, grid.channels, grid.channels_left_out), (64, 36, 32, 8));
-        assert_eq!(grid.notes(), ["the first 64 of 100 filters", "the first 32 of 40 channels"]);
+        assert_eq!(
+            grid.notes(),
+            ["the first 64 of 100 filters", "the first 32 of 40 channels", "row: filter, column: channel"]
+        );
         // One scale a filter, over the channels drawn: 0 to 31 * 9 + 8.
         assert_eq!(value_at(&picture, (0, 5), 11, (0, 0)), [0; 3]);
         assert_eq!(value_at(&picture, (31, 5), 11, (2, 2)), [255; 3]);
