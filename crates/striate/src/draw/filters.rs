@@ -8,7 +8,7 @@ use std::ops::Range;
 /// Filters drawn at most; a page holds no more that can still be told apart.
 const MAX_FILTERS: usize = 256;
 /// Filters and channels drawn at most where every channel has a tile of its own.
-const MAX_ROWS: usize = 64;
+const MAX_ROWS: usize = 32;
 const MAX_CHANNELS: usize = 32;
 /// Tiles are scaled by a whole number to about this many pixels: large, or small where there is one a channel.
 const TILE: usize = 54;
@@ -455,11 +455,11 @@ mod tests {
         let picture = super::filters(filters.view(), "Conv2");
         let grid = &picture.grids[0];
         assert!(grid.per_channel);
-        assert_eq!((grid.columns, grid.rows, grid.tile), (32, 64, (33, 33)));
-        assert_eq!((grid.filters, grid.filters_left_out, grid.channels, grid.channels_left_out), (64, 36, 32, 8));
+        assert_eq!((grid.columns, grid.rows, grid.tile), (32, 32, (33, 33)));
+        assert_eq!((grid.filters, grid.filters_left_out, grid.channels, grid.channels_left_out), (32, 68, 32, 8));
         assert_eq!(
             grid.notes(),
-            ["the first 64 of 100 filters", "the first 32 of 40 channels", "row: filter, column: channel"]
+            ["the first 32 of 100 filters", "the first 32 of 40 channels", "row: filter, column: channel"]
         );
         // One scale a filter, over the channels drawn: 0 to 31 * 9 + 8.
         assert_eq!(value_at(&picture, (0, 5), 11, (0, 0)), [0; 3]);
