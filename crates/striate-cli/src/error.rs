@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use striate::data::DataError;
+use striate::draw::DrawError;
 use striate::explain::ExplainError;
 use striate::formats::{FormatError, WriteError};
 use striate::kernels::isa::IsaError;
@@ -17,6 +18,8 @@ use striate_mnist::MnistError;
 pub(crate) enum CliError {
     #[error(transparent)]
     Data(#[from] DataError),
+    #[error(transparent)]
+    Draw(#[from] DrawError),
     #[error(transparent)]
     Explain(#[from] ExplainError),
     #[error(transparent)]

@@ -57,8 +57,7 @@ pub(crate) fn run(args: &EvaluateArgs, output: &Output) -> Result<ExitCode, CliE
     let found = evaluate(&model.network, &data, &model.preprocessing.normalization, args.batch as usize)?;
     // Before anything is printed, so that a reader that goes away does not cost the picture.
     if let Some(file) = &args.confusion {
-        let title = format!("{}: {} right", data.name(), share(found.correct, found.images));
-        write_atomically(file, draw::confusion(&found.confusion, &model.class_names, &title).as_bytes())?;
+        write_atomically(file, draw::confusion(&found.confusion, &model.class_names, data.name()).as_bytes())?;
     }
     print(output, &found, &model.class_names, &data);
     if let Some(file) = &args.confusion {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use striate::draw;
 use striate::explain::filters;
+use striate::formats::write_atomically;
 
 const EXAMPLES: &str = "Examples:
   striate explain runs/simple-convnet-mnist-1 filters
@@ -38,8 +39,9 @@ pub(crate) fn run(args: &ExplainArgs, output: &Output) -> Result<ExitCode, CliEr
         let name = format!("{}.png", args.view);
         if args.model.is_dir() { args.model.join(name) } else { name.into() }
     });
-    draw::save_png(&draw::filters(&filters), &file)?;
-    output.line(format!("{}: {} filters", file.display(), filters.weights.dim().0));
-    output.json(&serde_json::json!({ "view": args.view, "file": file, "filters": filters.weights.dim().0 }));
+    let title = format!("Filters {} of {}", filters.name, model.network.description().name);
+    write_atomically(&file, &draw::png(&draw::filters(filters.values.view(), &title).image)?)?;
+    output.line(format!("{}: {} filters", file.display(), filters.values.dim().0));
+    output.json(&serde_json::json!({ "view": args.view, "file": file, "filters": filters.values.dim().0 }));
     Ok(ExitCode::SUCCESS)
 }

@@ -199,7 +199,7 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
         bytes(summary.peak_bytes),
         options.threads
     ));
-    draw_filters(&network, &run, "filters-before.png")?;
+    draw_filters(&network, &run, "filters-before.png", "First layer before training")?;
 
     let interrupted = interruption(global.quiet);
     let mut trouble = None;
@@ -247,7 +247,7 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
         Ok(summary) => summary,
         Err(error @ TrainError::Diverged { .. }) => {
             packaging.save(&network, None, &run)?;
-            draw_filters(&network, &run, "filters-after.png")?;
+            draw_filters(&network, &run, "filters-after.png", "First layer, last good weights")?;
             complain(&format!("The last good weights are in {}.", run.file(model::FILE).display()));
             return Err(error.into());
         }
@@ -255,7 +255,7 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
     };
     let measured = summary.last().filter(|_| !summary.stopped);
     packaging.save(&network, measured.and_then(|metrics| serde_json::to_value(metrics).ok()), &run)?;
-    draw_filters(&network, &run, "filters-after.png")?;
+    draw_filters(&network, &run, "filters-after.png", "First layer after training")?;
     progress.note(if summary.stopped { "stopped; evaluating the last weights" } else { "evaluating" });
     let on_test = evaluate(&network, &test, &normalization, options.batch)?;
     let on_train = match measured {
@@ -273,7 +273,7 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
             on_train.correct
         }
     };
-    run.write("confusion.svg", confusion(&on_test, &test))?;
+    run.write("confusion.svg", confusion(&on_test, &test, &options))?;
 
     report(output, &run, &options, &on_test, on_train, &train, summary.stopped, begun.elapsed().as_secs_f64());
     output.json(&serde_json::json!({
@@ -308,17 +308,17 @@ fn interruption(quiet: bool) -> &'static AtomicBool {
     &INTERRUPTED
 }
 
-fn draw_filters(network: &Network, run: &RunDir, name: &str) -> Result<(), CliError> {
+fn draw_filters(network: &Network, run: &RunDir, name: &str, title: &str) -> Result<(), CliError> {
     // A network without convolution has no filters to draw.
     let Ok(filters) = filters::filters(network, None) else { return Ok(()) };
-    Ok(draw::save_png(&draw::filters(&filters), &run.file(name))?)
+    run.write(name, draw::png(&draw::filters(filters.values.view(), title).image)?)
 }
 
 fn curves(history: &[EpochMetrics], options: &Options) -> String {
     let points: Vec<draw::CurvePoint> = history
         .iter()
         .map(|m| draw::CurvePoint {
-            epoch: m.epoch as f64,
+            epoch: m.epoch,
             train_loss: m.train_loss,
             train_accuracy: m.train_accuracy,
             test_loss: m.test_loss,
@@ -328,8 +328,8 @@ fn curves(history: &[EpochMetrics], options: &Options) -> String {
     draw::curves(&points, &format!("{} on {}, seed {}", options.model, source::short_name(&options.data), options.seed))
 }
 
-fn confusion(evaluation: &Evaluation, test: &Dataset) -> String {
-    let title = format!("Test set: {} right", share(evaluation.correct, evaluation.images));
+fn confusion(evaluation: &Evaluation, test: &Dataset, options: &Options) -> String {
+    let title = format!("{} on {}, test set", options.model, source::short_name(&options.data));
     draw::confusion(&evaluation.confusion, test.class_names(), &title)
 }
 

@@ -1,134 +1,611 @@
-//! Learning curves as SVG.
+//! Learning curves: loss and accuracy by epoch.
 
-use super::escape;
-use plotters::prelude::*;
+use super::svg::{self, clean};
+use plotters::backend::SVGBackend;
+use plotters::chart::{ChartBuilder, ChartContext};
+use plotters::coord::Shift;
+use plotters::coord::cartesian::Cartesian2d;
+use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
+use plotters::drawing::{DrawingArea, DrawingAreaErrorKind, IntoDrawingArea};
+use plotters::element::{Circle, PathElement, Text};
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::style::{Color, FontTransform, IntoFont, RGBColor, ShapeStyle, TextStyle, WHITE};
 use std::ops::Range;
 
-/// One epoch of a learning curve. Accuracies are shares of 1.
-#[derive(Clone, Copy, Debug, PartialEq)]
+const SIZE: (u32, u32) = (1040, 420);
+const PANEL: i32 = SIZE.0 as i32 / 2;
+const TRAIN: RGBColor = RGBColor(0, 114, 178);
+const TEST: RGBColor = RGBColor(213, 94, 0);
+const INK: RGBColor = RGBColor(32, 32, 32);
+const FAINT: RGBColor = RGBColor(96, 96, 96);
+const GRID: RGBColor = RGBColor(225, 225, 225);
+
+/// Numbers of this size and above are not drawn: no loss that can be learnt from is so large.
+const ABSURD: f64 = 1e30;
+/// More points than this are drawn without a mark each.
+const MARKED: usize = 40;
+/// Added to the share of errors on the stretched scale, so that an accuracy of 100 % has a place on it.
+const SOFT: f64 = 0.001;
+
+/// What is known after an epoch. Accuracies are shares: 0.99 is 99 %.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct CurvePoint {
-    /// The epoch, from 1.
-    pub epoch: f64,
-    /// Mean training loss.
+    /// Counted from 1.
+    pub epoch: usize,
+    /// Mean loss on the training set.
     pub train_loss: f64,
-    /// Share of training images that were right.
+    /// Accuracy on the training set.
     pub train_accuracy: f64,
-    /// Mean test loss, if there is a test set.
-    pub test_loss: Option<f64>,
-    /// Share of test images that were right, if there is a test set.
+    /// Accuracy on the test set, where it was measured.
     pub test_accuracy: Option<f64>,
+    /// Mean loss on the test set, where it was measured.
+    pub test_loss: Option<f64>,
 }
 
-const TRAIN: RGBColor = RGBColor(31, 119, 180);
-const TEST: RGBColor = RGBColor(214, 90, 20);
-
-/// Loss and accuracy by epoch, side by side. Numbers that are not finite are left out.
+/// Draws loss and accuracy by epoch as SVG, the last value of each curve written at its end.
+///
+/// The axes fit the data: the loss is on a logarithmic scale when it falls by more than a factor of 30, and the accuracy
+/// is stretched towards 100 % when it starts low and ends high, so that 98 % and 99 % can be told apart. The panels say
+/// so. NaN, infinity and what was not measured leave a gap.
 ///
 /// ```
 /// use striate::draw::{CurvePoint, curves};
-/// let point = CurvePoint { epoch: 1.0, train_loss: 0.3, train_accuracy: 0.9, test_loss: None, test_accuracy: Some(0.91) };
-/// assert!(curves(&[point], "SimpleConvNet on MNIST").contains("91.00 %"));
+///
+/// let points: Vec<CurvePoint> = (1..=20)
+///     .map(|epoch| {
+///         let wrong = 0.06 / epoch as f64;
+///         let test = Some(0.99 - wrong / 4.0);
+///         CurvePoint { epoch, train_loss: 3.0 * wrong, train_accuracy: 1.0 - wrong, test_accuracy: test, test_loss: None }
+///     })
+///     .collect();
+/// let svg = curves(&points, "SimpleConvNet on MNIST");
+/// assert!(svg.starts_with("<svg") && svg.contains("best test accuracy") && svg.contains("after epoch 20"));
 /// ```
 pub fn curves(points: &[CurvePoint], title: &str) -> String {
-    let mut svg = String::new();
-    {
-        let root = SVGBackend::with_string(&mut svg, (960, 400)).into_drawing_area();
-        // Drawing into a string has no way to fail.
-        let _ = draw(&root, points, title);
-        let _ = root.present();
+    let mut picture = String::new();
+    let drawn = draw(&mut picture, points, &clean(title, 90));
+    if drawn.is_err() {
+        // The canvas is a string, on which drawing does not fail; should it ever, the page says so.
+        let mut page = svg::Svg::new(f64::from(SIZE.0), 60.0, title);
+        let style = svg::Style::new(13.0, svg::INK, svg::Anchor::Start);
+        page.text((20.0, 30.0), "The curves could not be drawn; the numbers are in the log of the training.", style);
+        return page.finish();
     }
-    svg
+    // Plotters knows nothing of accessible titles.
+    let head = "xmlns=\"http://www.w3.org/2000/svg\">\n";
+    picture.replacen(
+        head,
+        &format!("{} role=\"img\">\n<title>{}</title>\n", &head[..head.len() - 2], svg::escape(title)),
+        1,
+    )
 }
 
-type Drawn = Result<(), Box<dyn std::error::Error>>;
+type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<Axis, Axis>>;
+type Drawn<T> = Result<T, DrawingAreaErrorKind<std::io::Error>>;
 
-fn draw(root: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>, points: &[CurvePoint], title: &str) -> Drawn {
+/// One curve: a name, its look, and its points as far as they are numbers.
+struct Series {
+    name: &'static str,
+    color: RGBColor,
+    hollow: bool,
+    points: Vec<(f64, Option<f64>)>,
+}
+
+impl Series {
+    fn new(name: &'static str, points: &[CurvePoint], value: impl Fn(&CurvePoint) -> Option<f64>) -> Self {
+        let usable = |p: &CurvePoint| value(p).filter(|v| v.is_finite() && v.abs() < ABSURD);
+        let train = name == "training";
+        Self {
+            name,
+            color: if train { TRAIN } else { TEST },
+            hollow: !train,
+            points: points.iter().map(|p| (p.epoch as f64, usable(p))).collect(),
+        }
+    }
+
+    fn values(&self) -> impl Iterator<Item = f64> {
+        self.points.iter().filter_map(|&(_, value)| value)
+    }
+
+    fn last(&self) -> Option<(f64, f64)> {
+        self.points.iter().rev().find_map(|&(epoch, value)| Some((epoch, value?)))
+    }
+}
+
+fn draw(picture: &mut String, points: &[CurvePoint], title: &str) -> Drawn<()> {
+    // Infinity must not become 100 %.
+    let share = |value: f64| if value.is_finite() { value.clamp(0.0, 1.0) * 100.0 } else { f64::NAN };
+    let loss = [Series::new("training", points, |p| Some(p.train_loss)), Series::new("test", points, |p| p.test_loss)];
+    let accuracy = [
+        Series::new("training", points, |p| Some(share(p.train_accuracy))),
+        Series::new("test", points, |p| p.test_accuracy.map(share)),
+    ];
+    let epochs = epoch_axis(points);
+    let loss_axis = loss_axis(&values(&loss));
+    let accuracy_axis = accuracy_axis(&values(&accuracy));
+
+    let root = SVGBackend::with_string(picture, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
-    let root = root.titled(&escape(title), ("sans-serif", 20))?;
-    let (left, right) = root.split_horizontally(480);
-    let series = |value: fn(&CurvePoint) -> Option<f64>| -> Vec<(f64, f64)> {
-        let finite = points.iter().filter_map(|p| Some((p.epoch, value(p).filter(|v| v.is_finite())?)));
-        finite.collect()
+    write(&root, title, (24, 26), 22.0, INK, HPos::Left, true)?;
+    write(&root, &subtitle(&accuracy[1]), (24, 50), 15.0, FAINT, HPos::Left, false)?;
+    let words = match loss_axis.scale {
+        Scale::Logarithmic => "loss (log scale)",
+        _ => "loss",
     };
-    panel(&left, "loss", "", &series(|p| Some(p.train_loss)), &series(|p| p.test_loss), 4)?;
-    let (train, test) = (series(|p| Some(100.0 * p.train_accuracy)), series(|p| p.test_accuracy.map(|a| 100.0 * a)));
-    panel(&right, "accuracy (%)", " %", &train, &test, 2)
+    panel(&root, 0, words, &loss, &epochs, &loss_axis, |v| short(v, 4))?;
+    let words = match accuracy_axis.scale {
+        Scale::TowardsHundred => "accuracy, % (stretched)",
+        _ => "accuracy, %",
+    };
+    panel(&root, PANEL, words, &accuracy, &epochs, &accuracy_axis, |v| format!("{v:.2}"))?;
+    root.present()
 }
 
+fn values(series: &[Series]) -> Vec<f64> {
+    series.iter().flat_map(Series::values).collect()
+}
+
+/// The best result in words.
+fn subtitle(test: &Series) -> String {
+    let measured = test.points.iter().filter_map(|&(epoch, value)| Some((epoch, value?)));
+    // The first of equals: `fold` keeps it, `max_by` would not.
+    let best = measured.fold(None, |best: Option<(f64, f64)>, point| match best {
+        Some(b) if b.1 >= point.1 => Some(b),
+        _ => Some(point),
+    });
+    match best {
+        Some((epoch, value)) => format!("best test accuracy {value:.2} % after epoch {epoch}"),
+        None => String::new(),
+    }
+}
+
+/// One chart in the half of the page that begins at `left`.
 fn panel(
-    area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
-    name: &str,
-    unit: &str,
-    train: &[(f64, f64)],
-    test: &[(f64, f64)],
-    digits: usize,
-) -> Drawn {
-    let all = || train.iter().chain(test);
-    let epochs = range(all().map(|p| p.0), 0.5);
-    let values = range(all().map(|p| p.1), 0.0);
-    let mut chart = ChartBuilder::on(area)
-        .margin(12)
-        .x_label_area_size(40)
-        .y_label_area_size(60)
-        .build_cartesian_2d(epochs, values)?;
+    root: &Canvas<'_>,
+    left: i32,
+    words: &str,
+    series: &[Series],
+    epochs: &Axis,
+    axis: &Axis,
+    last_value: impl Fn(f64) -> String,
+) -> Drawn<()> {
+    let area = root.clone().shrink((left, 64), (PANEL as u32, SIZE.1 - 64));
+    let mut chart = ChartBuilder::on(&area)
+        .margin_left(12)
+        .margin_right(70)
+        .margin_top(34)
+        .margin_bottom(12)
+        .x_label_area_size(44)
+        .y_label_area_size(52)
+        .build_cartesian_2d(epochs.clone(), axis.clone())?;
     chart
         .configure_mesh()
+        .bold_line_style(GRID)
+        .light_line_style(WHITE.mix(0.0))
+        .axis_style(FAINT)
+        .label_style(("sans-serif", 15).into_font().color(&FAINT))
+        .axis_desc_style(("sans-serif", 16).into_font().color(&INK))
         .x_desc("epoch")
-        .y_desc(name)
-        .x_label_formatter(&|x| if x.fract().abs() < 1e-6 { format!("{x:.0}") } else { String::new() })
-        .light_line_style(WHITE)
-        .label_style(("sans-serif", 13))
         .draw()?;
-    for (label, points, colour) in [("training", train, TRAIN), ("test", test, TEST)] {
-        let Some(last) = points.last() else { continue };
-        chart
-            .draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?
-            .label(format!("{label}: {:.digits$}{unit}", last.1))
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
-        chart.draw_series(points.iter().map(|&point| Circle::new(point, 3, colour.filled())))?;
+
+    let (across, down) = chart.plotting_area().get_pixel_range();
+    write(root, words, (across.start, down.start - 18), 16.0, INK, HPos::Left, true)?;
+    if series.iter().all(|s| s.values().next().is_none()) {
+        let centre = ((across.start + across.end) / 2, (down.start + down.end) / 2 - 13);
+        return write(root, "nothing measured yet", centre, 16.0, FAINT, HPos::Center, false);
     }
-    if !train.is_empty() || !test.is_empty() {
-        // Where a curve that settles leaves room: a loss above, an accuracy below.
-        let position = if unit.is_empty() { SeriesLabelPosition::UpperRight } else { SeriesLabelPosition::LowerRight };
-        chart
-            .configure_series_labels()
-            .position(position)
-            .background_style(WHITE.mix(0.85))
-            .border_style(BLACK.mix(0.3))
-            .label_font(("sans-serif", 14))
-            .draw()?;
+    let mut right = across.end;
+    let mut ends = Vec::new();
+    for one in series.iter().rev().filter(|s| s.values().next().is_some()) {
+        curve(&mut chart, one, axis)?;
+        right = legend(root, one, (right, down.start - 18))?;
+        if let Some((epoch, value)) = one.last() {
+            ends.push((chart.backend_coord(&(epoch, axis.place(value))).1, last_value(value), one.color));
+        }
+    }
+    for (y, (_, words, color)) in spread(&ends.iter().map(|e| e.0).collect::<Vec<_>>(), 17).into_iter().zip(ends) {
+        write(root, &words, (across.end + 10, y), 16.0, color, HPos::Left, true)?;
     }
     Ok(())
 }
 
-/// From the smallest to the largest value with a little room, never empty.
-fn range(values: impl Iterator<Item = f64> + Clone, least: f64) -> Range<f64> {
-    let low = values.clone().fold(f64::INFINITY, f64::min);
-    let high = values.fold(f64::NEG_INFINITY, f64::max);
-    if low > high {
-        return 0.0..1.0;
+/// A line with a gap where there is no number, and a mark at each point.
+fn curve(chart: &mut Chart<'_, '_>, series: &Series, axis: &Axis) -> Drawn<()> {
+    let place = |&(epoch, value): &(f64, Option<f64>)| Some((epoch, axis.place(value?)));
+    let stroke = ShapeStyle { color: series.color.to_rgba(), filled: false, stroke_width: 2 };
+    for run in series.points.split(|(_, value)| value.is_none()).filter(|run| run.len() > 1) {
+        let line: Vec<(f64, f64)> = run.iter().filter_map(place).collect();
+        chart.draw_series([PathElement::new(line, stroke)])?;
     }
-    let room = (0.05 * (high - low)).max(least).max(1e-3);
-    low - room..high + room
+    // Without marks a point between two gaps would not be seen at all.
+    let crowded = series.points.len() > MARKED;
+    for (index, point) in series.points.iter().enumerate().filter_map(|(i, p)| Some((i, place(p)?))) {
+        let alone = |neighbour: Option<&(f64, Option<f64>)>| neighbour.is_none_or(|(_, value)| value.is_none());
+        let isolated =
+            alone(index.checked_sub(1).and_then(|i| series.points.get(i))) && alone(series.points.get(index + 1));
+        if !crowded || isolated {
+            mark(|style, radius| chart.draw_series([Circle::new(point, radius, style)]).map(|_| ()), series)?;
+        }
+    }
+    Ok(())
+}
+
+/// A disc for training; for test a ring, so that the two differ in print without colour as well.
+fn mark(mut circle: impl FnMut(ShapeStyle, i32) -> Drawn<()>, series: &Series) -> Drawn<()> {
+    if series.hollow {
+        circle(WHITE.filled(), 4)?;
+        return circle(ShapeStyle { color: series.color.to_rgba(), filled: false, stroke_width: 2 }, 3);
+    }
+    circle(series.color.filled(), 3)
+}
+
+/// One entry of the legend, its right end at `right`; returns where the next one may end.
+fn legend(root: &Canvas<'_>, series: &Series, (right, y): (i32, i32)) -> Drawn<i32> {
+    let width = series.name.len() as i32 * 8;
+    let line = (right - width - 36, right - width - 8);
+    write(root, series.name, (right - width, y), 15.0, INK, HPos::Left, false)?;
+    let stroke = ShapeStyle { color: series.color.to_rgba(), filled: false, stroke_width: 2 };
+    root.draw(&PathElement::new(vec![(line.0, y), (line.1, y)], stroke))?;
+    mark(|style, radius| root.draw(&Circle::new(((line.0 + line.1) / 2, y), radius, style)), series)?;
+    Ok(line.0 - 16)
+}
+
+fn write(root: &Canvas<'_>, words: &str, at: (i32, i32), size: f64, color: RGBColor, h: HPos, bold: bool) -> Drawn<()> {
+    use plotters::style::{FontDesc, FontFamily, FontStyle};
+    if words.is_empty() {
+        return Ok(());
+    }
+    let face = if bold { FontStyle::Bold } else { FontStyle::Normal };
+    let font = FontDesc::new(FontFamily::SansSerif, size, face).transform(FontTransform::None);
+    let style = TextStyle::from(font).color(&color).pos(Pos::new(h, VPos::Center));
+    root.draw(&Text::new(words.to_string(), at, style))
+}
+
+/// Moves heights apart until neighbours are `least` pixels from each other, keeping their order and middle.
+fn spread(heights: &[i32], least: i32) -> Vec<i32> {
+    match *heights {
+        [a, b] if (a - b).abs() < least => {
+            let middle = (a + b) / 2;
+            let (upper, lower) = (middle - least / 2, middle - least / 2 + least);
+            if a <= b { vec![upper, lower] } else { vec![lower, upper] }
+        }
+        _ => heights.to_vec(),
+    }
+}
+
+/// How values are laid along an axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scale {
+    Linear,
+    Logarithmic,
+    /// Percent, by the logarithm of the errors left.
+    TowardsHundred,
+}
+
+/// An axis in places (scaled values), with ticks where labels stand.
+#[derive(Clone, Debug, PartialEq)]
+struct Axis {
+    scale: Scale,
+    low: f64,
+    high: f64,
+    ticks: Vec<(f64, String)>,
+}
+
+impl Axis {
+    /// Where a value stands.
+    fn place(&self, value: f64) -> f64 {
+        match self.scale {
+            Scale::Linear => value,
+            Scale::Logarithmic => value.log10(),
+            Scale::TowardsHundred => -(1.0 - value / 100.0 + SOFT).log10(),
+        }
+    }
+
+    /// From `low` to `high` values, with labels at whole multiples of a round step, at most `most` of them.
+    fn linear(low: f64, high: f64, most: f64, least_step: f64) -> Self {
+        let step = round_step((high - low) / most).max(least_step);
+        let (first, last) = ((low / step - 1e-9).ceil() as i64, (high / step + 1e-9).floor() as i64);
+        let decimals = (-step.log10().floor()).max(0.0) as usize;
+        let label = |value: f64| {
+            if value.abs() >= 1e5 || (decimals > 5 && value != 0.0) {
+                format!("{value:.1e}")
+            } else {
+                format!("{value:.decimals$}")
+            }
+        };
+        let ticks = (first..=last).map(|i| i as f64 * step).map(|v| (v, label(v))).collect();
+        Self { scale: Scale::Linear, low, high, ticks }
+    }
+}
+
+impl Ranged for Axis {
+    type FormatOption = NoDefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, place: &f64, (start, end): (i32, i32)) -> i32 {
+        let share = (place - self.low) / (self.high - self.low);
+        start + (share.clamp(0.0, 1.0) * f64::from(end - start)).round() as i32
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
+        // No lines between those that have labels.
+        if hint.weight().allow_light_points() { Vec::new() } else { self.ticks.iter().map(|t| t.0).collect() }
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.low..self.high
+    }
+}
+
+impl ValueFormatter<f64> for Axis {
+    fn format_ext(&self, place: &f64) -> String {
+        let distance = |tick: &&(f64, String)| (tick.0 - place).abs();
+        self.ticks.iter().min_by(|a, b| distance(a).total_cmp(&distance(b))).map(|t| t.1.clone()).unwrap_or_default()
+    }
+}
+
+/// 1, 2 or 5 times a power of ten, at least `wanted`.
+fn round_step(wanted: f64) -> f64 {
+    let power = 10f64.powf(wanted.max(1e-12).log10().floor());
+    [1.0, 2.0, 5.0].iter().map(|m| m * power).find(|&s| s >= wanted * (1.0 - 1e-9)).unwrap_or(10.0 * power)
+}
+
+fn bounds(values: &[f64]) -> Option<(f64, f64)> {
+    values.iter().fold(None, |range, &v| {
+        let (low, high) = range.unwrap_or((v, v));
+        Some((v.min(low), v.max(high)))
+    })
+}
+
+fn epoch_axis(points: &[CurvePoint]) -> Axis {
+    let epochs: Vec<f64> = points.iter().map(|p| p.epoch as f64).collect();
+    let (first, last) = bounds(&epochs).unwrap_or((0.0, 1.0));
+    let margin = if first == last { 1.0 } else { (last - first) * 0.03 };
+    let mut axis = Axis::linear(first - margin, last + margin, 8.0, 1.0);
+    // Beyond the data there are no epochs to name.
+    axis.ticks.retain(|t| (first..=last).contains(&t.0));
+    // The first epoch is named too, unless another name is close.
+    if axis.ticks.iter().all(|t| t.0 - first > (last - first) * 0.06) {
+        axis.ticks.insert(0, (first, format!("{first}")));
+    }
+    if points.is_empty() {
+        axis.ticks.clear();
+    }
+    axis
+}
+
+fn loss_axis(values: &[f64]) -> Axis {
+    let (low, high) = bounds(values).unwrap_or((0.0, 1.0));
+    if low > 0.0 && high > 30.0 * low {
+        let (from, to) = (low.log10(), high.log10());
+        let margin = (to - from) * 0.05;
+        let (from, to) = (from - margin, to + margin);
+        let within = |v: f64| (from..=to).contains(&v.log10());
+        let decades = (to - from).ceil() as i32;
+        let multiples: &[f64] = if decades <= 3 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+        let ticks = (from.floor() as i32..=to.ceil() as i32)
+            .step_by(usize::try_from(decades / 8 + 1).unwrap_or(1))
+            .flat_map(|power| multiples.iter().map(move |m| m * 10f64.powi(power)))
+            .filter(|&v| within(v))
+            .map(|v| (v.log10(), short(v, 1)))
+            .collect();
+        return Axis { scale: Scale::Logarithmic, low: from, high: to, ticks };
+    }
+    // From zero, unless all the change is far from it.
+    let (low, high) = match high - low {
+        change if low >= 0.0 && change > 0.2 * high => (0.0, high),
+        change if change > 1e-6 * high.abs().max(1e-30) => (low, high),
+        _ if high == 0.0 => (0.0, 1.0),
+        _ => (low - 0.1 * low.abs(), high + 0.1 * high.abs()),
+    };
+    let margin = (high - low) * 0.05;
+    Axis::linear(if low == 0.0 { 0.0 } else { low - margin }, high + margin, 7.0, 0.0)
+}
+
+/// `values` in percent.
+fn accuracy_axis(values: &[f64]) -> Axis {
+    let Some((low, high)) = bounds(values) else { return Axis::linear(0.0, 100.0, 10.0, 0.0) };
+    if low < 88.0 && high > 97.0 {
+        let mut axis = Axis { scale: Scale::TowardsHundred, low: 0.0, high: 0.0, ticks: Vec::new() };
+        let (from, to) = (axis.place(low), axis.place(high));
+        let margin = (to - from) * 0.05;
+        (axis.low, axis.high) = (from - margin, (to + margin).max(axis.place(99.0)));
+        // The most telling first; the others where there is room.
+        for percent in [99.0, 90.0, 100.0, 98.0, 95.0, 99.5, 50.0, 80.0, 0.0, 99.8, 99.9, 97.0, 70.0, 30.0, 60.0, 85.0]
+        {
+            let place = axis.place(percent);
+            let room = (axis.high - axis.low) * 0.07;
+            if (axis.low..=axis.high).contains(&place) && axis.ticks.iter().all(|t| (t.0 - place).abs() >= room) {
+                axis.ticks.push((place, format!("{percent}")));
+            }
+        }
+        return axis;
+    }
+    // A flat curve still gets an axis that means something: half a percent at least.
+    let margin = ((high - low) * 0.06).max(0.25 - (high - low) / 2.0).max(0.02);
+    Axis::linear((low - margin).max(0.0), (high + margin).min(100.0), 10.0, 0.0)
+}
+
+/// A positive number in few characters: plain where that is short, else with an exponent.
+fn short(value: f64, significant: usize) -> String {
+    let size = value.abs();
+    if size == 0.0 {
+        return "0".into();
+    }
+    if !(1e-4..1e5).contains(&size) {
+        return format!("{value:.*e}", significant.saturating_sub(2));
+    }
+    let decimals = (significant as i32 - 1 - size.log10().floor() as i32).clamp(0, 4) as usize;
+    format!("{value:.decimals$}")
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::svg::tests::well_formed;
     use super::*;
 
-    #[test]
-    fn any_number_of_points_and_any_numbers() {
-        let point = |epoch: f64, loss: f64| CurvePoint {
+    fn points(count: usize) -> Vec<CurvePoint> {
+        let wrong = |e: usize| 0.08 / e as f64;
+        let point = |epoch| CurvePoint {
             epoch,
-            train_loss: loss,
-            train_accuracy: 0.9987,
-            test_loss: Some(0.05),
-            test_accuracy: None,
+            train_loss: wrong(epoch) * 3.0,
+            train_accuracy: 1.0 - wrong(epoch),
+            test_accuracy: Some(0.99 - wrong(epoch) / 3.0),
+            test_loss: Some(0.03 + wrong(epoch)),
         };
-        assert!(curves(&[], "empty").ends_with("</svg>\n"));
-        assert!(curves(&[point(1.0, f64::NAN)], "one").contains("99.87 %"));
-        let many = curves(&[point(1.0, 0.3), point(2.0, f64::INFINITY), point(3.0, 0.1)], "<b>&");
-        assert!(many.contains("training: 0.1000") && many.contains("test: 0.0500"), "{many}");
-        assert!(!many.contains("<b>"));
+        (1..=count).map(point).collect()
+    }
+
+    fn texts(points: &[CurvePoint]) -> Vec<String> {
+        well_formed(&curves(points, "Curves"))
+    }
+
+    fn labels(axis: &Axis) -> Vec<&str> {
+        axis.ticks.iter().map(|t| t.1.as_str()).collect()
+    }
+
+    #[test]
+    fn the_last_values_and_the_best_are_written() {
+        let texts = texts(&points(20));
+        for words in
+            ["Curves", "epoch", "loss", "accuracy, %", "training", "test", "0.0120", "0.0340", "99.60", "98.87"]
+        {
+            assert!(texts.iter().any(|t| t == words), "{words} in {texts:?}");
+        }
+        assert!(texts.contains(&"best test accuracy 98.87 % after epoch 20".to_string()));
+    }
+
+    #[test]
+    fn any_number_of_points() {
+        for count in [0, 1, 2, 3, 40, 41, 500] {
+            let texts = texts(&points(count));
+            assert_eq!(texts.iter().filter(|t| *t == "nothing measured yet").count(), if count == 0 { 2 } else { 0 });
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_number_leaves_a_gap() {
+        let mut gaps = points(10);
+        gaps[4].train_loss = f64::NAN;
+        gaps[5].train_accuracy = f64::INFINITY;
+        gaps[6].test_loss = Some(f64::NEG_INFINITY);
+        gaps[7].test_accuracy = None;
+        gaps[9].train_loss = f64::NAN;
+        let texts = texts(&gaps);
+        // The last loss that is a number is the ninth.
+        assert!(texts.iter().any(|t| t == "0.0267"), "{texts:?}");
+        let accuracy = Series::new("training", &gaps, |p| Some(p.train_accuracy));
+        assert_eq!(accuracy.values().count(), 9);
+    }
+
+    #[test]
+    fn hostile_numbers_are_survived() {
+        for value in [
+            f64::NAN,
+            f64::INFINITY,
+            -f64::INFINITY,
+            f64::MAX,
+            f64::MIN_POSITIVE,
+            0.0,
+            -0.0,
+            -1.0,
+            1.0,
+            1e29,
+            1e-300,
+            5.0,
+        ] {
+            for other in [value, 0.5, -1e29, 1e-30] {
+                for epoch in [0, 1, usize::MAX] {
+                    let one = CurvePoint {
+                        epoch,
+                        train_loss: value,
+                        train_accuracy: value,
+                        test_accuracy: Some(other),
+                        test_loss: Some(other),
+                    };
+                    texts(&[one]);
+                    texts(&[
+                        one,
+                        CurvePoint { epoch: 1, ..one },
+                        CurvePoint { train_loss: other, test_loss: None, ..one },
+                    ]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_title_is_escaped_and_cut() {
+        let title = format!("<script>alert('&')</script>\0 {}", "long ".repeat(100));
+        let svg = curves(&points(3), &title);
+        assert!(!svg.contains("<script"));
+        let texts = well_formed(&svg);
+        assert!(texts[0].starts_with("<script>alert('&')") && texts[0].chars().count() <= 90);
+    }
+
+    #[test]
+    fn accuracies_near_one_hundred_can_be_told_apart() {
+        let axis = accuracy_axis(&[97.0, 99.9]);
+        assert_eq!(
+            (axis.scale, labels(&axis)),
+            (Scale::Linear, vec!["97.0", "97.5", "98.0", "98.5", "99.0", "99.5", "100.0"])
+        );
+        assert!(axis.low < 97.0 && axis.low > 96.0 && axis.high <= 100.0);
+        // From far below: stretched, in order, 98 to 99 at least a fifteenth of the height.
+        let axis = accuracy_axis(&[35.0, 99.9]);
+        assert_eq!(axis.scale, Scale::TowardsHundred);
+        assert!(labels(&axis).contains(&"99") && labels(&axis).contains(&"90"));
+        assert!(axis.place(35.0) > axis.low && axis.place(99.9) < axis.high);
+        assert!((axis.place(99.0) - axis.place(98.0)) / (axis.high - axis.low) > 1.0 / 15.0);
+        assert!(axis.place(100.0).is_finite());
+        // A flat curve.
+        let axis = accuracy_axis(&[98.7, 98.7]);
+        assert!(axis.ticks.len() >= 3 && axis.high - axis.low >= 0.4);
+        assert_eq!(labels(&accuracy_axis(&[])).len(), 11);
+    }
+
+    #[test]
+    fn losses_get_the_scale_they_need() {
+        let axis = loss_axis(&[0.3, 0.003]);
+        assert_eq!(
+            (axis.scale, labels(&axis)),
+            (Scale::Logarithmic, vec!["0.005", "0.01", "0.02", "0.05", "0.1", "0.2"])
+        );
+        let axis = loss_axis(&[2.3, 0.4]);
+        assert_eq!((axis.scale, labels(&axis)), (Scale::Linear, vec!["0.0", "0.5", "1.0", "1.5", "2.0"]));
+        for values in [
+            vec![],
+            vec![0.0],
+            vec![0.7],
+            vec![-2.0, 5.0],
+            vec![1e29, 1e-29],
+            vec![1e-20, 0.0],
+            vec![1e20, 1.0000001e20],
+        ] {
+            let axis = loss_axis(&values);
+            assert!(axis.low < axis.high && axis.ticks.len() <= 12, "{values:?}: {axis:?}");
+            assert!(values.iter().all(|&v| (axis.low..=axis.high).contains(&axis.place(v))), "{values:?}: {axis:?}");
+        }
+    }
+
+    #[test]
+    fn epochs_are_whole_and_begin_with_the_first() {
+        let axis = |epochs: &[usize]| {
+            epoch_axis(&epochs.iter().map(|&epoch| CurvePoint { epoch, ..CurvePoint::default() }).collect::<Vec<_>>())
+        };
+        assert_eq!(labels(&axis(&[1, 20])), ["1", "5", "10", "15", "20"]);
+        assert_eq!(labels(&axis(&[1, 2, 3])), ["1", "2", "3"]);
+        assert_eq!(labels(&axis(&[7])), ["7"]);
+        assert!(axis(&[]).ticks.is_empty());
+    }
+
+    #[test]
+    fn last_values_do_not_overlap() {
+        assert_eq!(spread(&[10, 12], 17), [3, 20]);
+        assert_eq!(spread(&[12, 10], 17), [20, 3]);
+        assert_eq!(spread(&[10, 40], 17), [10, 40]);
+        assert_eq!(spread(&[5], 17), [5]);
+        assert!(spread(&[], 17).is_empty());
     }
 }

@@ -1,45 +1,59 @@
-//! Pictures of arrays: one file a picture. Nothing here computes what it draws.
+//! Pictures, one file each: filters as PNG, learning curves and confusion matrices as SVG.
+//!
+//! A picture is a function of numbers and a title, and knows nothing of networks, training or files.
+//! Raster pictures carry their own letters ([`text`]); SVG leaves them to the viewer's fonts. Any text may come from
+//! outside (class names, titles) and is escaped.
 
-mod confusion;
-mod curves;
-mod filters;
+pub mod confusion;
+pub mod curves;
+pub mod filters;
+mod svg;
+pub mod text;
 
-pub use confusion::confusion;
-pub use curves::{CurvePoint, curves};
-pub use filters::filters;
+pub use self::confusion::confusion;
+pub use self::curves::{CurvePoint, curves};
+pub use self::filters::{FilterGrid, FilterPicture, before_and_after, filters};
 
-use crate::formats::{WriteAction, WriteError, write_atomically};
 use image::{ImageFormat, RgbImage};
-use std::io::{self, Cursor};
-use std::path::Path;
+use std::io::Cursor;
 
-/// Writes a picture as PNG, whole or not at all.
-///
-/// # Errors
-/// The file can't be written.
-pub fn save_png(picture: &RgbImage, path: &Path) -> Result<(), WriteError> {
-    let mut bytes = Cursor::new(Vec::new());
-    picture.write_to(&mut bytes, ImageFormat::Png).map_err(|error| WriteError {
-        path: path.to_owned(),
-        action: WriteAction::Write,
-        source: io::Error::other(error),
-    })?;
-    write_atomically(path, bytes.get_ref())
+/// Why a picture can't be encoded.
+#[derive(Debug, thiserror::Error)]
+#[error("the picture of {width} x {height} pixels can't be encoded as PNG: {source}")]
+pub struct DrawError {
+    /// Pixels across.
+    pub width: u32,
+    /// Pixels down.
+    pub height: u32,
+    /// What the encoder says.
+    pub source: image::ImageError,
 }
 
-/// Text for XML.
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            // XML allows no other control characters.
-            c if c.is_control() => escaped.push(' '),
-            c => escaped.push(c),
-        }
+/// A picture as the bytes of a PNG file.
+///
+/// ```
+/// let filters = ndarray::Array4::from_shape_fn((30, 1, 5, 5), |(n, _, y, x)| (n * (y + 2 * x)) as f32);
+/// let picture = striate::draw::filters(filters.view(), "Conv1 before training");
+/// let bytes = striate::draw::png(&picture.image)?;
+/// assert_eq!(image::load_from_memory(&bytes).unwrap().into_rgb8(), picture.image);
+/// # Ok::<(), striate::draw::DrawError>(())
+/// ```
+///
+/// # Errors
+/// A picture without pixels.
+pub fn png(image: &RgbImage) -> Result<Vec<u8>, DrawError> {
+    let mut bytes = Cursor::new(Vec::new());
+    let (width, height) = image.dimensions();
+    image.write_to(&mut bytes, ImageFormat::Png).map_err(|source| DrawError { width, height, source })?;
+    Ok(bytes.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_picture_is_an_error() {
+        assert!(png(&RgbImage::new(0, 0)).unwrap_err().to_string().contains("0 x 0"));
     }
-    escaped
 }
