@@ -1,6 +1,7 @@
 //! Results to stdout, hints to stdout unless quiet, JSON as the last line where asked, complaints to stderr.
 
 use crate::Global;
+use serde::Serialize;
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use std::process;
@@ -41,6 +42,11 @@ impl Output {
             print_line(&value.to_string());
         }
     }
+}
+
+/// As JSON, with numbers as they are written: 0.002 as `f32` stays 0.002, though the nearest `f64` is a little more.
+pub(crate) fn to_json(value: &impl Serialize) -> serde_json::Value {
+    serde_json::to_string(value).and_then(|text| serde_json::from_str(&text)).unwrap_or_default()
 }
 
 /// Prints to stdout. A reader that has gone away (`| head -1`) ends the program quietly; a result that can't be written
@@ -127,6 +133,11 @@ mod tests {
     fn names_do_not_steer_the_terminal() {
         assert_eq!(printable("cat\u{1b}[2J\r\nowl"), "cat\u{fffd}[2J\u{fffd}\nowl");
         assert_eq!(printable("고양이"), "고양이");
+    }
+
+    #[test]
+    fn json_keeps_the_digits() {
+        assert_eq!(to_json(&[0.002f32, 0.9, 1e-7]).to_string(), "[0.002,0.9,1e-7]");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `striate train`
 
 use crate::error::CliError;
-use crate::output::{Output, bytes, complain, share};
+use crate::output::{Output, bytes, complain, share, to_json};
 use crate::progress::Progress;
 use crate::recipe::{Recipe, RecipeOptions, parse_init};
 use crate::run_dir::RunDir;
@@ -156,7 +156,7 @@ impl Packaging<'_> {
             network: network.clone(),
             class_names: self.class_names.clone(),
             preprocessing: self.preprocessing.clone(),
-            training: serde_json::to_value(self.options).unwrap_or_default(),
+            training: to_json(self.options),
             metrics: metrics.unwrap_or_default(),
             test_vectors: TestVectors::record(network, self.samples.clone())?,
         };
@@ -211,16 +211,16 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
         let written = match event {
             Event::Step { epoch, step, loss, accuracy, learning_rate, images_per_second, .. } => run.metric(
                 &serde_json::json!({ "type": "step", "epoch": epoch, "step": step, "loss": loss, "accuracy": accuracy,
-                    "learning_rate": learning_rate, "images_per_second": images_per_second }),
+                    "learning_rate": to_json(learning_rate), "images_per_second": images_per_second }),
             ),
             Event::Epoch { metrics, parameters } => {
                 history.push((*metrics).clone());
                 // A power cut costs at most one epoch.
                 Network::with_parameters(snapshot.description().clone(), (*parameters).clone())
                     .map_err(CliError::from)
-                    .and_then(|network| packaging.save(&network, serde_json::to_value(metrics).ok(), &run))
+                    .and_then(|network| packaging.save(&network, Some(to_json(metrics)), &run))
                     .and_then(|()| {
-                        let mut line = serde_json::to_value(metrics).unwrap_or_default();
+                        let mut line = to_json(metrics);
                         line["type"] = "epoch".into();
                         run.metric(&line)
                     })
@@ -254,7 +254,7 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
         Err(error) => return Err(error.into()),
     };
     let measured = summary.last().filter(|_| !summary.stopped);
-    packaging.save(&network, measured.and_then(|metrics| serde_json::to_value(metrics).ok()), &run)?;
+    packaging.save(&network, measured.map(to_json), &run)?;
     draw_filters(&network, &run, "filters-after.png", "First layer after training")?;
     progress.note(if summary.stopped { "stopped; evaluating the last weights" } else { "evaluating" });
     let on_test = evaluate(&network, &test, &normalization, options.batch)?;

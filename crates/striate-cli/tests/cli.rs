@@ -196,6 +196,11 @@ fn training_leaves_a_whole_run_directory() {
     assert_eq!((epoch["type"].as_str(), epoch["epoch"].as_u64()), (Some("epoch"), Some(1)));
     assert_eq!(epoch["test_accuracy"], result["test_accuracy"]);
 
+    // The model file tells how it was trained in the digits that were asked for.
+    let model = fs::read(out.join("model.safetensors")).unwrap();
+    let rate = format!("\\\"lr\\\":{},", settings["lr"]);
+    assert!(String::from_utf8_lossy(&model).contains(&rate), "{rate} is not in the model file");
+
     // The same seed gives the same weights on any number of threads.
     for threads in ["1", "3"] {
         let again = [&arguments[..], &["--out", threads, "--threads", threads]].concat();
