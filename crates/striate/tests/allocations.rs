@@ -1,36 +1,16 @@
 //! Rule 2 of the design: running a plan allocates nothing. A counting allocator watches whole training steps.
-#![allow(unsafe_code)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
+#[path = "support/counting.rs"]
+mod counting;
+
+use counting::allocations;
 use striate::layers::{DropoutOptions, PoolingOptions, SigmoidOptions};
 use striate::models::simple_convnet::SimpleConvNet;
 use striate::network::{Description, Mode, Network, Plan, Runner, StepKey};
 use striate::shape::Window;
 
-struct Counting;
-
-static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call is passed on to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller keeps `alloc`'s contract.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps `dealloc`'s contract.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
 /// Allocations of ten training steps and ten predictions, after a first one of each.
-fn allocations(description: Description, batch: usize) -> usize {
+fn allocated(description: Description, batch: usize) -> usize {
     let network = Network::new(description, 1).unwrap();
     let plan = |mode| Plan::new(network.description(), batch, mode).unwrap();
     let mut training = Runner::new(plan(Mode::Training)).unwrap();
@@ -39,12 +19,12 @@ fn allocations(description: Description, batch: usize) -> usize {
     training.input_mut().iter_mut().enumerate().for_each(|(i, v)| *v = (i % 251) as f32 / 251.0);
     let mut counted = 0;
     for step in 0..11 {
-        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        let before = allocations();
         let result = training.loss_and_gradient(network.parameters(), &mut gradients, StepKey { seed: 1, step });
         assert!(result.loss > 0.0);
         assert_eq!(inference.predict(network.parameters()).len(), batch * network.classes());
         if step > 0 {
-            counted += ALLOCATIONS.load(Ordering::Relaxed) - before;
+            counted += allocations() - before;
         }
     }
     counted
@@ -56,7 +36,7 @@ fn running_a_plan_allocates_nothing() {
     for threads in [1, 2] {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
-            assert_eq!(allocations(SimpleConvNet::default().description(), 10), 0);
+            assert_eq!(allocated(SimpleConvNet::default().description(), 10), 0);
             let description = SimpleConvNet::default().description();
             let mut layers = description.layers.clone();
             let mut mixed = Description::new("mixed", description.input);
@@ -68,7 +48,7 @@ fn running_a_plan_allocates_nothing() {
                 .with("Max", PoolingOptions::max(Window::square(2, 1, 1)));
             let mut mixed = mixed;
             mixed.layers.push(description.layers[5].clone());
-            assert_eq!(allocations(mixed, 3), 0);
+            assert_eq!(allocated(mixed, 3), 0);
         });
     }
 }

@@ -1,36 +1,16 @@
 //! Rule 2 of the design, for the whole training step: gathering a batch, running the plan, updating and averaging the
 //! weights, and putting good ones aside allocate nothing. A counting allocator watches between two events.
-#![allow(unsafe_code)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
+#[path = "support/counting.rs"]
+mod counting;
+
+use counting::allocations;
 use striate::data::{Dataset, Normalization, Pixels};
 use striate::models;
 use striate::network::Network;
 use striate::optim::OptimizerOptions;
 use striate::shape::Shape;
 use striate::train::{Control, Event, TrainOptions, Trainer};
-
-struct Counting;
-
-static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call is passed on to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller keeps `alloc`'s contract.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps `dealloc`'s contract.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn a_training_step_allocates_nothing() {
@@ -58,7 +38,7 @@ fn a_training_step_allocates_nothing() {
             .unwrap()
             .run(&mut |event| {
                 if let Event::Step { step, .. } = event {
-                    let now = ALLOCATIONS.load(Ordering::Relaxed);
+                    let now = allocations();
                     // The first step may warm up what lives as long as the process.
                     if *step > 1 {
                         counted += now - before;

@@ -230,7 +230,7 @@ fn diverged(
         format!("lower the learning rate from {learning_rate}, for example to {tenth}")
     };
     format!(
-        "training diverged after {step} steps, in epoch {epoch}: the loss is {loss}{parameter}; {advice} (the network \
+        "training diverged after {step} steps, in epoch {epoch}: the loss is {loss:?}{parameter}; {advice} (the network \
          holds its weights of step {restored_step} again)"
     )
 }
