@@ -218,3 +218,17 @@ fn ties_go_to_the_first_in_row_order_and_nan_passes() {
         assert!(any.forward(&x).unwrap()[[0, 0, 0, 0]].is_nan());
     }
 }
+
+/// The instruction set is chosen once a process, so each gets a process of its own that runs all the tests above.
+#[test]
+fn every_instruction_set_of_this_machine() {
+    for isa in striate::kernels::isa::Isa::available() {
+        let run = std::process::Command::new(std::env::current_exe().unwrap())
+            .env("STRIATE_ISA", isa.name())
+            .args(["--skip", "every_instruction_set_of_this_machine"])
+            .output()
+            .unwrap();
+        assert!(run.status.success(), "{isa}: {}", String::from_utf8_lossy(&run.stdout));
+        assert!(String::from_utf8_lossy(&run.stdout).contains("5 passed"), "{isa} ran every test");
+    }
+}
