@@ -238,7 +238,7 @@ fn quiet_training_prints_only_the_result() {
     assert!(stdout.contains("test accuracy") && stdout.contains("of 40)"), "{stdout}");
     // No convolution, no filters.
     assert!(!place.path().join("run/filters-before.png").exists());
-    refused(place.path(), &["explain", "run", "filters"], 1, &["mlp", "no convolution"]);
+    refused(place.path(), &["explain", "run", "filters"], 1, &["no convolution", "W1, b1"]);
 }
 
 #[test]
@@ -319,7 +319,7 @@ fn a_trained_model_answers_every_command() {
     assert_eq!(fs::read(here.join("f.png")).unwrap(), fs::read(here.join("run/filters.png")).unwrap());
     run(here, &["explain", "run/model.safetensors", "filters"], 0);
     assert!(here.join("filters.png").exists());
-    refused(here, &["explain", "run", "filters", "--layer", "W9"], 1, &["W9", "it has W1"]);
+    refused(here, &["explain", "run", "filters", "--layer", "W9"], 1, &["W9", "hold filters are W1"]);
 
     // Away from the data, the flag that would help is named.
     let elsewhere = tempfile::tempdir().unwrap();
