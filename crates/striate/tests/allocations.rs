@@ -1,4 +1,4 @@
-//! Rule 2 of the design: running a plan allocates nothing. A counting allocator watches whole training steps.
+//! Rule 2 of ARCHITECTURE.md: running a plan allocates nothing. A counting allocator watches whole training steps.
 
 #[path = "support/counting.rs"]
 mod counting;

@@ -24,7 +24,7 @@ impl Packed {
         ArrayD::from_shape_vec(IxDyn(&self.shape), values).unwrap().into_dimensionality().unwrap()
     }
 
-    /// Relative to max(1, max |reference|): DESIGN.md's 1e-4.
+    /// Within 1e-4, relative to max(1, max |reference|).
     fn check<'a, D: ndarray::Dimension>(&self, what: &str, found: impl Into<ndarray::ArrayView<'a, f32, D>>) {
         let found = found.into();
         assert_eq!(found.shape(), self.shape, "{what}");

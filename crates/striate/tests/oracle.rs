@@ -19,7 +19,7 @@ fn numbers(stream: u64, dim: Dim) -> Array4<f32> {
     })
 }
 
-/// Relative to max(1, max |reference|), as DESIGN.md's tolerance for f32 layers: 1e-4.
+/// Within 1e-4, relative to max(1, max |reference|).
 fn close(what: &str, found: &Array4<f32>, expected: &Array4<f64>) -> Result<(), TestCaseError> {
     prop_assert_eq!(found.dim(), expected.dim(), "{}", what);
     let scale = expected.iter().fold(1.0f64, |m, v| m.max(v.abs()));

@@ -1,4 +1,4 @@
-//! Rule 3 of the design: the same bits whatever the number of threads.
+//! Rule 3 of ARCHITECTURE.md: the same bits whatever the number of threads.
 
 use striate::layers::{ConvolutionOptions, DropoutOptions, Init, PoolingOptions, SigmoidOptions};
 use striate::models::simple_convnet::SimpleConvNet;

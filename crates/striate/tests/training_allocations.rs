@@ -1,4 +1,4 @@
-//! Rule 2 of the design, for the whole training step: gathering a batch, running the plan, updating and averaging the
+//! Rule 2 of ARCHITECTURE.md, for the whole training step: gathering a batch, running the plan, updating and averaging the
 //! weights, and putting good ones aside allocate nothing. A counting allocator watches between two events.
 
 #[path = "support/counting.rs"]
