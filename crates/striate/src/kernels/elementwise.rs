@@ -1,6 +1,6 @@
 //! Functions applied number by number.
 //!
-//! Each works on a chunk; [`for_chunks`] cuts long slices into fixed pieces for the threads.
+//! Each works on a chunk; `for_chunks` cuts long slices into fixed pieces for the threads.
 
 use super::{CHUNK, isa};
 use rayon::prelude::*;

@@ -5,13 +5,13 @@
 //! depend on the number of threads.
 
 pub(crate) mod affine;
-pub mod convolution;
-pub mod elementwise;
+pub(crate) mod convolution;
+pub(crate) mod elementwise;
 pub mod im2col;
 pub mod isa;
-pub mod matmul;
-pub mod pooling;
-pub mod softmax;
+pub(crate) mod matmul;
+pub(crate) mod pooling;
+pub(crate) mod softmax;
 
 /// Elements a task of an elementwise pass works on.
 pub(crate) const CHUNK: usize = 16 * 1024;

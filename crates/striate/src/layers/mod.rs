@@ -3,9 +3,9 @@
 //! A layer has two faces over the same kernels. The *book-style* object ([`Convolution`], [`Affine`], ...) holds its
 //! arrays, and `forward` and `backward` work on whole `ndarray` arrays as in the book. The *description*
 //! ([`ConvolutionOptions`], ..., gathered in [`Layer`]) says what a layer of a [`Network`](crate::network::Network)
-//! is; a plan turns it into an [`Operator`] whose sizes are fixed and whose buffers the plan owns.
+//! is; a plan turns it into an `Operator` whose sizes are fixed and whose buffers the plan owns.
 //!
-//! To add a layer: write its file with the options and their [`Rule`], and name it in [`Layer`] below.
+//! To add a layer: write its file with the options and their `Rule`, and name it in [`Layer`] below.
 
 mod activation;
 mod affine;

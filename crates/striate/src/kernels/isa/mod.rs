@@ -1,6 +1,6 @@
 //! Instruction sets: the only room with `unsafe` code.
 //!
-//! The matrix micro-kernel is written once in [`generic`], over the small [`generic::Vector`] trait; each instruction
+//! The matrix micro-kernel is written once in `generic`, over the small `generic::Vector` trait; each instruction
 //! set is a thin instance of it. The best set the machine has is chosen once, at the first use. `STRIATE_ISA` forces
 //! one (`avx512`, `avx2`, `neon`, `simd128`, `portable`), which [`check`] refuses if the machine lacks it.
 #![allow(unsafe_code)]
