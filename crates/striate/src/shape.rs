@@ -104,16 +104,83 @@ pub enum Rounding {
     Ceil,
 }
 
-/// A sliding window over a feature map: kernel size, stride and padding, each as (height, width).
+/// Rows and columns added around a feature map. As data `[height, width]` where opposite sides are equal, else
+/// `[top, left, bottom, right]` (ONNX's order).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "PaddingData", into = "PaddingData")]
+pub struct Padding {
+    /// Rows above.
+    pub top: usize,
+    /// Columns to the left.
+    pub left: usize,
+    /// Rows below.
+    pub bottom: usize,
+    /// Columns to the right.
+    pub right: usize,
+}
+
+impl Padding {
+    /// No padding.
+    pub const NONE: Padding = Padding::all(0);
+
+    /// The same on all four sides.
+    pub const fn all(n: usize) -> Self {
+        Self::symmetric(n, n)
+    }
+
+    /// `rows` above and below, `columns` left and right.
+    pub const fn symmetric(rows: usize, columns: usize) -> Self {
+        Self { top: rows, left: columns, bottom: rows, right: columns }
+    }
+
+    /// Whether opposite sides are equal.
+    pub const fn is_symmetric(&self) -> bool {
+        self.top == self.bottom && self.left == self.right
+    }
+}
+
+impl fmt::Display for Padding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Padding { top, left, .. } if *self == Padding::all(top) && top == left => write!(f, "{top}"),
+            Padding { top, left, .. } if self.is_symmetric() => write!(f, "{top}x{left}"),
+            Padding { top, left, bottom, right } => write!(f, "{top},{left},{bottom},{right}"),
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged, expecting = "padding is [height, width] or [top, left, bottom, right]")]
+enum PaddingData {
+    Sides([usize; 4]),
+    Axes([usize; 2]),
+}
+
+impl From<PaddingData> for Padding {
+    fn from(data: PaddingData) -> Self {
+        match data {
+            PaddingData::Axes([rows, columns]) => Self::symmetric(rows, columns),
+            PaddingData::Sides([top, left, bottom, right]) => Self { top, left, bottom, right },
+        }
+    }
+}
+
+impl From<Padding> for PaddingData {
+    fn from(p: Padding) -> Self {
+        if p.is_symmetric() { Self::Axes([p.top, p.left]) } else { Self::Sides([p.top, p.left, p.bottom, p.right]) }
+    }
+}
+
+/// A sliding window over a feature map: kernel size, stride and dilation as (height, width), and padding.
 ///
 /// ```
-/// use striate::shape::{Rounding, Window};
+/// use striate::shape::Window;
 /// // Section 7.2.4: a 28x31 input, 5x5 filter, padding 2, stride 3 gives 10x11.
-/// let window = Window { kernel: (5, 5), stride: (3, 3), padding: (2, 2), rounding: Rounding::Exact };
-/// assert_eq!(window.output((28, 31)).unwrap(), (10, 11));
+/// assert_eq!(Window::square(5, 3, 2).output((28, 31)).unwrap(), (10, 11));
 /// // A 4x4 input padded by 1 is 6x6, so a 3x3 filter gives 4x4.
-/// let same = Window { kernel: (3, 3), stride: (1, 1), padding: (1, 1), rounding: Rounding::Exact };
-/// assert_eq!(same.output((4, 4)).unwrap(), (4, 4));
+/// assert_eq!(Window::square(3, 1, 1).output((4, 4)).unwrap(), (4, 4));
+/// // Every second pixel under a 3x3 filter spans 5x5.
+/// assert_eq!(Window { dilation: (2, 2), ..Window::square(3, 1, 0) }.output((5, 5)).unwrap(), (1, 1));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -122,11 +189,22 @@ pub struct Window {
     pub kernel: (usize, usize),
     /// Step between neighbouring windows.
     pub stride: (usize, usize),
-    /// Rows and columns added on each side (top and bottom, left and right).
-    pub padding: (usize, usize),
+    /// Rows and columns added around the input.
+    pub padding: Padding,
+    /// Distance between the pixels under neighbouring places of the kernel: 1 for a dense window.
+    #[serde(default = "dense", skip_serializing_if = "is_dense")]
+    pub dilation: (usize, usize),
     /// What an inexact division means.
     #[serde(default)]
     pub rounding: Rounding,
+}
+
+const fn dense() -> (usize, usize) {
+    (1, 1)
+}
+
+fn is_dense(dilation: &(usize, usize)) -> bool {
+    *dilation == dense()
 }
 
 impl Window {
@@ -135,7 +213,8 @@ impl Window {
         Self {
             kernel: (kernel, kernel),
             stride: (stride, stride),
-            padding: (padding, padding),
+            padding: Padding::all(padding),
+            dilation: dense(),
             rounding: Rounding::Exact,
         }
     }
@@ -152,9 +231,28 @@ impl Window {
     /// A zero size, a window larger than the padded input, or (with [`Rounding::Exact`]) a division with a rest.
     pub fn output(&self, input: (usize, usize)) -> Result<(usize, usize), ShapeError> {
         Ok((
-            output_size(Axis::Height, input.0, self.kernel.0, self.stride.0, self.padding.0, self.rounding)?,
-            output_size(Axis::Width, input.1, self.kernel.1, self.stride.1, self.padding.1, self.rounding)?,
+            output_size(Axis::Height, input.0, self.along(Axis::Height), self.rounding)?,
+            output_size(Axis::Width, input.1, self.along(Axis::Width), self.rounding)?,
         ))
+    }
+
+    /// The window along one axis.
+    pub const fn along(&self, axis: Axis) -> Span {
+        let p = &self.padding;
+        match axis {
+            Axis::Height => Span {
+                kernel: self.kernel.0,
+                stride: self.stride.0,
+                dilation: self.dilation.0,
+                padding: (p.top, p.bottom),
+            },
+            Axis::Width => Span {
+                kernel: self.kernel.1,
+                stride: self.stride.1,
+                dilation: self.dilation.1,
+                padding: (p.left, p.right),
+            },
+        }
     }
 }
 
@@ -176,28 +274,37 @@ impl fmt::Display for Axis {
     }
 }
 
-/// Output size along one axis: `(input + 2 padding - kernel) / stride + 1` (section 7.2.4).
+/// A [`Window`] along one axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Places of the kernel.
+    pub kernel: usize,
+    /// Step between neighbouring windows.
+    pub stride: usize,
+    /// Distance between the pixels under neighbouring places.
+    pub dilation: usize,
+    /// Padding before and after.
+    pub padding: (usize, usize),
+}
+
+/// Output size along one axis: `(input + padding - kernel) / stride + 1` (section 7.2.4), where a dilated kernel counts
+/// with all it spans: `dilation (kernel - 1) + 1`.
 ///
 /// # Errors
 /// As for [`Window::output`].
-pub fn output_size(
-    axis: Axis,
-    input: usize,
-    kernel: usize,
-    stride: usize,
-    padding: usize,
-    rounding: Rounding,
-) -> Result<usize, ShapeError> {
-    for (what, n) in [("input", input), ("kernel", kernel), ("stride", stride)] {
+pub fn output_size(axis: Axis, input: usize, span: Span, rounding: Rounding) -> Result<usize, ShapeError> {
+    let Span { kernel, stride, dilation, padding } = span;
+    for (what, n) in [("input", input), ("kernel", kernel), ("stride", stride), ("dilation", dilation)] {
         if n == 0 {
             return Err(ShapeError::Zero { what, axis });
         }
     }
-    let padded = padding
-        .checked_mul(2)
-        .and_then(|p| p.checked_add(input))
-        .filter(|&p| p <= MAX_ELEMENTS)
-        .ok_or_else(|| ShapeError::TooLarge { sizes: vec![input, padding] })?;
+    let sensible = |n: Option<usize>| {
+        let sizes = vec![input, kernel, dilation, padding.0, padding.1];
+        n.filter(|&n| n <= MAX_ELEMENTS).ok_or(ShapeError::TooLarge { sizes })
+    };
+    let padded = sensible(input.checked_add(padding.0).and_then(|n| n.checked_add(padding.1)))?;
+    let kernel = sensible((kernel - 1).checked_mul(dilation))? + 1;
     if kernel > padded {
         return Err(ShapeError::KernelTooLarge { axis, input, kernel, padding });
     }
@@ -206,7 +313,7 @@ pub fn output_size(
         _ if rest == 0 => Ok(steps + 1),
         Rounding::Floor => Ok(steps + 1),
         // The last window must start inside the input or its leading padding, never in the trailing padding.
-        Rounding::Ceil if (steps + 1) * stride < input + padding => Ok(steps + 2),
+        Rounding::Ceil if (steps + 1) * stride < input + padding.0 => Ok(steps + 2),
         Rounding::Ceil => Ok(steps + 1),
         Rounding::Exact => Err(ShapeError::Inexact {
             axis,
@@ -218,6 +325,16 @@ pub fn output_size(
             larger: input + stride - rest,
         }),
     }
+}
+
+/// Padding before and after, as a term of a sum.
+fn padding_term((before, after): (usize, usize)) -> String {
+    if before == after { format!("2*{before}") } else { format!("{before} + {after}") }
+}
+
+/// Padding before and after, in words.
+fn padding_words((before, after): (usize, usize)) -> String {
+    if before == after { before.to_string() } else { format!("{before} before and {after} after") }
 }
 
 /// A size that cannot be.
@@ -234,38 +351,38 @@ pub enum ShapeError {
     },
     /// The window is larger than the padded input.
     #[error(
-        "the kernel's {axis} {kernel} does not fit into an input of {axis} {input} with padding {padding} ({} in all); \
+        "the kernel's {axis} {kernel} does not fit into an input of {axis} {input} with padding {} ({} in all); \
          use a kernel of at most {}, or a padding of at least {}",
-        input + 2 * padding, input + 2 * padding, (kernel - input).div_ceil(2)
+        padding_words(*.padding), input + padding.0 + padding.1, input + padding.0 + padding.1, (kernel - input).div_ceil(2)
     )]
     KernelTooLarge {
         /// The axis it was found on.
         axis: Axis,
         /// Input size.
         input: usize,
-        /// Kernel size.
+        /// Kernel size, with its dilation.
         kernel: usize,
-        /// Padding on each side.
-        padding: usize,
+        /// Padding before and after.
+        padding: (usize, usize),
     },
     /// The stride leaves a rest.
     #[error(
-        "an input of {axis} {input} with kernel {kernel}, padding {padding} and stride {stride} does not divide evenly: \
-         ({input} + 2*{padding} - {kernel}) / {stride} leaves a rest; the nearest {axis}s that fit are {}{larger}, \
+        "an input of {axis} {input} with kernel {kernel}, padding {} and stride {stride} does not divide evenly: \
+         ({input} + {} - {kernel}) / {stride} leaves a rest; the nearest {axis}s that fit are {}{larger}, \
          or choose another padding or stride, or floor rounding",
-        smaller.map(|n| format!("{n} and ")).unwrap_or_default()
+        padding_words(*.padding), padding_term(*.padding), smaller.map(|n| format!("{n} and ")).unwrap_or_default()
     )]
     Inexact {
         /// The axis it was found on.
         axis: Axis,
         /// Input size.
         input: usize,
-        /// Kernel size.
+        /// Kernel size, with its dilation.
         kernel: usize,
         /// Stride.
         stride: usize,
-        /// Padding on each side.
-        padding: usize,
+        /// Padding before and after.
+        padding: (usize, usize),
         /// The next smaller input that fits, if any.
         smaller: Option<usize>,
         /// The next larger input that fits.
@@ -366,26 +483,49 @@ mod tests {
         assert!(checked_product(&[1 << 20, 1 << 20]).is_err());
     }
 
+    #[test]
+    fn padding_as_data() {
+        let read = |text: &str| serde_json::from_str::<Padding>(text);
+        assert_eq!(read("[1, 2]").unwrap(), Padding::symmetric(1, 2));
+        let uneven = Padding { top: 1, left: 2, bottom: 3, right: 4 };
+        assert_eq!(read("[1, 2, 3, 4]").unwrap(), uneven);
+        assert!(read("[1, 2, 3]").unwrap_err().to_string().contains("[top, left, bottom, right]"));
+        for padding in [Padding::all(3), Padding::symmetric(0, 1), uneven] {
+            assert_eq!(read(&serde_json::to_string(&padding).unwrap()).unwrap(), padding);
+        }
+        assert_eq!(uneven.to_string(), "1,2,3,4");
+        let window = Window { padding: uneven, ..Window::square(3, 2, 0) };
+        assert_eq!(window.output((5, 5)), Ok((4, 5)));
+    }
+
+    fn span() -> impl Strategy<Value = Span> {
+        (1usize..9, 1usize..9, 1usize..4, (0usize..5, 0usize..5)).prop_map(|(kernel, stride, dilation, padding)| Span {
+            kernel,
+            stride,
+            dilation,
+            padding,
+        })
+    }
+
     proptest! {
         #[test]
-        fn named_sizes_do_fit(input in 1usize..60, kernel in 1usize..9, stride in 1usize..9, padding in 0usize..5) {
+        fn named_sizes_do_fit(input in 1usize..60, span in span()) {
             if let Err(ShapeError::Inexact { smaller, larger, .. }) =
-                output_size(Axis::Width, input, kernel, stride, padding, Rounding::Exact)
+                output_size(Axis::Width, input, span, Rounding::Exact)
             {
-                prop_assert!(output_size(Axis::Width, larger, kernel, stride, padding, Rounding::Exact).is_ok());
+                prop_assert!(output_size(Axis::Width, larger, span, Rounding::Exact).is_ok());
                 if let Some(smaller) = smaller {
-                    let fits = output_size(Axis::Width, smaller, kernel, stride, padding, Rounding::Exact);
-                    prop_assert!(fits.is_ok());
+                    prop_assert!(output_size(Axis::Width, smaller, span, Rounding::Exact).is_ok());
                 }
             }
         }
 
         #[test]
-        fn every_window_touches_the_input(input in 1usize..40, kernel in 1usize..9, stride in 1usize..9, padding in 0usize..5) {
-            prop_assume!(padding < kernel);
+        fn every_window_touches_the_input(input in 1usize..40, span in span()) {
+            prop_assume!(span.padding.0.max(span.padding.1) < span.kernel);
             for rounding in [Rounding::Floor, Rounding::Ceil] {
-                if let Ok(n) = output_size(Axis::Width, input, kernel, stride, padding, rounding) {
-                    prop_assert!((n - 1) * stride < input + padding);
+                if let Ok(n) = output_size(Axis::Width, input, span, rounding) {
+                    prop_assert!((n - 1) * span.stride < input + span.padding.0);
                 }
             }
         }

@@ -8,7 +8,7 @@ use striate::layers::{
 };
 use striate::network::{Description, Network};
 use striate::random::{Purpose, Random};
-use striate::shape::{Rounding, Shape, Window};
+use striate::shape::{Padding, Rounding, Shape, Window};
 
 const STEP: f32 = 1e-2;
 
@@ -93,9 +93,10 @@ proptest! {
     #[test]
     fn convolution(
         n in 1usize..3, c in 1usize..4, h in 1usize..6, w in 1usize..6, filters in 1usize..4,
-        kernel in (1usize..4, 1usize..4), stride in (1usize..5, 1usize..5), padding in (0usize..4, 0usize..4)
+        kernel in (1usize..4, 1usize..4), stride in (1usize..5, 1usize..5), padding in (0usize..4, 0usize..4),
+        dilation in (1usize..3, 1usize..3)
     ) {
-        check_convolution((n, c, h, w), filters, Window { kernel, stride, padding, rounding: Rounding::Floor });
+        check_convolution((n, c, h, w), filters, Window { kernel, stride, padding: Padding::symmetric(padding.0, padding.1), dilation, rounding: Rounding::Floor });
     }
 
     #[test]

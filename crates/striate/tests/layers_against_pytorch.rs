@@ -10,7 +10,7 @@ use striate::layers::{
 use striate::models::simple_convnet::SimpleConvNet;
 use striate::network::{Mode, Network, Parameters, Plan, Runner};
 use striate::optim::OptimizerOptions;
-use striate::shape::{Rounding, Shape, Window};
+use striate::shape::{Padding, Rounding, Shape, Window};
 
 #[derive(Deserialize)]
 struct Packed {
@@ -69,7 +69,13 @@ impl Case {
 
     fn window(&self) -> Window {
         let rounding = if self.ceil { Rounding::Ceil } else { Rounding::Floor };
-        Window { kernel: self.kernel, stride: self.stride, padding: self.padding, rounding }
+        Window {
+            kernel: self.kernel,
+            stride: self.stride,
+            padding: Padding::symmetric(self.padding.0, self.padding.1),
+            dilation: (1, 1),
+            rounding,
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use striate::kernels::im2col::{col2im, im2col};
 use striate::layers::{Affine, Convolution, Pooling, PoolingKind, PoolingOptions};
 use striate::random::{Purpose, Random};
-use striate::shape::{Rounding, Window};
+use striate::shape::{Axis, Padding, Rounding, Span, Window};
 
 type Dim = (usize, usize, usize, usize);
 
@@ -41,8 +41,8 @@ fn meetings(
         for ox in 0..output.1 {
             for i in 0..window.kernel.0 {
                 for j in 0..window.kernel.1 {
-                    let y = (oy * window.stride.0 + i) as isize - window.padding.0 as isize;
-                    let x = (ox * window.stride.1 + j) as isize - window.padding.1 as isize;
+                    let y = (oy * window.stride.0 + i * window.dilation.0) as isize - window.padding.top as isize;
+                    let x = (ox * window.stride.1 + j * window.dilation.1) as isize - window.padding.left as isize;
                     if y >= 0 && x >= 0 && (y as usize) < input.0 && (x as usize) < input.1 {
                         visit((oy, ox), (i, j), (y as usize, x as usize));
                     }
@@ -115,11 +115,12 @@ fn check_pooling(x: Dim, options: PoolingOptions) -> Result<(), TestCaseError> {
                     dx[[sample, channel, best.0, best.1]] += g;
                 } else {
                     // A padded place counts if asked to, but not one beyond the padding (ceil rounding).
-                    let within = |out: usize, size: usize, kernel: usize, stride: usize, padding: usize| {
-                        kernel.min(size + 2 * padding - out * stride)
+                    let within = |out: usize, size: usize, span: Span| {
+                        let end = size + span.padding.0 + span.padding.1;
+                        (0..span.kernel).filter(|k| out * span.stride + k * span.dilation < end).count()
                     };
-                    let padded = within(i / ow, h, window.kernel.0, window.stride.0, window.padding.0)
-                        * within(i % ow, w, window.kernel.1, window.stride.1, window.padding.1);
+                    let padded =
+                        within(i / ow, h, window.along(Axis::Height)) * within(i % ow, w, window.along(Axis::Width));
                     let count = if options.count_padding { padded } else { places.len() } as f64;
                     y[[sample, channel, i / ow, i % ow]] = places.iter().map(value).sum::<f64>() / count;
                     places.iter().for_each(|at| dx[[sample, channel, at.0, at.1]] += g / count);
@@ -134,12 +135,29 @@ fn check_pooling(x: Dim, options: PoolingOptions) -> Result<(), TestCaseError> {
 
 fn window(kernel: usize, stride: usize, padding: usize) -> impl Strategy<Value = Window> {
     let pair = |low: usize, high: usize| (low..=high, low..=high);
-    (pair(1, kernel), pair(1, stride), pair(0, padding)).prop_map(|(kernel, stride, padding)| Window {
+    let sides = (pair(0, padding), pair(0, padding), proptest::bool::weighted(0.7));
+    let padding =
+        sides.prop_map(
+            |((top, left), (bottom, right), even)| {
+                if even { Padding::symmetric(top, left) } else { Padding { top, left, bottom, right } }
+            },
+        );
+    let dilation = prop_oneof![3 => Just((1, 1)), 1 => pair(1, 3)];
+    (pair(1, kernel), pair(1, stride), padding, dilation).prop_map(|(kernel, stride, padding, dilation)| Window {
         kernel,
         stride,
         padding,
+        dilation,
         rounding: Rounding::Floor,
     })
+}
+
+/// Whether every window of a pooling sees a pixel.
+fn sees(window: Window, input: (usize, usize)) -> bool {
+    let Ok(output) = window.output(input) else { return false };
+    let mut seen = vec![false; output.0 * output.1];
+    meetings(window, input, output, |(y, x), _, _| seen[y * output.1 + x] = true);
+    seen.into_iter().all(|s| s)
 }
 
 proptest! {
@@ -157,10 +175,10 @@ proptest! {
         n in 1usize..4, c in 1usize..9, h in 1usize..21, w in 1usize..21, window in window(5, 6, 2),
         ceil: bool, max: bool, count_padding: bool
     ) {
-        prop_assume!(window.padding.0 < window.kernel.0 && window.padding.1 < window.kernel.1);
-        let rounding = if ceil { Rounding::Ceil } else { Rounding::Floor };
+        let window = window.rounding(if ceil { Rounding::Ceil } else { Rounding::Floor });
+        prop_assume!(sees(window, (h, w)));
         let pooling = if max { PoolingKind::Max } else { PoolingKind::Average };
-        check_pooling((n, c, h, w), PoolingOptions { pooling, window: window.rounding(rounding), count_padding })?;
+        check_pooling((n, c, h, w), PoolingOptions { pooling, window, count_padding })?;
     }
 
     #[test]
@@ -185,7 +203,13 @@ proptest! {
 
 #[test]
 fn edges_of_the_shapes() {
-    let window = |kernel, stride, padding| Window { kernel, stride, padding, rounding: Rounding::Floor };
+    let window = |kernel, stride, (rows, columns): (usize, usize)| Window {
+        kernel,
+        stride,
+        padding: Padding::symmetric(rows, columns),
+        dilation: (1, 1),
+        rounding: Rounding::Floor,
+    };
     let cases = [
         ((1, 1, 1, 1), 1, window((1, 1), (1, 1), (0, 0)), "one pixel, one weight"),
         ((2, 1, 1, 1), 3, window((3, 3), (1, 1), (1, 1)), "one pixel under a larger filter"),

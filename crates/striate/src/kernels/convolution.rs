@@ -9,7 +9,7 @@
 use super::isa::{self, Tile};
 use super::matmul::{DEPTH_BLOCK, Matrix, Operand, copy_short, pack_all, pack_panel, pack_panels, packed_len};
 use super::{elementwise, pooling};
-use crate::shape::{Rounding, Shape, ShapeError, Window, checked_product};
+use crate::shape::{Padding, Rounding, Shape, ShapeError, Window, checked_product};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -66,10 +66,11 @@ impl Geometry {
     #[inline(always)]
     fn reads(&self, row: usize, columns: Range<usize>, (i, j): (usize, usize)) -> Option<(usize, Range<usize>)> {
         let w = &self.window;
-        let y = (row * w.stride.0 + i).checked_sub(w.padding.0).filter(|&y| y < self.input.height)?;
+        let (i, j) = (i * w.dilation.0, j * w.dilation.1);
+        let y = (row * w.stride.0 + i).checked_sub(w.padding.top).filter(|&y| y < self.input.height)?;
         // ow * S + j - P in 0..W  <=>  ow in ceil((P - j) / S) .. ceil((W + P - j) / S)
-        let from = w.padding.1.saturating_sub(j).div_ceil(w.stride.1);
-        let to = (self.input.width + w.padding.1).saturating_sub(j).div_ceil(w.stride.1);
+        let from = w.padding.left.saturating_sub(j).div_ceil(w.stride.1);
+        let to = (self.input.width + w.padding.left).saturating_sub(j).div_ceil(w.stride.1);
         let (from, to) = (columns.start.max(from), columns.end.min(to));
         (from < to).then_some((y, from..to))
     }
@@ -95,7 +96,7 @@ impl Geometry {
     /// First input column that output column `column` reads at the filter's column `j`.
     #[inline(always)]
     fn input_column(&self, column: usize, j: usize) -> usize {
-        column * self.window.stride.1 + j - self.window.padding.1
+        column * self.window.stride.1 + j * self.window.dilation.1 - self.window.padding.left
     }
 }
 
@@ -109,7 +110,7 @@ impl Operand for Windows<'_> {
     #[inline(always)]
     fn pack(&self, outer: Range<usize>, depth: Range<usize>, width: usize, panel: &mut [f32]) {
         let g = self.geometry;
-        if outer.len() < width || g.window.padding != (0, 0) {
+        if outer.len() < width || g.window.padding != Padding::NONE {
             panel[..depth.len() * width].fill(0.0);
         }
         for (offset, row, columns) in g.rows_of(outer) {
@@ -141,7 +142,7 @@ impl Operand for WindowsTransposed<'_> {
     #[inline(always)]
     fn pack(&self, outer: Range<usize>, depth: Range<usize>, width: usize, panel: &mut [f32]) {
         let g = self.geometry;
-        if outer.len() < width || g.window.padding != (0, 0) {
+        if outer.len() < width || g.window.padding != Padding::NONE {
             panel[..depth.len() * width].fill(0.0);
         }
         for (o, k) in outer.enumerate() {
@@ -398,7 +399,10 @@ impl<'a> OutputGradient<'a> {
     /// won a maximum, and a filter's row fits a vector.
     fn few(&self, g: &Geometry) -> Option<Few<'a>> {
         let (pool, winner) = self.pool?;
-        let fits = g.window.padding == (0, 0) && g.window.kernel.1 <= ROW && (1..=7).contains(&g.window.kernel.0);
+        let fits = g.window.padding == Padding::NONE
+            && g.window.dilation == (1, 1)
+            && g.window.kernel.1 <= ROW
+            && (1..=7).contains(&g.window.kernel.0);
         let area = pool.output.area();
         (fits && 2 * area <= g.pixels()).then_some(Few { dy: self.dy, y: self.y, winner, area })
     }

@@ -84,8 +84,8 @@ fn matrix_size(
 
 /// The pixel that element (i, j) of the window at (y, x) lies on, unless it is padding.
 fn source(at: (usize, usize), within: (usize, usize), window: Window, size: (usize, usize)) -> Option<(usize, usize)> {
-    let y = (at.0 * window.stride.0 + within.0).checked_sub(window.padding.0)?;
-    let x = (at.1 * window.stride.1 + within.1).checked_sub(window.padding.1)?;
+    let y = (at.0 * window.stride.0 + within.0 * window.dilation.0).checked_sub(window.padding.top)?;
+    let x = (at.1 * window.stride.1 + within.1 * window.dilation.1).checked_sub(window.padding.left)?;
     (y < size.0 && x < size.1).then_some((y, x))
 }
 

@@ -1,7 +1,7 @@
 //! Pooling (section 7.3), plane by plane. Padding never wins a maximum and, unless asked, does not count in an average.
 
 use super::isa;
-use crate::shape::{Shape, ShapeError, Window};
+use crate::shape::{Axis, Padding, Shape, ShapeError, Span, Window};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -18,31 +18,28 @@ impl Geometry {
         if input.channels == 0 {
             return Err(ShapeError::Empty { what: "the input", found: <[usize; 3]>::from(input).to_vec() });
         }
-        for (what, padding, kernel) in [
-            ("the pooling padding (height)", window.padding.0, window.kernel.0),
-            ("the pooling padding (width)", window.padding.1, window.kernel.1),
+        let (height, width) = window.output((input.height, input.width))?;
+        let geometry = Self { input, window, output: Shape::new(input.channels, height, width) };
+        for (what, axis, size, windows) in [
+            ("the pooling padding (height)", Axis::Height, input.height, height),
+            ("the pooling padding (width)", Axis::Width, input.width, width),
         ] {
+            let span = window.along(axis);
             // A window that lies in the padding alone would have nothing to choose from.
-            if padding >= kernel && kernel > 0 {
-                return Err(ShapeError::Option {
-                    what,
-                    found: padding.to_string(),
-                    expected: "smaller than the window",
-                });
+            if (0..windows).any(|at| under(span, at, size).is_empty()) {
+                let found = format!("{} before and {} after", span.padding.0, span.padding.1);
+                return Err(ShapeError::Option { what, found, expected: "smaller, so that every window sees a pixel" });
             }
         }
-        let (height, width) = window.output((input.height, input.width))?;
-        Ok(Self { input, window, output: Shape::new(input.channels, height, width) })
+        Ok(geometry)
     }
 
-    /// Rows and columns of the input under the window at (y, x), without the padding.
+    /// Rows and columns of the input under the window at (y, x), without the padding; every `dilation`-th counts.
     #[inline(always)]
     fn under(&self, y: usize, x: usize) -> (Range<usize>, Range<usize>) {
-        let w = &self.window;
-        let (top, left) = (y * w.stride.0, x * w.stride.1);
         (
-            top.saturating_sub(w.padding.0)..(top + w.kernel.0).saturating_sub(w.padding.0).min(self.input.height),
-            left.saturating_sub(w.padding.1)..(left + w.kernel.1).saturating_sub(w.padding.1).min(self.input.width),
+            under(self.window.along(Axis::Height), y, self.input.height),
+            under(self.window.along(Axis::Width), x, self.input.width),
         )
     }
 
@@ -50,23 +47,34 @@ impl Geometry {
     /// (but never beyond the padded input).
     #[inline(always)]
     fn count(&self, y: usize, x: usize, padding: bool) -> f32 {
-        let (rows, columns) = self.under(y, x);
-        if !padding {
-            return (rows.len() * columns.len()) as f32;
-        }
-        let w = &self.window;
-        let rows = w.kernel.0.min(self.input.height + 2 * w.padding.0 - y * w.stride.0);
-        let columns = w.kernel.1.min(self.input.width + 2 * w.padding.1 - x * w.stride.1);
-        (rows * columns) as f32
+        let count = |span: Span, at: usize, size: usize| {
+            if padding {
+                span.kernel.min((size + span.padding.0 + span.padding.1 - at * span.stride).div_ceil(span.dilation))
+            } else {
+                under(span, at, size).len().div_ceil(span.dilation)
+            }
+        };
+        let rows = count(self.window.along(Axis::Height), y, self.input.height);
+        (rows * count(self.window.along(Axis::Width), x, self.input.width)) as f32
     }
 
     fn is_two_by_two(&self) -> bool {
         self.window.kernel == (2, 2)
             && self.window.stride == (2, 2)
-            && self.window.padding == (0, 0)
+            && self.window.dilation == (1, 1)
+            && self.window.padding == Padding::NONE
             && self.output.height * 2 <= self.input.height
             && self.output.width * 2 <= self.input.width
     }
+}
+
+/// Places of an axis of length `size` under the window at `at`; every `dilation`-th counts.
+#[inline(always)]
+fn under(span: Span, at: usize, size: usize) -> Range<usize> {
+    let (start, pad) = (at * span.stride, span.padding.0);
+    let skipped = pad.saturating_sub(start).div_ceil(span.dilation) * span.dilation;
+    let end = (start + (span.kernel - 1) * span.dilation + 1).saturating_sub(pad).min(size);
+    start + skipped - pad..end.max(start + skipped - pad)
 }
 
 /// The largest number of each window of one plane; `winner` gets its place in the plane (the first of equals in row
@@ -87,9 +95,9 @@ fn max_any(g: &Geometry, x: &[f32], y: &mut [f32], mut note: impl FnMut(usize, u
         let (rows, columns) = g.under(i / g.output.width, i % g.output.width);
         let mut place = rows.start * g.input.width + columns.start;
         let mut best = x[place];
-        for row in rows {
+        for row in rows.step_by(g.window.dilation.0) {
             let first = row * g.input.width + columns.start;
-            for (i, &value) in x[first..][..columns.len()].iter().enumerate() {
+            for (i, &value) in x[first..][..columns.len()].iter().enumerate().step_by(g.window.dilation.1) {
                 if value > best || (value.is_nan() && !best.is_nan()) {
                     (best, place) = (value, first + i);
                 }
@@ -152,7 +160,10 @@ pub(crate) fn average_forward(g: &Geometry, count_padding: bool, x: &[f32], y: &
             for (i, out) in y.iter_mut().enumerate() {
                 let at = (i / g.output.width, i % g.output.width);
                 let (rows, columns) = g.under(at.0, at.1);
-                let sum: f32 = rows.map(|r| x[r * g.input.width..][columns.clone()].iter().sum::<f32>()).sum();
+                let row_sum = |r: usize| -> f32 {
+                    x[r * g.input.width..][columns.clone()].iter().step_by(g.window.dilation.1).sum()
+                };
+                let sum: f32 = rows.step_by(g.window.dilation.0).map(row_sum).sum();
                 *out = sum / g.count(at.0, at.1, count_padding);
             }
         },
@@ -168,8 +179,9 @@ pub(crate) fn average_backward(g: &Geometry, count_padding: bool, dy: &[f32], dx
                 let at = (i / g.output.width, i % g.output.width);
                 let (rows, columns) = g.under(at.0, at.1);
                 let share = gradient / g.count(at.0, at.1, count_padding);
-                for r in rows {
-                    dx[r * g.input.width..][columns.clone()].iter_mut().for_each(|d| *d += share);
+                for r in rows.step_by(g.window.dilation.0) {
+                    let row = &mut dx[r * g.input.width..][columns.clone()];
+                    row.iter_mut().step_by(g.window.dilation.1).for_each(|d| *d += share);
                 }
             }
         },

@@ -3,7 +3,7 @@
 use super::{Backward, Forward, Init, Layer, Operator, ParameterRule, PoolingKind, Rule, expect_shape};
 use crate::kernels::convolution::{self as kernel, Epilogue, Geometry, OutputGradient};
 use crate::kernels::pooling;
-use crate::shape::{Rounding, Shape, ShapeError, Window};
+use crate::shape::{Padding, Rounding, Shape, ShapeError, Window};
 use ndarray::{Array1, Array4};
 use serde::{Deserialize, Serialize};
 
@@ -43,7 +43,8 @@ impl Convolution {
         let window = Window {
             kernel: (height, width),
             stride: (stride, stride),
-            padding: (pad, pad),
+            padding: Padding::all(pad),
+            dilation: (1, 1),
             rounding: Rounding::Exact,
         };
         Self::with_window(w, b, window)
@@ -58,7 +59,9 @@ impl Convolution {
         expect_shape("the convolution window", &[height, width], &[window.kernel.0, window.kernel.1])?;
         expect_shape("the convolution bias", &[filters], b.shape())?;
         // The smallest input that any such window takes, to find faults before the first batch.
-        Geometry::new(Shape::new(channels, height, width), filters, Window { padding: (0, 0), ..window })?;
+        let spanned = |kernel: usize, dilation: usize| (kernel.max(1) - 1).saturating_mul(dilation).saturating_add(1);
+        let (height, width) = (spanned(height, window.dilation.0), spanned(width, window.dilation.1));
+        Geometry::new(Shape::new(channels, height, width), filters, Window { padding: Padding::NONE, ..window })?;
         Ok(Self { w: standard(w), b, dw: None, db: None, window, x: None })
     }
 
@@ -159,8 +162,8 @@ impl Rule for ConvolutionOptions {
         if stride != (1, 1) {
             text += &format!(", stride {}", pair(stride));
         }
-        if padding != (0, 0) {
-            text += &format!(", padding {}", pair(padding));
+        if padding != Padding::NONE {
+            text += &format!(", padding {padding}");
         }
         text
     }

@@ -5,7 +5,7 @@
 
 use super::{Backward, Forward, Operator, Rule, expect_shape};
 use crate::kernels::pooling::{self as kernel, Geometry};
-use crate::shape::{Shape, ShapeError, Window};
+use crate::shape::{Padding, Shape, ShapeError, Window};
 use ndarray::Array4;
 use serde::{Deserialize, Serialize};
 
@@ -138,8 +138,8 @@ impl Rule for PoolingOptions {
         if stride.0 != stride.1 {
             text += &format!("x{}", stride.1);
         }
-        if padding != (0, 0) {
-            text += &format!(", padding {}x{}", padding.0, padding.1);
+        if padding != Padding::NONE {
+            text += &format!(", padding {padding}");
         }
         text
     }
