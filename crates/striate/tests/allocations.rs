@@ -4,10 +4,13 @@
 mod counting;
 
 use counting::allocations;
-use striate::layers::{DropoutOptions, PoolingOptions, SigmoidOptions};
-use striate::models::simple_convnet::SimpleConvNet;
+use striate::layers::{
+    AdaptivePoolingOptions, AffineOptions, ConcatOptions, DropoutOptions, GeluOptions, Init, LocalResponseNormOptions,
+    PoolingOptions, SigmoidOptions,
+};
+use striate::models::{self, simple_convnet::SimpleConvNet};
 use striate::network::{Description, Mode, Network, Plan, Runner, StepKey};
-use striate::shape::Window;
+use striate::shape::{Shape, Window};
 
 /// Allocations of ten training steps and ten predictions, after a first one of each.
 fn allocated(description: Description, batch: usize) -> usize {
@@ -49,6 +52,15 @@ fn running_a_plan_allocates_nothing() {
             let mut mixed = mixed;
             mixed.layers.push(description.layers[5].clone());
             assert_eq!(allocated(mixed, 3), 0);
+            let residual = models::by_name("cifar-resnet20", Shape::new(3, 12, 12), 4).unwrap();
+            assert_eq!(allocated(residual, 3), 0);
+            let joined = Description::new("joined", Shape::new(4, 8, 8))
+                .with("Norm", LocalResponseNormOptions::default())
+                .with("Gelu", GeluOptions {})
+                .with_inputs("Concat", ConcatOptions {}, ["Gelu", "Norm"])
+                .with("Grid", AdaptivePoolingOptions { output: (2, 2) })
+                .with("Affine", AffineOptions::new(5, Init::He));
+            assert_eq!(allocated(joined, 3), 0);
         });
     }
 }

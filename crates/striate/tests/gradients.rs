@@ -183,7 +183,7 @@ fn softmax_alone_and_with_loss() {
 #[test]
 fn a_network_of_every_layer_fused_or_not() {
     let he = Init::He;
-    let convolution = |filters, window| ConvolutionOptions { filters, window, init: he };
+    let convolution = |filters, window| ConvolutionOptions::new(filters, window, he);
     let description = Description::new("all", Shape::new(2, 12, 11))
         .with("Conv1", convolution(3, Window::square(3, 1, 1)))
         .with("Relu1", ReluOptions {})
@@ -193,10 +193,10 @@ fn a_network_of_every_layer_fused_or_not() {
         .with("Average", PoolingOptions::average(Window::square(2, 1, 1)))
         .with("Conv3", convolution(3, Window::square(2, 2, 0).rounding(Rounding::Floor)))
         .with("Max2", PoolingOptions::max(Window::square(2, 1, 0)))
-        .with("Affine1", AffineOptions { outputs: 6, init: he })
+        .with("Affine1", AffineOptions::new(6, he))
         .with("Relu2", ReluOptions {})
         .with("Dropout", DropoutOptions { ratio: 0.5 })
-        .with("Affine2", AffineOptions { outputs: 3, init: he });
+        .with("Affine2", AffineOptions::new(3, he));
     let network = Network::new(description, 5).unwrap();
     let random = Random::new(8, Purpose::Test, 0);
     let mut i = 0;

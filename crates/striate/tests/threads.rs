@@ -1,7 +1,10 @@
 //! Rule 3 of ARCHITECTURE.md: the same bits whatever the number of threads.
 
-use striate::layers::{ConvolutionOptions, DropoutOptions, Init, PoolingOptions, SigmoidOptions};
-use striate::models::simple_convnet::SimpleConvNet;
+use striate::layers::{
+    AdaptivePoolingOptions, AffineOptions, ConcatOptions, ConvolutionOptions, DropoutOptions, GeluOptions, Init,
+    LocalResponseNormOptions, PoolingOptions, SigmoidOptions,
+};
+use striate::models::{self, simple_convnet::SimpleConvNet};
 use striate::network::{Description, Mode, Network, Plan, Runner, StepKey};
 use striate::random::{Purpose, Random};
 use striate::shape::{Rounding, Shape, Window};
@@ -36,8 +39,18 @@ fn equal_bits_for_any_number_of_threads() {
         .with("Dropout", DropoutOptions { ratio: 0.3 })
         .with("Pool2", PoolingOptions::average(Window::square(2, 1, 0)))
         .with("Conv3", convolution(5, Window::square(1, 1, 0)));
+    let residual = models::by_name("cifar-resnet20", Shape::new(3, 12, 12), 4).unwrap();
+    let lrn = Description::new("lrn", Shape::new(7, 9, 9))
+        .with("Norm", LocalResponseNormOptions::default())
+        .with("Conv", convolution(11, Window::square(3, 1, 1)))
+        .with("Gelu", GeluOptions {})
+        .with_inputs("Concat", ConcatOptions {}, ["Gelu", "Norm"])
+        .with("Grid", AdaptivePoolingOptions { output: (2, 2) })
+        .with("Affine", AffineOptions::new(5, Init::He));
     let book = SimpleConvNet { filters: 13, hidden: 37, ..SimpleConvNet::default() }.description();
-    for (description, batch) in [(&book, 1), (&book, 7), (&book, 50), (&deep, 1), (&deep, 3), (&deep, 33)] {
+    for (description, batch) in
+        [(&book, 1), (&book, 7), (&book, 50), (&deep, 1), (&deep, 3), (&deep, 33), (&residual, 5), (&lrn, 6)]
+    {
         let one = bits(description, batch, 1);
         for threads in [2, 3, 4] {
             assert!(
@@ -50,5 +63,5 @@ fn equal_bits_for_any_number_of_threads() {
 }
 
 fn convolution(filters: usize, window: Window) -> ConvolutionOptions {
-    ConvolutionOptions { filters, window, init: Init::He }
+    ConvolutionOptions::new(filters, window, Init::He)
 }

@@ -62,15 +62,15 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], w: &[f32], b: &[f32], relu: bool,
     }
 }
 
-/// Gradients: `dw = xᵀ · dy`, `db` = the rows of `dy` summed, `dx = dy · Wᵀ` unless `dx` is empty. Overwrites all three.
+/// Gradients: `dw = xᵀ · dy`, `db` = the rows of `dy` summed, `dx = dy · Wᵀ` unless `dx` is empty.
+/// Overwrites all three, but adds to `dx` if told to accumulate.
 pub(crate) fn backward(
     g: &Geometry,
     x: &[f32],
     w: &[f32],
     dy: &[f32],
-    dx: &mut [f32],
-    dw: &mut [f32],
-    db: &mut [f32],
+    (dx, accumulate): (&mut [f32], bool),
+    (dw, db): (&mut [f32], &mut [f32]),
     workspace: &mut [f32],
 ) {
     elementwise::sum_rows(dy, db);
@@ -78,6 +78,6 @@ pub(crate) fn backward(
     gemm(g.weights(), &left, &right, dw, false, workspace, |_, _| ());
     if !dx.is_empty() {
         let (left, right) = (Matrix::contiguous(dy, g.outputs), Matrix::contiguous(w, g.outputs));
-        gemm(g.input(), &left, &right, dx, false, workspace, |_, _| ());
+        gemm(g.input(), &left, &right, dx, accumulate, workspace, |_, _| ());
     }
 }

@@ -313,8 +313,9 @@ fn image_forward(
 ) {
     let (pixels, depth) = (g.pixels(), g.depth());
     let windows = Windows { image, geometry: g };
-    for (map, &b) in maps.chunks_exact_mut(pixels).zip(&b[first..]) {
-        map.fill(b);
+    for (f, map) in maps.chunks_exact_mut(pixels).enumerate() {
+        // Without biases `b` is empty.
+        map.fill(b.get(first + f).copied().unwrap_or(0.0));
     }
     let filters = maps.len() / pixels;
     let packed = &packed[first * depth..];
@@ -602,8 +603,14 @@ pub(crate) fn input_workspace(g: &Geometry, batch: usize) -> usize {
     packed_len(g.depth(), g.filters(), isa::tile().rows) + batch.min(PIECES) * input_task_len(g)
 }
 
-/// Gradient of the input; overwrites `dx`.
-pub(crate) fn backward_input(g: &Geometry, w: &[f32], dy: OutputGradient<'_>, dx: &mut [f32], workspace: &mut [f32]) {
+/// Gradient of the input; overwrites `dx`, or adds to it.
+pub(crate) fn backward_input(
+    g: &Geometry,
+    w: &[f32],
+    dy: OutputGradient<'_>,
+    (dx, accumulate): (&mut [f32], bool),
+    workspace: &mut [f32],
+) {
     let tile = isa::tile();
     let (pixels, depth, filters) = (g.pixels(), g.depth(), g.filters());
     let (packed, workspace) = workspace.split_at_mut(packed_len(depth, filters, tile.rows));
@@ -618,7 +625,9 @@ pub(crate) fn backward_input(g: &Geometry, w: &[f32], dy: OutputGradient<'_>, dx
             for (n, dx) in dx.chunks_exact_mut(g.input.len()).enumerate() {
                 let gradient = Matrix::interleaved(dy.image(g, piece * images + n, maps), pixels);
                 pack_panels(&gradient, 0..pixels, 0..filters, tile.columns, right);
-                dx.fill(0.0);
+                if !accumulate {
+                    dx.fill(0.0);
+                }
                 for start in (0..depth).step_by(rows) {
                     let block = rows.min(depth - start);
                     for (j, right) in right.chunks_exact(filters * tile.columns).enumerate() {

@@ -4,12 +4,15 @@
 //! into pieces whose number depends only on the shapes, and partial sums are added in a fixed order, so results do not
 //! depend on the number of threads.
 
+pub(crate) mod adaptive_pooling;
 pub(crate) mod affine;
 pub(crate) mod convolution;
 pub(crate) mod elementwise;
+pub(crate) mod functions;
 pub mod im2col;
 pub mod isa;
 pub(crate) mod matmul;
+pub(crate) mod normalize;
 pub(crate) mod pooling;
 pub(crate) mod softmax;
 

@@ -141,14 +141,16 @@ pub(crate) fn max_forward(g: &Geometry, x: &[f32], y: &mut [f32], winner: Option
     }
 }
 
-/// Gives each output's gradient to the winner of its window; overwrites `dx`.
-pub(crate) fn max_backward(g: &Geometry, winner: &[u32], dy: &[f32], dx: &mut [f32]) {
+/// Gives each output's gradient to the winner of its window: overwrites `dx`, or adds to it.
+pub(crate) fn max_backward(g: &Geometry, winner: &[u32], dy: &[f32], dx: &mut [f32], accumulate: bool) {
     let (from, to) = (g.input.area(), g.output.area());
     dx.par_chunks_exact_mut(from)
         .zip(dy.par_chunks_exact(to).zip(winner.par_chunks_exact(to)))
         .with_min_len(16)
         .for_each(|(dx, (dy, winner))| {
-            dx.fill(0.0);
+            if !accumulate {
+                dx.fill(0.0);
+            }
             dy.iter().zip(winner).for_each(|(&g, &place)| dx[place as usize] += g);
         });
 }
@@ -170,11 +172,13 @@ pub(crate) fn average_forward(g: &Geometry, count_padding: bool, x: &[f32], y: &
     );
 }
 
-/// Spreads each output's gradient over its window; overwrites `dx`.
-pub(crate) fn average_backward(g: &Geometry, count_padding: bool, dy: &[f32], dx: &mut [f32]) {
+/// Spreads each output's gradient over its window: overwrites `dx`, or adds to it.
+pub(crate) fn average_backward(g: &Geometry, count_padding: bool, dy: &[f32], dx: &mut [f32], accumulate: bool) {
     dx.par_chunks_exact_mut(g.input.area()).zip(dy.par_chunks_exact(g.output.area())).with_min_len(16).for_each(
         |(dx, dy)| {
-            dx.fill(0.0);
+            if !accumulate {
+                dx.fill(0.0);
+            }
             for (i, gradient) in dy.iter().enumerate() {
                 let at = (i / g.output.width, i % g.output.width);
                 let (rows, columns) = g.under(at.0, at.1);

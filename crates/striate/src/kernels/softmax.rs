@@ -1,5 +1,7 @@
 //! Softmax and its loss (sections 3.5 and 5.6.3).
 
+use crate::shape::Shape;
+
 /// Rows of probabilities from rows of logits; the largest logit is subtracted first, so nothing overflows.
 pub(crate) fn softmax(logits: &[f32], probabilities: &mut [f32], classes: usize) {
     for (row, output) in logits.chunks_exact(classes).zip(probabilities.chunks_exact_mut(classes)) {
@@ -11,6 +13,38 @@ pub(crate) fn softmax(logits: &[f32], probabilities: &mut [f32], classes: usize)
         }
         let scale = (1.0 / sum) as f32;
         output.iter_mut().for_each(|p| *p *= scale);
+    }
+}
+
+/// [`softmax`] over the channels of each pixel, for a batch (N, C, H, W).
+pub(crate) fn channel_softmax(shape: Shape, x: &[f32], y: &mut [f32]) {
+    let pixels = shape.area();
+    if pixels == 1 {
+        return softmax(x, y, shape.channels);
+    }
+    for (x, y) in x.chunks_exact(shape.len()).zip(y.chunks_exact_mut(shape.len())) {
+        for pixel in 0..pixels {
+            let values = || x[pixel..].iter().step_by(pixels);
+            let largest = values().copied().fold(f32::NEG_INFINITY, f32::max);
+            let sum: f64 = values().map(|&v| f64::from((v - largest).exp())).sum();
+            let scale = (1.0 / sum) as f32;
+            y[pixel..].iter_mut().step_by(pixels).zip(values()).for_each(|(y, &v)| *y = (v - largest).exp() * scale);
+        }
+    }
+}
+
+/// The gradient of [`channel_softmax`]: `y (dy - sum(dy y))` at each pixel, written to `dx` or added to it.
+pub(crate) fn channel_softmax_gradient(shape: Shape, y: &[f32], dy: &[f32], dx: &mut [f32], accumulate: bool) {
+    let (len, pixels) = (shape.len(), shape.area());
+    for ((y, dy), dx) in y.chunks_exact(len).zip(dy.chunks_exact(len)).zip(dx.chunks_exact_mut(len)) {
+        for pixel in 0..pixels {
+            let at = (pixel..len).step_by(pixels);
+            let sum = at.clone().map(|i| f64::from(y[i]) * f64::from(dy[i])).sum::<f64>() as f32;
+            for i in at {
+                let value = y[i] * (dy[i] - sum);
+                dx[i] = if accumulate { dx[i] + value } else { value };
+            }
+        }
     }
 }
 

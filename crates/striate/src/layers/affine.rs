@@ -1,6 +1,6 @@
 //! Affine, the fully connected layer (section 5.6): `y = x · W + b`.
 
-use super::{Backward, Forward, Init, Layer, Operator, ParameterRule, Rule, batch_shape, expect_shape};
+use super::{Backward, Forward, Init, Layer, Operator, ParameterRule, Reach, Rule, batch_shape, expect_shape, is_zero};
 use crate::kernels::affine::{self as kernel, Geometry};
 use crate::kernels::elementwise;
 use crate::kernels::isa;
@@ -100,7 +100,7 @@ impl Affine {
         if let (Some(x), Some(w), Some(dy)) = (x.as_slice(), self.w.as_slice(), dy.as_slice())
             && let (Some(dx), Some(dw), Some(db)) = (dx.as_slice_mut(), dw.as_slice_mut(), db.as_slice_mut())
         {
-            kernel::backward(&g, x, w, dy, dx, dw, db, &mut workspace);
+            kernel::backward(&g, x, w, dy, (dx, false), (dw, db), &mut workspace);
         }
         self.dw = Some(dw);
         self.db = Some(db);
@@ -116,9 +116,22 @@ pub struct AffineOptions {
     pub outputs: usize,
     /// How the weights start.
     pub init: Init,
+    /// How the biases start.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bias_start: f32,
 }
 
 impl AffineOptions {
+    /// Biases start at 0.
+    pub fn new(outputs: usize, init: Init) -> Self {
+        Self { outputs, init, bias_start: 0.0 }
+    }
+
+    /// The same with biases that start at `start`.
+    pub fn bias_start(self, start: f32) -> Self {
+        Self { bias_start: start, ..self }
+    }
+
     fn geometry(&self, input: Shape, batch: usize) -> Result<Geometry, ShapeError> {
         if input.is_empty() || self.outputs == 0 {
             let found = vec![input.len(), self.outputs];
@@ -145,9 +158,13 @@ impl Rule for AffineOptions {
     fn parameters(&self, input: Shape) -> Result<Vec<ParameterRule>, ShapeError> {
         let g = self.geometry(input, 1)?;
         Ok(vec![
-            ParameterRule { prefix: "W", shape: vec![g.inputs, g.outputs], init: Some(self.init), fan_in: g.inputs },
-            ParameterRule { prefix: "b", shape: vec![g.outputs], init: None, fan_in: g.inputs },
+            ParameterRule::weight(vec![g.inputs, g.outputs], self.init, g.inputs),
+            ParameterRule::bias(g.outputs, self.bias_start),
         ])
+    }
+
+    fn reach(&self) -> Reach {
+        Reach::All
     }
 
     fn flops(&self, input: Shape) -> Result<u64, ShapeError> {
@@ -179,7 +196,7 @@ impl Operator for AffineOperator {
         Shape::flat(self.geometry.outputs)
     }
 
-    fn absorb(&mut self, next: &Layer) -> bool {
+    fn absorb(&mut self, next: &Layer, _training: bool) -> bool {
         let takes = matches!(next, Layer::Relu(_)) && !self.relu;
         self.relu |= takes;
         takes
@@ -219,6 +236,7 @@ impl Operator for AffineOperator {
         } else {
             b.output_gradient
         };
-        kernel::backward(&self.geometry, b.input, &b.parameters[..weights], dy, b.input_gradient, dw, db, workspace);
+        let dx = (b.input_gradient.values, b.input_gradient.accumulate);
+        kernel::backward(&self.geometry, b.input, &b.parameters[..weights], dy, dx, (dw, db), workspace);
     }
 }

@@ -1,6 +1,6 @@
 //! Convolution (section 7.2): many channels, many filters, stride and padding.
 
-use super::{Backward, Forward, Init, Layer, Operator, ParameterRule, PoolingKind, Rule, expect_shape};
+use super::{Backward, Forward, Init, Layer, Operator, ParameterRule, PoolingKind, Reach, Rule, expect_shape, is_zero};
 use crate::kernels::convolution::{self as kernel, Epilogue, Geometry, OutputGradient};
 use crate::kernels::pooling;
 use crate::shape::{Padding, Rounding, Shape, ShapeError, Window};
@@ -126,7 +126,7 @@ impl Convolution {
         {
             let gradient = OutputGradient { dy, y: None, pool: None };
             kernel::backward_weights(&g, x, gradient, dw, db, &mut workspace);
-            kernel::backward_input(&g, w, gradient, dx, &mut workspace);
+            kernel::backward_input(&g, w, gradient, (dx, false), &mut workspace);
         }
         self.dw = Some(dw);
         self.db = Some(db);
@@ -136,6 +136,22 @@ impl Convolution {
 
 fn standard(w: Array4<f32>) -> Array4<f32> {
     if w.is_standard_layout() { w } else { w.as_standard_layout().into_owned() }
+}
+
+const fn one() -> usize {
+    1
+}
+
+const fn yes() -> bool {
+    true
+}
+
+fn is_one(value: &usize) -> bool {
+    *value == one()
+}
+
+fn is_yes(value: &bool) -> bool {
+    *value
 }
 
 /// A convolution in a network's description. Its parameters are filters `W` (FN, C, FH, FW) and biases `b` (FN).
@@ -148,6 +164,37 @@ pub struct ConvolutionOptions {
     pub window: Window,
     /// How the filters start.
     pub init: Init,
+    /// Groups that channels and filters are split into: each filter sees only its group's channels.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub groups: usize,
+    /// Whether each filter has a bias.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub bias: bool,
+    /// How the biases start.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bias_start: f32,
+}
+
+impl ConvolutionOptions {
+    /// One group, and biases that start at 0.
+    pub fn new(filters: usize, window: Window, init: Init) -> Self {
+        Self { filters, window, init, groups: 1, bias: true, bias_start: 0.0 }
+    }
+
+    /// The same with channels and filters split into groups.
+    pub fn groups(self, groups: usize) -> Self {
+        Self { groups, ..self }
+    }
+
+    /// The same without biases: for a convolution before a batch normalisation, which has its own.
+    pub fn without_bias(self) -> Self {
+        Self { bias: false, ..self }
+    }
+
+    /// The same with biases that start at `start`.
+    pub fn bias_start(self, start: f32) -> Self {
+        Self { bias_start: start, ..self }
+    }
 }
 
 impl Rule for ConvolutionOptions {
@@ -176,10 +223,13 @@ impl Rule for ConvolutionOptions {
         let g = Geometry::new(input, self.filters, self.window)?;
         let (height, width) = self.window.kernel;
         let shape = vec![self.filters, input.channels, height, width];
-        Ok(vec![
-            ParameterRule { prefix: "W", shape, init: Some(self.init), fan_in: g.depth() },
-            ParameterRule { prefix: "b", shape: vec![self.filters], init: None, fan_in: g.depth() },
-        ])
+        Ok(vec![ParameterRule::weight(shape, self.init, g.depth()), ParameterRule::bias(self.filters, self.bias_start)]
+            [..1 + usize::from(self.bias)]
+            .to_vec())
+    }
+
+    fn reach(&self) -> Reach {
+        Reach::Window(self.window)
     }
 
     fn flops(&self, input: Shape) -> Result<u64, ShapeError> {
@@ -212,7 +262,7 @@ impl Operator for ConvolutionOperator {
         self.epilogue.pool.map_or(self.geometry.output, |pool| pool.output)
     }
 
-    fn absorb(&mut self, next: &Layer) -> bool {
+    fn absorb(&mut self, next: &Layer, _training: bool) -> bool {
         match next {
             Layer::Relu(_) if self.epilogue == Epilogue::NONE => self.epilogue.relu = true,
             Layer::Pooling(options) if options.pooling == PoolingKind::Max && self.epilogue.pool.is_none() => {
@@ -260,8 +310,9 @@ impl Operator for ConvolutionOperator {
         };
         let (dw, db) = b.parameter_gradient.split_at_mut(self.geometry.filters() * self.geometry.depth());
         kernel::backward_weights(&self.geometry, b.input, gradient, dw, db, b.workspace);
-        if !b.input_gradient.is_empty() {
-            kernel::backward_input(&self.geometry, self.split(b.parameters).0, gradient, b.input_gradient, b.workspace);
+        if b.input_gradient.is_wanted() {
+            let dx = (b.input_gradient.values, b.input_gradient.accumulate);
+            kernel::backward_input(&self.geometry, self.split(b.parameters).0, gradient, dx, b.workspace);
         }
     }
 }

@@ -117,6 +117,10 @@ impl Rule for DropoutOptions {
         self.check().map(|()| input)
     }
 
+    fn is_view(&self, training: bool) -> bool {
+        !training
+    }
+
     fn flops(&self, _input: Shape) -> Result<u64, ShapeError> {
         Ok(0)
     }
@@ -158,12 +162,17 @@ impl Operator for DropoutOperator {
     }
 
     fn backward(&self, b: Backward<'_>) {
-        if !b.input_gradient.is_empty() {
-            elementwise::for_chunks2(b.input_gradient, b.output_gradient, b.saved, multiply);
+        if b.input_gradient.is_wanted() {
+            let body = if b.input_gradient.accumulate { multiply_add } else { multiply };
+            elementwise::for_chunks2(b.input_gradient.values, b.output_gradient, b.saved, body);
         }
     }
 }
 
 fn multiply(output: &mut [f32], a: &[f32], b: &[f32]) {
     output.iter_mut().zip(a).zip(b).for_each(|((o, a), b)| *o = a * b);
+}
+
+fn multiply_add(output: &mut [f32], a: &[f32], b: &[f32]) {
+    output.iter_mut().zip(a).zip(b).for_each(|((o, a), b)| *o += a * b);
 }

@@ -16,6 +16,11 @@ pub enum Init {
     Xavier,
     /// Normal with deviation `sqrt(2 / n)` for n inputs (He et al. 2015): for ReLU.
     He,
+    /// All the same.
+    Constant {
+        /// The number.
+        value: f32,
+    },
 }
 
 impl Init {
@@ -26,11 +31,15 @@ impl Init {
             Init::Normal { deviation } => deviation,
             Init::Xavier => (1.0 / n).sqrt(),
             Init::He => (2.0 / n).sqrt(),
+            Init::Constant { .. } => 0.0,
         }
     }
 
     /// Fills `weights` of the `position`-th parameter of a network.
     pub fn fill(self, weights: &mut [f32], fan_in: usize, seed: u64, position: u64) {
+        if let Init::Constant { value } = self {
+            return weights.fill(value);
+        }
         let random = Random::new(seed, Purpose::Initialise, position);
         let deviation = self.deviation(fan_in);
         weights.iter_mut().enumerate().for_each(|(i, w)| *w = deviation * random.normal(i as u64));

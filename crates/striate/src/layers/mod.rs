@@ -8,28 +8,53 @@
 //! To add a layer: write its file with the options and their `Rule`, and name it in [`Layer`] below.
 
 mod activation;
+mod adaptive_pooling;
+mod add;
 mod affine;
+mod batch_norm;
+mod clip;
+mod concat;
 mod convolution;
 mod dropout;
+mod flatten;
+mod gelu;
+mod hard_swish;
 mod init;
+mod leaky_relu;
+mod local_response_norm;
 mod pooling;
 mod relu;
 mod sigmoid;
+mod silu;
 mod softmax;
+mod tanh;
 
 pub use activation::{Activation, Function};
+pub use adaptive_pooling::{AdaptivePooling, AdaptivePoolingOptions};
+pub use add::{Add, AddOptions};
 pub use affine::{Affine, AffineOptions};
+pub use batch_norm::{BatchNorm, BatchNormOptions};
+pub use clip::{Clip, ClipOptions};
+pub(crate) use concat::ConcatOperator;
+pub use concat::{Concat, ConcatOptions};
 pub use convolution::{Convolution, ConvolutionOptions};
 pub use dropout::{Dropout, DropoutOptions};
+pub use flatten::{Flatten, FlattenOptions};
+pub use gelu::{Gelu, GeluOptions};
+pub use hard_swish::{HardSwish, HardSwishOptions};
 pub use init::Init;
+pub use leaky_relu::{LeakyRelu, LeakyReluOptions};
+pub use local_response_norm::{LocalResponseNorm, LocalResponseNormOptions};
 pub use pooling::{Pooling, PoolingKind, PoolingOptions};
-pub use relu::{Relu, ReluFunction, ReluOptions};
-pub use sigmoid::{Sigmoid, SigmoidFunction, SigmoidOptions};
+pub use relu::{Relu, ReluOptions};
+pub use sigmoid::{Sigmoid, SigmoidOptions};
+pub use silu::{Silu, SiluOptions};
 pub(crate) use softmax::check_labels;
-pub use softmax::{Softmax, SoftmaxWithLoss, Target};
+pub use softmax::{Softmax, SoftmaxOptions, SoftmaxWithLoss, Target};
+pub use tanh::{Tanh, TanhOptions};
 
 use crate::random::{Purpose, Random};
-use crate::shape::{Shape, ShapeError};
+use crate::shape::{Shape, ShapeError, Window};
 use serde::{Deserialize, Serialize};
 use std::fmt::Debug;
 
@@ -48,8 +73,34 @@ pub enum Layer {
     Relu(ReluOptions),
     /// `1 / (1 + exp(-x))` (section 5.5.2).
     Sigmoid(SigmoidOptions),
+    /// `max(0, x) + slope min(0, x)`.
+    LeakyRelu(LeakyReluOptions),
+    /// Hyperbolic tangent.
+    Tanh(TanhOptions),
+    /// `x Φ(x)`, with the normal distribution's Φ.
+    Gelu(GeluOptions),
+    /// `x sigmoid(x)`.
+    Silu(SiluOptions),
+    /// `x clip(x / 6 + 1/2, 0, 1)`.
+    HardSwish(HardSwishOptions),
+    /// Numbers held between two bounds; ReLU6 is 0 to 6.
+    Clip(ClipOptions),
     /// Dropout (section 6.4.3), only while training.
     Dropout(DropoutOptions),
+    /// Batch normalisation (section 6.3).
+    BatchNorm(BatchNormOptions),
+    /// Local response normalisation across channels (section 7.7.2).
+    LocalResponseNorm(LocalResponseNormOptions),
+    /// The mean over a grid of regions; over the whole map if the grid is 1x1.
+    AdaptivePooling(AdaptivePoolingOptions),
+    /// The sum of two inputs: a shortcut.
+    Add(AddOptions),
+    /// Inputs side by side along the channels.
+    Concat(ConcatOptions),
+    /// A feature map as a flat vector.
+    Flatten(FlattenOptions),
+    /// Probabilities over the channels.
+    Softmax(SoftmaxOptions),
 }
 
 impl Layer {
@@ -69,9 +120,36 @@ impl Layer {
             Layer::Affine(options) => options,
             Layer::Relu(options) => options,
             Layer::Sigmoid(options) => options,
+            Layer::LeakyRelu(options) => options,
+            Layer::Tanh(options) => options,
+            Layer::Gelu(options) => options,
+            Layer::Silu(options) => options,
+            Layer::HardSwish(options) => options,
+            Layer::Clip(options) => options,
             Layer::Dropout(options) => options,
+            Layer::BatchNorm(options) => options,
+            Layer::LocalResponseNorm(options) => options,
+            Layer::AdaptivePooling(options) => options,
+            Layer::Add(options) => options,
+            Layer::Concat(options) => options,
+            Layer::Flatten(options) => options,
+            Layer::Softmax(options) => options,
         }
     }
+}
+
+/// What a parameter is, for those who treat them differently: optimizers, and weight decay above all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Weights of a convolution or an affine layer.
+    Weight,
+    /// Added to outputs.
+    Bias,
+    /// Scale or shift of a normalisation.
+    Norm,
+    /// A running statistic of batch normalisation: not learnt by gradients. In an array of gradients its place holds
+    /// the step that takes it toward the batch's statistic: `statistic -= step` is the whole update.
+    Statistic,
 }
 
 /// A parameter that a layer asks for.
@@ -80,10 +158,44 @@ pub(crate) struct ParameterRule {
     /// `W` or `b`, to which the network adds the layer's number.
     pub(crate) prefix: &'static str,
     pub(crate) shape: Vec<usize>,
-    /// How it starts; `None` is zeros.
-    pub(crate) init: Option<Init>,
+    pub(crate) role: Role,
+    /// How it starts.
+    pub(crate) init: Init,
     /// Inputs that one output sums over, for [`Init`].
     pub(crate) fan_in: usize,
+}
+
+impl ParameterRule {
+    /// Weights.
+    pub(crate) fn weight(shape: Vec<usize>, init: Init, fan_in: usize) -> Self {
+        Self { prefix: "W", shape, role: Role::Weight, init, fan_in }
+    }
+
+    /// Biases, one an output, the same at the start.
+    pub(crate) fn bias(outputs: usize, start: f32) -> Self {
+        Self::constant("b", outputs, Role::Bias, start)
+    }
+
+    /// One number a channel, the same at the start.
+    pub(crate) fn constant(prefix: &'static str, channels: usize, role: Role, value: f32) -> Self {
+        Self { prefix, shape: vec![channels], role, init: Init::Constant { value }, fan_in: 1 }
+    }
+}
+
+/// Whether a number has its usual value, and need not be written.
+pub(crate) fn is_zero(value: &f32) -> bool {
+    *value == 0.0
+}
+
+/// How far a layer's output looks into its input, for receptive fields.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Reach {
+    /// The same place.
+    Point,
+    /// A window.
+    Window(Window),
+    /// Everywhere.
+    All,
 }
 
 /// What a plan wants to know of a layer's description.
@@ -94,6 +206,22 @@ pub(crate) trait Rule {
     fn describe(&self) -> String;
     /// One output sample for one input sample, or why that can't be.
     fn output(&self, input: Shape) -> Result<Shape, ShapeError>;
+    /// The same for a layer that joins several inputs; others take one.
+    fn join(&self, inputs: &[Shape]) -> Result<Shape, ShapeError> {
+        match *inputs {
+            [input] => self.output(input),
+            _ => Err(inputs_error(inputs.len(), "1")),
+        }
+    }
+    /// How far an output looks into the input.
+    fn reach(&self) -> Reach {
+        Reach::Point
+    }
+    /// Whether the output is the input under another shape (or, outside training, the input itself), so that nothing
+    /// need run.
+    fn is_view(&self, _training: bool) -> bool {
+        false
+    }
     /// Parameters, in the order in which the operator finds them.
     fn parameters(&self, _input: Shape) -> Result<Vec<ParameterRule>, ShapeError> {
         Ok(Vec::new())
@@ -107,8 +235,14 @@ pub(crate) trait Rule {
 /// Buffers of a forward pass. All but `input` hold nothing of meaning on entry.
 pub(crate) struct Forward<'a> {
     pub(crate) parameters: &'a [f32],
+    /// What [`Operator::prepare`] made of the parameters.
+    pub(crate) prepared: &'a [f32],
     pub(crate) input: &'a [f32],
+    /// The second input of a step that joins two; else empty.
+    pub(crate) other: &'a [f32],
     pub(crate) output: &'a mut [f32],
+    /// Whether the plan is for training: batch normalisation then uses the batch's own statistics.
+    pub(crate) training: bool,
     /// What backward will need beyond input and output; empty if there will be no backward.
     pub(crate) saved: &'a mut [f32],
     pub(crate) workspace: &'a mut [f32],
@@ -119,27 +253,60 @@ pub(crate) struct Forward<'a> {
 /// Buffers of a backward pass.
 pub(crate) struct Backward<'a> {
     pub(crate) parameters: &'a [f32],
+    /// What [`Operator::prepare`] made of the parameters.
+    pub(crate) prepared: &'a [f32],
     /// The forward pass's input; empty unless [`Operator::keeps_input`].
     pub(crate) input: &'a [f32],
     /// The forward pass's output; empty unless [`Operator::keeps_output`].
     pub(crate) output: &'a [f32],
     pub(crate) saved: &'a [f32],
     pub(crate) output_gradient: &'a [f32],
-    /// To be overwritten; empty if nobody needs it (the first layer).
-    pub(crate) input_gradient: &'a mut [f32],
+    /// To be overwritten, or added to; empty if nobody needs it (the first layer).
+    pub(crate) input_gradient: Gradient<'a>,
+    /// The same for the second input.
+    pub(crate) other_gradient: Gradient<'a>,
     /// To be overwritten.
     pub(crate) parameter_gradient: &'a mut [f32],
     pub(crate) workspace: &'a mut [f32],
+}
+
+/// A place for the gradient of an input.
+pub(crate) struct Gradient<'a> {
+    /// Empty if nobody needs it.
+    pub(crate) values: &'a mut [f32],
+    /// Whether it already holds what came from another consumer of the same input, and is to be added to.
+    pub(crate) accumulate: bool,
+}
+
+impl Gradient<'_> {
+    pub(crate) fn is_wanted(&self) -> bool {
+        !self.values.is_empty()
+    }
 }
 
 /// A layer (or several fused) whose sizes are fixed. It holds no numbers: the plan's executor lends it buffers.
 pub(crate) trait Operator: Debug + Send + Sync {
     /// One output sample.
     fn output(&self) -> Shape;
-    /// Takes the next layer into this operator, if it can do both in one pass.
-    fn absorb(&mut self, _next: &Layer) -> bool {
+    /// Takes the next layer into this operator, if it can do both in one pass. In a plan for training the operator
+    /// must then also undo both in its backward pass.
+    fn absorb(&mut self, _next: &Layer, _training: bool) -> bool {
         false
     }
+    /// Takes in the sum with a second input, if the operator can add it in its own pass.
+    fn absorb_sum(&mut self) -> bool {
+        false
+    }
+    /// How the operator works on these sizes and why, for people who ask.
+    fn method(&self) -> String {
+        String::new()
+    }
+    /// Numbers that [`Operator::prepare`] makes of the parameters.
+    fn prepared(&self, _training: bool) -> usize {
+        0
+    }
+    /// Turns the parameters into the form that the passes read, once for as long as the parameters stay the same.
+    fn prepare(&self, _parameters: &[f32], _prepared: &mut [f32]) {}
     /// Numbers to keep from forward to backward, beyond input and output.
     fn saved(&self) -> usize {
         0
@@ -158,6 +325,11 @@ pub(crate) trait Operator: Debug + Send + Sync {
     }
     fn forward(&self, f: Forward<'_>);
     fn backward(&self, b: Backward<'_>);
+}
+
+/// The error of a layer that does not take so many inputs.
+pub(crate) fn inputs_error(found: usize, expected: &'static str) -> ShapeError {
+    ShapeError::Option { what: "the number of inputs", found: found.to_string(), expected }
 }
 
 /// The key of a layer's random numbers in a training step.
@@ -201,5 +373,18 @@ layer_from!(
     AffineOptions => Affine,
     ReluOptions => Relu,
     SigmoidOptions => Sigmoid,
-    DropoutOptions => Dropout
+    LeakyReluOptions => LeakyRelu,
+    TanhOptions => Tanh,
+    GeluOptions => Gelu,
+    SiluOptions => Silu,
+    HardSwishOptions => HardSwish,
+    ClipOptions => Clip,
+    DropoutOptions => Dropout,
+    BatchNormOptions => BatchNorm,
+    LocalResponseNormOptions => LocalResponseNorm,
+    AdaptivePoolingOptions => AdaptivePooling,
+    AddOptions => Add,
+    ConcatOptions => Concat,
+    FlattenOptions => Flatten,
+    SoftmaxOptions => Softmax
 );

@@ -3,7 +3,7 @@
 //! The book's own Pooling leaves its padding out of the output size; here padding counts, as everywhere else. A padded
 //! place never wins a maximum; an average leaves it out of the mean unless `count_padding` is set.
 
-use super::{Backward, Forward, Operator, Rule, expect_shape};
+use super::{Backward, Forward, Operator, Reach, Rule, expect_shape};
 use crate::kernels::pooling::{self as kernel, Geometry};
 use crate::shape::{Padding, Shape, ShapeError, Window};
 use ndarray::Array4;
@@ -116,8 +116,8 @@ impl Pooling {
         let mut dx = Array4::zeros((*n, *channels, *height, *width));
         if let (Some(dy), Some(dx)) = (dy.as_slice(), dx.as_slice_mut()) {
             match self.options.pooling {
-                PoolingKind::Max => kernel::max_backward(&g, winner, dy, dx),
-                PoolingKind::Average => kernel::average_backward(&g, self.options.count_padding, dy, dx),
+                PoolingKind::Max => kernel::max_backward(&g, winner, dy, dx, false),
+                PoolingKind::Average => kernel::average_backward(&g, self.options.count_padding, dy, dx, false),
             }
         }
         Ok(dx)
@@ -146,6 +146,10 @@ impl Rule for PoolingOptions {
 
     fn output(&self, input: Shape) -> Result<Shape, ShapeError> {
         Ok(Geometry::new(input, self.window)?.output)
+    }
+
+    fn reach(&self) -> Reach {
+        Reach::Window(self.window)
     }
 
     fn flops(&self, input: Shape) -> Result<u64, ShapeError> {
@@ -192,21 +196,18 @@ impl Operator for PoolingOperator {
     }
 
     fn backward(&self, b: Backward<'_>) {
-        if b.input_gradient.is_empty() {
+        let dx = b.input_gradient;
+        if !dx.is_wanted() {
             return;
         }
         match self.options.pooling {
             PoolingKind::Max => {
-                kernel::max_backward(
-                    &self.geometry,
-                    bytemuck::cast_slice(b.saved),
-                    b.output_gradient,
-                    b.input_gradient,
-                );
+                let winner = bytemuck::cast_slice(b.saved);
+                kernel::max_backward(&self.geometry, winner, b.output_gradient, dx.values, dx.accumulate);
             }
             PoolingKind::Average => {
                 let padding = self.options.count_padding;
-                kernel::average_backward(&self.geometry, padding, b.output_gradient, b.input_gradient);
+                kernel::average_backward(&self.geometry, padding, b.output_gradient, dx.values, dx.accumulate);
             }
         }
     }

@@ -1,9 +1,10 @@
 //! Softmax, and softmax with the cross-entropy loss (sections 3.5 and 5.6.3).
 
-use super::expect_shape;
+use super::{Backward, Forward, Operator, Rule, expect_shape};
 use crate::kernels::softmax as kernel;
-use crate::shape::ShapeError;
+use crate::shape::{Shape, ShapeError};
 use ndarray::{Array2, ArrayView2};
+use serde::{Deserialize, Serialize};
 
 /// What a batch should have been.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +35,10 @@ impl Softmax {
         Self::default()
     }
 
+    fn classes(&self) -> usize {
+        self.y.as_ref().map_or(1, Array2::ncols)
+    }
+
     /// (N, classes) logits to probabilities.
     ///
     /// # Errors
@@ -51,12 +56,63 @@ impl Softmax {
     pub fn backward(&mut self, dy: &Array2<f32>) -> Result<Array2<f32>, ShapeError> {
         let y = self.y.as_ref().ok_or(ShapeError::BackwardBeforeForward)?;
         expect_shape("the softmax's output gradient", y.shape(), dy.shape())?;
-        let mut dx = y * dy;
-        for (mut row, y) in dx.rows_mut().into_iter().zip(y.rows()) {
-            let sum = row.iter().map(|&v| f64::from(v)).sum::<f64>() as f32;
-            row.zip_mut_with(&y, |d, y| *d -= y * sum);
+        let mut dx = Array2::zeros(y.raw_dim());
+        if let (Some(y), Some(dy), Some(dx)) = (y.as_slice(), dy.as_standard_layout().as_slice(), dx.as_slice_mut()) {
+            kernel::channel_softmax_gradient(Shape::flat(self.classes()), y, dy, dx, false);
         }
         Ok(dx)
+    }
+}
+
+/// Softmax in a network's description: over the channels, at each pixel. As the last layer it is left out of the plan,
+/// because the loss and those who show probabilities work on logits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SoftmaxOptions {}
+
+impl Rule for SoftmaxOptions {
+    fn kind(&self) -> &'static str {
+        "Softmax"
+    }
+
+    fn describe(&self) -> String {
+        String::new()
+    }
+
+    fn output(&self, input: Shape) -> Result<Shape, ShapeError> {
+        Ok(input)
+    }
+
+    fn flops(&self, input: Shape) -> Result<u64, ShapeError> {
+        Ok(5 * input.len() as u64)
+    }
+
+    fn operator(&self, input: Shape, _batch: usize) -> Result<Box<dyn Operator>, ShapeError> {
+        Ok(Box::new(SoftmaxOperator(input)))
+    }
+}
+
+#[derive(Debug)]
+struct SoftmaxOperator(Shape);
+
+impl Operator for SoftmaxOperator {
+    fn output(&self) -> Shape {
+        self.0
+    }
+
+    fn keeps_output(&self) -> bool {
+        true
+    }
+
+    fn forward(&self, f: Forward<'_>) {
+        kernel::channel_softmax(self.0, f.input, f.output);
+    }
+
+    fn backward(&self, b: Backward<'_>) {
+        if b.input_gradient.is_wanted() {
+            let dx = b.input_gradient;
+            kernel::channel_softmax_gradient(self.0, b.output, b.output_gradient, dx.values, dx.accumulate);
+        }
     }
 }
 

@@ -3,9 +3,11 @@
 use crate::layers::{AffineOptions, Init, ReluOptions};
 use crate::network::Description;
 use crate::shape::Shape;
+use serde::{Deserialize, Serialize};
 
 /// A network without convolution: it sees an image as a list of numbers.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Mlp {
     /// One sample.
     pub input: Shape,
@@ -29,10 +31,10 @@ impl Mlp {
         let mut description = Description::new("mlp", self.input);
         for (i, &outputs) in self.hidden.iter().enumerate() {
             description = description
-                .with(format!("Affine{}", i + 1), AffineOptions { outputs, init: self.init })
+                .with(format!("Affine{}", i + 1), AffineOptions::new(outputs, self.init))
                 .with(format!("Relu{}", i + 1), ReluOptions {});
         }
-        let last = AffineOptions { outputs: self.classes, init: self.init };
+        let last = AffineOptions::new(self.classes, self.init);
         description.with(format!("Affine{}", self.hidden.len() + 1), last)
     }
 }

@@ -3,9 +3,11 @@
 use crate::layers::{AffineOptions, ConvolutionOptions, Init, PoolingOptions, ReluOptions};
 use crate::network::Description;
 use crate::shape::{Rounding, Shape, Window};
+use serde::{Deserialize, Serialize};
 
 /// The parameters of the book's `SimpleConvNet`; the defaults are the book's.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct SimpleConvNet {
     /// One sample: `(1, 28, 28)`.
     pub input: Shape,
@@ -46,11 +48,11 @@ impl SimpleConvNet {
         let convolution = Window::square(self.filter_size, self.stride, self.padding);
         let pooling = Window::square(2, 2, 0).rounding(Rounding::Floor);
         Description::new("simple-convnet", self.input)
-            .with("Conv1", ConvolutionOptions { filters: self.filters, window: convolution, init: self.init })
+            .with("Conv1", ConvolutionOptions::new(self.filters, convolution, self.init))
             .with("Relu1", ReluOptions {})
             .with("Pool1", PoolingOptions::max(pooling))
-            .with("Affine1", AffineOptions { outputs: self.hidden, init: self.init })
+            .with("Affine1", AffineOptions::new(self.hidden, self.init))
             .with("Relu2", ReluOptions {})
-            .with("Affine2", AffineOptions { outputs: self.classes, init: self.init })
+            .with("Affine2", AffineOptions::new(self.classes, self.init))
     }
 }

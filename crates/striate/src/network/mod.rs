@@ -1,159 +1,21 @@
-//! A network: named layers in order, with their parameters.
+//! A network: a graph of named layers, with their parameters.
 //!
 //! Three things, kept apart: the [`Description`] says what there is; a [`plan::Plan`] fixes every shape, buffer and
 //! fusion for one batch size; a [`run::Runner`] owns the arena and runs the plan without allocating.
 //! [`Network`] is a description with parameters, and offers the book's methods on whole arrays.
 
+pub mod description;
 pub mod parameters;
 pub mod plan;
 pub mod run;
 
-use crate::layers::{Init, Layer, ParameterRule, check_labels, expect_shape};
+use crate::layers::{Role, check_labels, expect_shape};
 use crate::shape::{Shape, ShapeError};
+pub use description::{Description, LayerSummary, NamedLayer, Summary};
 use ndarray::{Array2, ArrayView4};
 pub use parameters::{ParameterSpec, Parameters};
 pub use plan::{Mode, Plan};
 pub use run::{Runner, StepKey, StepResult};
-use serde::{Deserialize, Serialize};
-
-/// A layer under its name.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct NamedLayer {
-    /// Unique in the network: `Conv1`, `Affine2`.
-    pub name: String,
-    /// What it is, with its options.
-    pub layer: Layer,
-}
-
-impl NamedLayer {
-    fn error(&self, source: ShapeError) -> NetworkError {
-        NetworkError::Layer { layer: self.name.clone(), source }
-    }
-}
-
-/// What a network is made of, without any number learnt.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Description {
-    /// The model's name.
-    pub name: String,
-    /// One input sample.
-    pub input: Shape,
-    /// First to last; the last one gives the logits.
-    pub layers: Vec<NamedLayer>,
-}
-
-impl Description {
-    /// A network without layers yet.
-    pub fn new(name: impl Into<String>, input: Shape) -> Self {
-        Self { name: name.into(), input, layers: Vec::new() }
-    }
-
-    /// The same with one more layer at the end.
-    pub fn with(mut self, name: impl Into<String>, layer: impl Into<Layer>) -> Self {
-        self.layers.push(NamedLayer { name: name.into(), layer: layer.into() });
-        self
-    }
-
-    /// The same with all weights starting as `init` says.
-    pub fn with_init(mut self, init: Init) -> Self {
-        self.layers.iter_mut().for_each(|named| named.layer.set_init(init));
-        self
-    }
-
-    /// One output sample of each layer, in order.
-    ///
-    /// # Errors
-    /// No layers, two of one name, or one that does not fit where it stands.
-    pub fn shapes(&self) -> Result<Vec<Shape>, NetworkError> {
-        if self.layers.is_empty() {
-            return Err(NetworkError::NoLayers { name: self.name.clone() });
-        }
-        let mut shape = self.input;
-        let mut shapes = Vec::with_capacity(self.layers.len());
-        for (i, named) in self.layers.iter().enumerate() {
-            if self.layers[..i].iter().any(|other| other.name == named.name) {
-                return Err(NetworkError::DuplicateName { name: named.name.clone() });
-            }
-            shape = named.layer.rule().output(shape).map_err(|source| named.error(source))?;
-            shapes.push(shape);
-        }
-        Ok(shapes)
-    }
-
-    /// Input sample of each layer, in order.
-    fn inputs(&self) -> Result<impl Iterator<Item = (&NamedLayer, Shape)>, NetworkError> {
-        Ok(self.layers.iter().zip(std::iter::once(self.input).chain(self.shapes()?)))
-    }
-
-    /// Every parameter under its name: `W1`, `b1`, `W2`, ...
-    fn parameter_rules(&self) -> Result<Vec<(String, ParameterRule)>, NetworkError> {
-        let mut named_rules = Vec::new();
-        let mut number = 0;
-        for (named, input) in self.inputs()? {
-            let rules = named.layer.rule().parameters(input).map_err(|source| named.error(source))?;
-            number += usize::from(!rules.is_empty());
-            named_rules.extend(rules.into_iter().map(|rule| (format!("{}{number}", rule.prefix), rule)));
-        }
-        Ok(named_rules)
-    }
-
-    /// The table of layers, with the memory of a training plan for `batch` samples.
-    ///
-    /// # Errors
-    /// Layers that do not fit together, or a batch of 0 or beyond any memory.
-    pub fn summary(&self, batch: usize) -> Result<Summary, NetworkError> {
-        let mut layers = Vec::with_capacity(self.layers.len());
-        for ((named, input), output) in self.inputs()?.zip(self.shapes()?) {
-            let rule = named.layer.rule();
-            let parameters = rule.parameters(input).map_err(|source| named.error(source))?;
-            layers.push(LayerSummary {
-                name: named.name.clone(),
-                kind: rule.kind(),
-                options: rule.describe(),
-                output,
-                parameters: parameters.iter().map(|p| p.shape.iter().product::<usize>()).sum(),
-                flops: rule.flops(input).map_err(|source| named.error(source))?,
-            });
-        }
-        Ok(Summary {
-            parameters: layers.iter().map(|l| l.parameters).sum(),
-            flops: layers.iter().map(|l| l.flops).sum(),
-            peak_bytes: Plan::new(self, batch, Mode::Training)?.peak_bytes(),
-            layers,
-        })
-    }
-}
-
-/// One row of [`Network::summary`].
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct LayerSummary {
-    /// The layer's name.
-    pub name: String,
-    /// The layer's kind: `Convolution`.
-    pub kind: &'static str,
-    /// The options in short: `30 filters 5x5, stride 1`.
-    pub options: String,
-    /// One output sample.
-    pub output: Shape,
-    /// Learnt numbers.
-    pub parameters: usize,
-    /// Floating-point operations of the forward pass for one sample (a multiply-add counts two).
-    pub flops: u64,
-}
-
-/// The table that `striate summary` prints.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Summary {
-    /// One row a layer.
-    pub layers: Vec<LayerSummary>,
-    /// Sum over the layers.
-    pub parameters: usize,
-    /// Sum over the layers, for one sample forward.
-    pub flops: u64,
-    /// Bytes of the plan's arena and parameters for the asked batch.
-    pub peak_bytes: usize,
-}
 
 /// Why a network can't be built or run.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -182,6 +44,33 @@ pub enum NetworkError {
         /// The name.
         name: String,
     },
+    /// A layer's input has a name that no layer has.
+    #[error(
+        "layer {layer} takes its input from {input:?}, but no layer is called that; the input of the network is \"input\""
+    )]
+    UnknownInput {
+        /// The layer.
+        layer: String,
+        /// The name.
+        input: String,
+    },
+    /// A layer takes its input from itself or from one that comes later.
+    #[error("layer {layer} takes its input from {input}, which comes later; a layer's inputs must come before it")]
+    LaterInput {
+        /// The layer.
+        layer: String,
+        /// The later layer.
+        input: String,
+    },
+    /// A layer whose output goes nowhere.
+    #[error("the output of layer {layer} is used by no other layer; remove it, or name it among a layer's inputs")]
+    DeadEnd {
+        /// The layer.
+        layer: String,
+    },
+    /// A layer with the name that stands for the network's input.
+    #[error("a layer is called \"input\", which is the name of the network's input; give it another name")]
+    ReservedName,
     /// A parameter is missing, unknown or of the wrong shape.
     #[error("parameter {name}: found {found}, expected {expected}")]
     Parameter {
@@ -232,13 +121,12 @@ impl Network {
     /// Layers that do not fit together, or two of one name.
     pub fn new(description: Description, seed: u64) -> Result<Self, NetworkError> {
         let rules = description.parameter_rules()?;
-        let shapes = rules.iter().map(|(name, rule)| (name.clone(), rule.shape.clone())).collect();
-        let mut parameters = Parameters::zeros(shapes)?;
+        let mut parameters = description.zeros(&rules)?;
         for (position, (name, rule)) in rules.iter().enumerate() {
-            if let (Some(init), Some(mut array)) = (rule.init, parameters.get_mut(name))
+            if let Some(mut array) = parameters.get_mut(name)
                 && let Some(values) = array.as_slice_mut()
             {
-                init.fill(values, rule.fan_in, seed, position as u64);
+                rule.init.fill(values, rule.fan_in, seed, position as u64);
             }
         }
         Self::checked(description, parameters)
@@ -250,8 +138,7 @@ impl Network {
     /// A parameter that is missing, unexpected or of another shape, or layers that do not fit together.
     pub fn with_parameters(description: Description, parameters: Parameters) -> Result<Self, NetworkError> {
         let rules = description.parameter_rules()?;
-        let mut ordered =
-            Parameters::zeros(rules.iter().map(|(name, rule)| (name.clone(), rule.shape.clone())).collect())?;
+        let mut ordered = description.zeros(&rules)?;
         for (name, rule) in &rules {
             let problem = |found: String| NetworkError::Parameter {
                 name: name.clone(),
@@ -356,7 +243,8 @@ impl Network {
         Ok(correct as f64 / t.len() as f64)
     }
 
-    /// Gradients of [`Network::loss`] by backpropagation, under the parameters' names.
+    /// Gradients of the training loss by backpropagation, under the parameters' names: of [`Network::loss`], but with
+    /// the batch's own statistics where the network normalises by batch.
     ///
     /// # Errors
     /// As for [`Network::loss`].
@@ -366,17 +254,21 @@ impl Network {
         let mut runner = Runner::new(Plan::new(&self.description, t.len(), Mode::Training)?)?;
         fill(&mut runner, x, Some(t));
         runner.loss_and_gradient(&self.parameters, &mut gradients, None);
+        // Running statistics have steps, not gradients: the loss does not depend on them.
+        for spec in self.parameters.specs().iter().filter(|spec| spec.role == Role::Statistic) {
+            gradients.as_mut_slice()[spec.range.clone()].fill(0.0);
+        }
         Ok(gradients)
     }
 
-    /// Gradients of [`Network::loss`] by central differences (section 4.4): slow, to check [`Network::gradient`].
+    /// The gradients of [`Network::gradient`] by central differences (section 4.4): slow, to check them.
     ///
     /// # Errors
     /// As for [`Network::loss`].
     pub fn numerical_gradient(&self, x: ArrayView4<'_, f32>, t: &[usize]) -> Result<Parameters, NetworkError> {
         const STEP: f32 = 1e-2;
         self.check_input(x, Some(t))?;
-        let mut runner = Runner::new(Plan::new(&self.description, t.len(), Mode::Inference)?)?;
+        let mut runner = Runner::new(Plan::new(&self.description, t.len(), Mode::Training)?)?;
         fill(&mut runner, x, Some(t));
         let mut parameters = self.parameters.clone();
         let mut gradients = self.parameters.zeros_like();

@@ -3,10 +3,11 @@
 //! Every shape is checked here, every fusion chosen, and every buffer given a place in one arena, so that running the
 //! plan neither allocates nor checks. Buffers that are never alive at the same time share their place.
 
+use super::description::{Node, Source};
 use super::{Description, NetworkError};
-use crate::layers::Operator;
+use crate::layers::{ConcatOperator, Layer, Operator};
 use crate::shape::{Shape, ShapeError, checked_product};
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 /// What a plan is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,20 +27,51 @@ pub(super) struct Step {
     pub(super) layer: usize,
     pub(super) operator: Box<dyn Operator>,
     pub(super) parameters: Range<usize>,
+    /// Place of what the operator prepares of its parameters, in a buffer of its own.
+    pub(super) prepared: Range<usize>,
     pub(super) input: Range<usize>,
+    /// The second input; empty for most.
+    pub(super) other: Range<usize>,
     pub(super) output: Range<usize>,
     pub(super) saved: Range<usize>,
     pub(super) forward_workspace: Range<usize>,
     pub(super) backward: Option<BackwardPlaces>,
+    /// The values that the places above are of.
+    values: Values,
+}
+
+/// Which values a step reads and writes.
+#[derive(Clone, Copy, Debug)]
+struct Values {
+    input: usize,
+    other: Option<usize>,
+    output: usize,
+    /// Position of the last layer that the step does.
+    yields: usize,
+}
+
+impl Values {
+    fn reads(&self, value: usize) -> bool {
+        self.input == value || self.other == Some(value)
+    }
 }
 
 /// Where the backward pass of a step works.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct BackwardPlaces {
     pub(super) output_gradient: Range<usize>,
-    /// Empty where nobody needs it: nothing before this step learns.
-    pub(super) input_gradient: Range<usize>,
+    pub(super) input: GradientPlace,
+    pub(super) other: GradientPlace,
     pub(super) workspace: Range<usize>,
+}
+
+/// Where the gradient of an input goes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct GradientPlace {
+    /// Empty where nobody needs it: nothing before this step learns.
+    pub(super) place: Range<usize>,
+    /// Whether a later step has already written its part.
+    pub(super) accumulate: bool,
 }
 
 /// A network compiled for one batch size and mode.
@@ -47,15 +79,21 @@ pub(super) struct BackwardPlaces {
 pub struct Plan {
     pub(super) mode: Mode,
     pub(super) batch: usize,
-    pub(super) input: Shape,
     pub(super) classes: usize,
     pub(super) steps: Vec<Step>,
+    pub(super) input: Range<usize>,
+    pub(super) logits: Range<usize>,
+    pub(super) logits_gradient: Range<usize>,
     pub(super) arena: usize,
+    pub(super) prepared: usize,
     pub(super) parameters: usize,
 }
 
 /// Numbers of an arena are placed at multiples of this many f32: 64 bytes, a cache line.
 pub(super) const ALIGNMENT: usize = 16;
+
+/// The network's input among a plan's values.
+const INPUT_VALUE: usize = 0;
 
 impl Plan {
     /// Compiles `description` for batches of `batch` samples.
@@ -66,94 +104,138 @@ impl Plan {
         if batch == 0 {
             return Err(ShapeError::Empty { what: "the batch", found: vec![0] }.into());
         }
-        let at = |layer: &str| {
-            let layer = layer.to_owned();
-            move |source| NetworkError::Layer { layer, source }
-        };
-        let mut steps: Vec<Step> = Vec::new();
-        let (mut shape, mut parameter) = (description.input, 0);
         description.input.checked_len(batch)?;
-        for (layer, named) in description.layers.iter().enumerate() {
-            let rule = named.layer.rule();
-            let output = rule.output(shape).map_err(at(&named.name))?;
-            let mut parameters = parameter..parameter;
-            for wanted in rule.parameters(shape).map_err(at(&named.name))? {
-                parameters.end += checked_product(&wanted.shape).map_err(at(&named.name))?;
-            }
-            parameter = parameters.end;
-            output.checked_len(batch).map_err(at(&named.name))?;
-            if let Some(last) = steps.last_mut()
-                && last.operator.absorb(&named.layer)
-            {
-                last.name = format!("{}+{}", last.name, named.name);
-            } else {
-                steps.push(Step {
-                    name: named.name.clone(),
-                    layer,
-                    operator: rule.operator(shape, batch).map_err(at(&named.name))?,
-                    parameters,
-                    input: 0..0,
-                    output: 0..0,
-                    saved: 0..0,
-                    forward_workspace: 0..0,
-                    backward: None,
-                });
-            }
-            shape = output;
+        let nodes = description.nodes()?;
+        let mut builder = Builder::new(&nodes, batch, mode);
+        builder.lens.push(description.input.checked_len(batch)?);
+        for (i, node) in nodes.iter().enumerate() {
+            node.output.checked_len(batch).map_err(|source| node.named.error(source))?;
+            builder.add(i, node).map_err(|source| node.named.error(source))?;
         }
-        if steps.is_empty() {
-            return Err(NetworkError::NoLayers { name: description.name.clone() });
-        }
-        let input = description.input;
-        let mut plan = Self { mode, batch, input, classes: shape.len(), steps, arena: 0, parameters: parameter };
-        plan.place();
+        let logits = builder.values.last().copied().unwrap_or(INPUT_VALUE);
+        let Builder { steps, lens, parameter, .. } = builder;
+        let mut plan = Self {
+            mode,
+            batch,
+            classes: nodes.last().map_or(0, |node| node.output.len()),
+            steps,
+            input: 0..0,
+            logits: 0..0,
+            logits_gradient: 0..0,
+            arena: 0,
+            prepared: 0,
+            parameters: parameter,
+        };
+        plan.place(&lens, logits);
         Ok(plan)
     }
 
     /// Gives every buffer its place. Forward of step `i` runs at time `i`, the loss at `n`, backward of step `i` at `2n - i`.
-    fn place(&mut self) {
+    fn place(&mut self, lens: &[usize], logits: usize) {
         let n = self.steps.len();
         let training = self.mode == Mode::Training;
         let backward_time = |i: usize| 2 * n - i;
-        // The first step that learns; nothing before it needs gradients.
-        let first = self.steps.iter().position(|s| !s.parameters.is_empty()).unwrap_or(n);
-        let mut arena = Arena::default();
-        let mut activation = {
-            // The input is written by the caller before the run, and must survive it for the caller's sake.
-            let end = if training { backward_time(0) } else { n };
-            arena.place(self.batch * self.input.len(), 0..=end)
-        };
-        let mut produced = Vec::with_capacity(n);
-        for i in 0..n {
-            let step = &self.steps[i];
-            let operator = &step.operator;
-            let read_back = |keeps: bool, j: usize| if training && keeps && j >= first { backward_time(j) } else { 0 };
-            let next_keeps = self.steps.get(i + 1).is_some_and(|next| next.operator.keeps_input());
-            let end = (i + 1).max(read_back(operator.keeps_output(), i)).max(read_back(next_keeps, i + 1));
-            // Logits are read by the caller after the run.
-            let end = if i + 1 == n { backward_time(0) } else { end };
-            let output = arena.place(self.batch * operator.output().len(), i..=end);
-            let saved = if training { operator.saved() } else { 0 };
-            let saved = arena.place(saved, i..=read_back(true, i).max(i));
-            let workspace = arena.place(operator.workspace(false), i..=i);
+        // A value needs a gradient if something before it learns; a step runs backward if its output needs one.
+        let mut learns = vec![false; lens.len()];
+        let mut runs_backward = vec![false; n];
+        for (i, step) in self.steps.iter().enumerate() {
+            let v = &step.values;
+            let before = learns[v.input] || v.other.is_some_and(|other| learns[other]);
+            runs_backward[i] = training && (before || !step.parameters.is_empty());
+            learns[v.output] |= runs_backward[i];
+        }
+        let mut requests = Requests::default();
+        let end = if training { 2 * n } else { n };
+        let places: Vec<usize> = (0..lens.len())
+            .map(|value| {
+                let mut alive = (usize::MAX, 0);
+                let mut at = |time: usize| alive = (alive.0.min(time), alive.1.max(time));
+                if value == INPUT_VALUE || value == logits {
+                    // Written by the caller before the run, or read by them after it.
+                    at(end);
+                }
+                if value == INPUT_VALUE {
+                    at(0);
+                }
+                for (i, step) in self.steps.iter().enumerate() {
+                    if step.values.output == value {
+                        at(i);
+                        if runs_backward[i] && step.operator.keeps_output() {
+                            at(backward_time(i));
+                        }
+                    }
+                    if step.values.reads(value) {
+                        at(i);
+                    }
+                    if step.values.input == value && runs_backward[i] && step.operator.keeps_input() {
+                        at(backward_time(i));
+                    }
+                }
+                requests.add(lens[value], alive.0.min(alive.1)..=alive.1)
+            })
+            .collect();
+        // A gradient lives from the last step that reads the value, which runs backward first, to the first that writes it.
+        let gradients: Vec<Option<usize>> = (0..lens.len())
+            .map(|value| {
+                if !learns[value] {
+                    return None;
+                }
+                let last = (0..n).rev().find(|&i| runs_backward[i] && self.steps[i].values.reads(value));
+                let first = (0..n).find(|&i| self.steps[i].values.output == value)?;
+                let born = if value == logits { n } else { backward_time(last?) };
+                Some(requests.add(lens[value], born..=backward_time(first)))
+            })
+            .collect();
+        let of_steps: Vec<[usize; 3]> = self
+            .steps
+            .iter()
+            .enumerate()
+            .map(|(i, step)| {
+                let operator = &step.operator;
+                let saved_until = if runs_backward[i] { backward_time(i) } else { i };
+                let workspace = if runs_backward[i] { operator.workspace(true) } else { 0 };
+                [
+                    requests.add(if training { operator.saved() } else { 0 }, i..=saved_until),
+                    requests.add(operator.workspace(false), i..=i),
+                    requests.add(workspace, backward_time(i)..=backward_time(i)),
+                ]
+            })
+            .collect();
+        let (arena, ranges) = requests.place();
+        self.arena = arena;
+        self.input = ranges[places[INPUT_VALUE]].clone();
+        self.logits = ranges[places[logits]].clone();
+        self.logits_gradient = gradients[logits].map_or(0..0, |g| ranges[g].clone());
+        let mut written = vec![false; lens.len()];
+        written[logits] = true;
+        for i in (0..n).rev() {
             let step = &mut self.steps[i];
-            (step.input, step.output, step.saved, step.forward_workspace) =
-                (activation, output.clone(), saved, workspace);
-            activation = output.clone();
-            produced.push(output);
-        }
-        if training {
-            let mut gradient = arena.place(produced[n - 1].len(), n..=backward_time(n - 1));
-            for i in (first.min(n - 1)..n).rev() {
-                let len = if i > first { self.steps[i].input.len() } else { 0 };
-                let time = backward_time(i);
-                let input_gradient = arena.place(len, time..=time + 1);
-                let workspace = arena.place(self.steps[i].operator.workspace(true), time..=time);
-                let output_gradient = std::mem::replace(&mut gradient, input_gradient.clone());
-                self.steps[i].backward = Some(BackwardPlaces { output_gradient, input_gradient, workspace });
+            let Values { input, other, output, .. } = step.values;
+            let [saved, forward, backward] = of_steps[i];
+            step.input = ranges[places[input]].clone();
+            step.other = other.map_or(0..0, |other| ranges[places[other]].clone());
+            step.output = ranges[places[output]].clone();
+            step.saved = ranges[saved].clone();
+            step.forward_workspace = ranges[forward].clone();
+            if runs_backward[i] {
+                let mut place = |value: Option<usize>| match value.and_then(|v| Some((v, gradients[v]?))) {
+                    None => GradientPlace::default(),
+                    Some((value, gradient)) => GradientPlace {
+                        place: ranges[gradient].clone(),
+                        accumulate: std::mem::replace(&mut written[value], true),
+                    },
+                };
+                step.backward = Some(BackwardPlaces {
+                    input: place(Some(input)),
+                    other: place(other),
+                    output_gradient: gradients[output].map_or(0..0, |g| ranges[g].clone()),
+                    workspace: ranges[backward].clone(),
+                });
             }
+            let len = step.operator.prepared(training);
+            step.prepared = self.prepared..self.prepared + len;
+            self.prepared += len.next_multiple_of(ALIGNMENT);
         }
-        self.arena = arena.len;
     }
 
     /// Samples in a batch.
@@ -171,28 +253,284 @@ impl Plan {
         self.steps.iter().map(|s| s.name.as_str())
     }
 
+    /// What runs, in order, with how each works on its sizes and why.
+    pub fn steps(&self) -> impl Iterator<Item = StepSummary> {
+        self.steps.iter().map(|step| StepSummary {
+            name: step.name.clone(),
+            output: step.operator.output(),
+            method: step.operator.method(),
+            workspace_bytes: size_of::<f32>()
+                * step.forward_workspace.len().max(step.backward.as_ref().map_or(0, |b| b.workspace.len())),
+            prepared_bytes: size_of::<f32>() * step.prepared.len(),
+        })
+    }
+
     /// Bytes of the arena: all activations, gradients between layers and workspace.
     pub fn arena_bytes(&self) -> usize {
         self.arena * size_of::<f32>()
     }
 
-    /// Bytes of the arena and the parameters; while training, also of their gradients.
+    /// Bytes of the arena, the parameters and what is prepared of them; while training, also of their gradients.
     pub fn peak_bytes(&self) -> usize {
         let copies = if self.mode == Mode::Training { 2 } else { 1 };
-        self.arena_bytes() + copies * self.parameters * size_of::<f32>()
+        self.arena_bytes() + (copies * self.parameters + self.prepared) * size_of::<f32>()
+    }
+}
+
+/// One line of [`Plan::steps`].
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct StepSummary {
+    /// Names of the layers it does, joined by `+`.
+    pub name: String,
+    /// One output sample.
+    pub output: Shape,
+    /// How it works and why; empty where there is only one way.
+    pub method: String,
+    /// Bytes of workspace, for the pass that needs more.
+    pub workspace_bytes: usize,
+    /// Bytes of parameters in the form that the passes read.
+    pub prepared_bytes: usize,
+}
+
+/// Turns layers into steps.
+struct Builder<'a> {
+    nodes: &'a [Node<'a>],
+    batch: usize,
+    mode: Mode,
+    steps: Vec<Step>,
+    /// Numbers of each value.
+    lens: Vec<usize>,
+    /// The value of each layer's output.
+    values: Vec<usize>,
+    /// For each layer, the layer whose output its own is a view of: itself for most.
+    roots: Vec<Source>,
+    /// How many steps read each layer's output.
+    readers: Vec<usize>,
+    /// Where the next layer's parameters begin.
+    parameter: usize,
+}
+
+impl<'a> Builder<'a> {
+    fn new(nodes: &'a [Node<'a>], batch: usize, mode: Mode) -> Self {
+        let training = mode == Mode::Training;
+        let mut roots: Vec<Source> = Vec::with_capacity(nodes.len());
+        let mut readers = vec![0; nodes.len()];
+        let last = nodes.len() - 1;
+        for (i, node) in nodes.iter().enumerate() {
+            let root = |source: &Source| match source {
+                Source::Input => Source::Input,
+                Source::Layer(j) => roots[*j],
+            };
+            let sources: Vec<Source> = node.sources.iter().map(root).collect();
+            let softmax_at_the_end = i == last && matches!(node.named.layer, Layer::Softmax(_));
+            if node.named.layer.rule().is_view(training) || softmax_at_the_end {
+                roots.push(sources.first().copied().unwrap_or(Source::Input));
+                continue;
+            }
+            for source in sources {
+                if let Source::Layer(j) = source {
+                    readers[j] += 1;
+                }
+            }
+            roots.push(Source::Layer(i));
+        }
+        if let Some(Source::Layer(j)) = roots.last() {
+            readers[*j] += 1;
+        }
+        Self {
+            nodes,
+            batch,
+            mode,
+            steps: Vec::new(),
+            lens: Vec::new(),
+            values: Vec::new(),
+            roots,
+            readers,
+            parameter: 0,
+        }
+    }
+
+    /// The value that a source's numbers are in.
+    fn value(&self, source: Source) -> usize {
+        match source {
+            Source::Input => INPUT_VALUE,
+            Source::Layer(j) => self.values[j],
+        }
+    }
+
+    /// The step that yields a source as its last layer, if nobody but one reader reads it.
+    fn only_reader_of(&self, source: Source) -> Option<usize> {
+        let root = match source {
+            Source::Layer(j) => self.roots[j],
+            Source::Input => Source::Input,
+        };
+        let Source::Layer(j) = root else { return None };
+        (self.readers[j] == 1).then(|| self.steps.iter().position(|step| step.values.yields == j)).flatten()
+    }
+
+    fn add(&mut self, i: usize, node: &Node<'_>) -> Result<(), ShapeError> {
+        let rule = node.named.layer.rule();
+        let training = self.mode == Mode::Training;
+        let mut parameters = self.parameter..self.parameter;
+        for wanted in rule.parameters(node.input)? {
+            parameters.end += checked_product(&wanted.shape)?;
+        }
+        self.parameter = parameters.end;
+        let inputs: Vec<usize> = node.sources.iter().map(|&source| self.value(source)).collect();
+        let first = inputs.first().copied().unwrap_or(INPUT_VALUE);
+        if self.roots[i] != Source::Layer(i) {
+            self.values.push(first);
+            return Ok(());
+        }
+        match &node.named.layer {
+            Layer::Concat(_) => {
+                let output = self.new_value(node.output);
+                let mut channel = 0;
+                for (part, &source) in node.sources.iter().enumerate() {
+                    let shape = self.shape(source);
+                    let operator = Box::new(ConcatOperator::new(shape, node.output, channel));
+                    let name = format!("{} {}/{}", node.named.name, part + 1, node.sources.len());
+                    let values = Values { input: inputs[part], other: None, output, yields: i };
+                    self.push(name, i, operator, parameters.clone(), values);
+                    channel += shape.channels;
+                }
+                self.values.push(output);
+            }
+            Layer::Add(_) => self.add_sum(i, node, &inputs)?,
+            layer => {
+                if let Some(at) = node.sources.first().and_then(|&source| self.only_reader_of(source))
+                    && let step = &mut self.steps[at]
+                    && (parameters.is_empty() || step.parameters.end == parameters.start)
+                    && step.operator.absorb(layer, training)
+                {
+                    step.parameters.end = step.parameters.end.max(parameters.end);
+                    return self.absorbed(at, i, node);
+                }
+                let output = self.new_value(node.output);
+                let values = Values { input: first, other: None, output, yields: i };
+                let operator = rule.operator(node.input, self.batch)?;
+                self.push(node.named.name.clone(), i, operator, parameters, values);
+                self.values.push(output);
+            }
+        }
+        Ok(())
+    }
+
+    /// A sum: at the end of the step that computes the later of its inputs, if it can.
+    fn add_sum(&mut self, i: usize, node: &Node<'_>, inputs: &[usize]) -> Result<(), ShapeError> {
+        let &[a, mut b] = inputs else { return Err(crate::layers::inputs_error(inputs.len(), "2")) };
+        let made_by = |value: usize| self.steps.iter().rposition(|step| step.values.output == value);
+        // The later input's step can read the earlier input: it is there by then.
+        let (later, earlier) = if made_by(a) >= made_by(b) { (0, b) } else { (1, a) };
+        if a != b
+            && let Some(at) = self.only_reader_of(node.sources[later])
+            && let step = &mut self.steps[at]
+            && step.values.other.is_none()
+            && step.values.input != earlier
+            && step.operator.absorb_sum()
+        {
+            step.values.other = Some(earlier);
+            return self.absorbed(at, i, node);
+        }
+        if a == b {
+            // A step's inputs must be two places.
+            b = self.new_value(node.output);
+            let operator = Box::new(ConcatOperator::new(node.output, node.output, 0));
+            let values = Values { input: a, other: None, output: b, yields: usize::MAX };
+            self.push(format!("{} copy", node.named.name), i, operator, 0..0, values);
+        }
+        let output = self.new_value(node.output);
+        let operator = node.named.layer.rule().operator(node.input, self.batch)?;
+        let values = Values { input: a, other: Some(b), output, yields: i };
+        self.push(node.named.name.clone(), i, operator, self.parameter..self.parameter, values);
+        self.values.push(output);
+        Ok(())
+    }
+
+    /// Notes that step `at` now ends with layer `i`.
+    fn absorbed(&mut self, at: usize, i: usize, node: &Node<'_>) -> Result<(), ShapeError> {
+        let step = &mut self.steps[at];
+        step.name = format!("{}+{}", step.name, node.named.name);
+        step.values.yields = i;
+        self.lens[step.values.output] = node.output.checked_len(self.batch)?;
+        self.values.push(step.values.output);
+        Ok(())
+    }
+
+    fn shape(&self, source: Source) -> Shape {
+        match source {
+            Source::Layer(j) => self.nodes[j].output,
+            // Only a network's first layers read its input: the first node's input is it.
+            Source::Input => self.nodes[0].input,
+        }
+    }
+
+    fn new_value(&mut self, shape: Shape) -> usize {
+        self.lens.push(self.batch * shape.len());
+        self.lens.len() - 1
+    }
+
+    fn push(
+        &mut self,
+        name: String,
+        layer: usize,
+        operator: Box<dyn Operator>,
+        parameters: Range<usize>,
+        values: Values,
+    ) {
+        self.steps.push(Step {
+            name,
+            layer,
+            operator,
+            parameters,
+            prepared: 0..0,
+            input: 0..0,
+            other: 0..0,
+            output: 0..0,
+            saved: 0..0,
+            forward_workspace: 0..0,
+            backward: None,
+            values,
+        });
+    }
+}
+
+/// Buffers to be placed, each with the time it is alive.
+#[derive(Default)]
+struct Requests(Vec<(usize, RangeInclusive<usize>)>);
+
+impl Requests {
+    /// A buffer of `len` numbers that is alive for a time; gives its position among the requests.
+    fn add(&mut self, len: usize, alive: RangeInclusive<usize>) -> usize {
+        self.0.push((len, alive));
+        self.0.len() - 1
+    }
+
+    /// The arena's length and every buffer's place, `0..0` for the empty. The largest are placed first: what is small
+    /// finds room between them.
+    fn place(self) -> (usize, Vec<Range<usize>>) {
+        let mut order: Vec<usize> = (0..self.0.len()).collect();
+        order.sort_by_key(|&i| (std::cmp::Reverse(self.0[i].0), i));
+        let mut arena = Arena::default();
+        let mut places = vec![0..0; self.0.len()];
+        for i in order {
+            let (len, alive) = &self.0[i];
+            places[i] = arena.place(*len, alive.clone());
+        }
+        (arena.len, places)
     }
 }
 
 /// First fit over what is alive at the same time.
 #[derive(Default)]
 struct Arena {
-    placed: Vec<(Range<usize>, std::ops::RangeInclusive<usize>)>,
+    placed: Vec<(Range<usize>, RangeInclusive<usize>)>,
     len: usize,
 }
 
 impl Arena {
     /// A place for `len` numbers while `alive`; `0..0` for none.
-    fn place(&mut self, len: usize, alive: std::ops::RangeInclusive<usize>) -> Range<usize> {
+    fn place(&mut self, len: usize, alive: RangeInclusive<usize>) -> Range<usize> {
         if len == 0 {
             return 0..0;
         }
@@ -229,10 +567,7 @@ mod tests {
         let plan = Plan::new(&description, 100, Mode::Training).unwrap();
         let names: Vec<_> = plan.step_names().collect();
         assert_eq!(names, ["Conv1+Relu1+Pool1", "Affine1+Relu2", "Affine2"]);
-        assert!(
-            plan.steps[0].backward.as_ref().unwrap().input_gradient.is_empty(),
-            "the first layer's input needs none"
-        );
+        assert!(plan.steps[0].backward.as_ref().unwrap().input.place.is_empty(), "the first layer's input needs none");
         let inference = Plan::new(&description, 100, Mode::Inference).unwrap();
         assert!(inference.arena_bytes() < plan.arena_bytes());
     }

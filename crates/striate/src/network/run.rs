@@ -1,9 +1,9 @@
 //! The executor of a plan on this machine's CPU: it owns the arena, and running allocates nothing.
 
-use super::plan::{ALIGNMENT, BackwardPlaces, Plan, Step};
+use super::plan::{ALIGNMENT, BackwardPlaces, Mode, Plan, Step};
 use super::{NetworkError, Parameters};
 use crate::kernels::softmax::cross_entropy;
-use crate::layers::{Backward, Forward, step_random};
+use crate::layers::{Backward, Forward, Gradient, step_random};
 use std::ops::Range;
 
 /// Names a training step, so that its random numbers depend on nothing else.
@@ -29,6 +29,9 @@ pub struct StepResult {
 pub struct Runner {
     plan: Plan,
     arena: Vec<f32>,
+    /// What the operators made of the parameters of the noted revision.
+    prepared: Vec<f32>,
+    revision: Option<u64>,
     labels: Vec<usize>,
 }
 
@@ -38,15 +41,18 @@ impl Runner {
     /// # Errors
     /// Not enough memory.
     pub fn new(plan: Plan) -> Result<Self, NetworkError> {
-        let mut arena = Vec::new();
         // A little more, to start on a cache line.
-        let len = plan.arena + ALIGNMENT;
-        let no_memory =
-            |_| NetworkError::OutOfMemory { what: format!("a batch of {}", plan.batch), bytes: len * size_of::<f32>() };
-        arena.try_reserve_exact(len).map_err(no_memory)?;
-        arena.resize(len, 0.0);
+        let zeros = |len: usize| {
+            let (len, mut values) = (len + ALIGNMENT, Vec::new());
+            let what = format!("a batch of {}", plan.batch);
+            let no_memory = |_| NetworkError::OutOfMemory { what, bytes: len * size_of::<f32>() };
+            values.try_reserve_exact(len).map_err(no_memory)?;
+            values.resize(len, 0.0);
+            Ok::<Vec<f32>, NetworkError>(values)
+        };
+        let (arena, prepared) = (zeros(plan.arena)?, zeros(plan.prepared)?);
         let labels = vec![0; plan.batch];
-        Ok(Self { plan, arena, labels })
+        Ok(Self { plan, arena, prepared, revision: None, labels })
     }
 
     /// The plan that runs.
@@ -61,8 +67,7 @@ impl Runner {
 
     /// The batch (N, C, H, W), to fill before a run; a run leaves it as it is.
     pub fn input_mut(&mut self) -> &mut [f32] {
-        let range = self.plan.steps.first().map_or(0..0, |s| s.input.clone());
-        &mut aligned(&mut self.arena)[range]
+        &mut aligned(&mut self.arena)[self.plan.input.clone()]
     }
 
     /// The labels (N), to fill before a run with loss; each below the number of classes.
@@ -73,8 +78,7 @@ impl Runner {
     /// Logits (N, classes) of the batch.
     pub fn predict(&mut self, parameters: &Parameters) -> &[f32] {
         self.forward(parameters, None);
-        let range = self.logits();
-        &aligned(&mut self.arena)[range]
+        &aligned(&mut self.arena)[self.plan.logits.clone()]
     }
 
     /// The mean loss of the batch, without gradients.
@@ -83,7 +87,7 @@ impl Runner {
     /// If a label is no class; callers check labels when data comes in.
     pub fn loss(&mut self, parameters: &Parameters) -> StepResult {
         self.forward(parameters, None);
-        let logits = self.logits();
+        let logits = self.plan.logits.clone();
         let loss = cross_entropy(&aligned(&mut self.arena)[logits], &self.labels, self.plan.classes, None);
         self.finish(loss)
     }
@@ -101,21 +105,20 @@ impl Runner {
     ) -> StepResult {
         self.forward(parameters, key.into());
         let arena = aligned(&mut self.arena);
-        let last = self.plan.steps.last().and_then(|s| s.backward.as_ref());
-        let place = last.map(|b| b.output_gradient.clone()).expect("a plan for training");
-        let [logits, gradient] = disjoint(arena, [self.plan.steps.last().map_or(0..0, |s| s.output.clone()), place]);
-        let loss = cross_entropy(logits, &self.labels, self.plan.classes, Some(gradient));
+        assert_eq!(self.plan.mode, Mode::Training, "gradients need a plan for training");
+        let places = [self.plan.logits.clone(), self.plan.logits_gradient.clone()];
+        let [logits, gradient] = disjoint(arena, places);
+        // A network that learns nothing has no place for it.
+        let gradient = (!gradient.is_empty()).then_some(gradient);
+        let loss = cross_entropy(logits, &self.labels, self.plan.classes, gradient);
         let gradients = gradients.as_mut_slice();
+        let prepared = aligned(&mut self.prepared);
         for step in self.plan.steps.iter().rev() {
             if let Some(places) = &step.backward {
-                backward(step, places, arena, parameters.as_slice(), gradients);
+                backward(step, places, arena, prepared, parameters.as_slice(), gradients);
             }
         }
         self.finish(loss)
-    }
-
-    fn logits(&self) -> Range<usize> {
-        self.plan.steps.last().map_or(0..0, |s| s.output.clone())
     }
 
     fn finish(&self, loss: crate::kernels::softmax::Loss) -> StepResult {
@@ -124,13 +127,25 @@ impl Runner {
 
     fn forward(&mut self, parameters: &Parameters, key: Option<StepKey>) {
         let arena = aligned(&mut self.arena);
+        let prepared = aligned(&mut self.prepared);
+        if self.revision != Some(parameters.revision()) {
+            for step in self.plan.steps.iter().filter(|step| !step.prepared.is_empty()) {
+                let parameters = &parameters.as_slice()[step.parameters.clone()];
+                step.operator.prepare(parameters, &mut prepared[step.prepared.clone()]);
+            }
+            self.revision = Some(parameters.revision());
+        }
         for step in &self.plan.steps {
-            let places = [&step.input, &step.output, &step.saved, &step.forward_workspace].map(Range::clone);
-            let [input, output, saved, workspace] = disjoint(arena, places);
+            let places =
+                [&step.input, &step.other, &step.output, &step.saved, &step.forward_workspace].map(Range::clone);
+            let [input, other, output, saved, workspace] = disjoint(arena, places);
             step.operator.forward(Forward {
                 parameters: &parameters.as_slice()[step.parameters.clone()],
+                prepared: &prepared[step.prepared.clone()],
                 input,
+                other,
                 output,
+                training: self.plan.mode == Mode::Training,
                 saved,
                 workspace,
                 random: key.map(|key| step_random(key.seed, key.step, step.layer)),
@@ -139,26 +154,36 @@ impl Runner {
     }
 }
 
-fn backward(step: &Step, places: &BackwardPlaces, arena: &mut [f32], parameters: &[f32], gradients: &mut [f32]) {
+fn backward(
+    step: &Step,
+    places: &BackwardPlaces,
+    arena: &mut [f32],
+    prepared: &[f32],
+    parameters: &[f32],
+    gradients: &mut [f32],
+) {
     let only = |keeps: bool, range: &Range<usize>| if keeps { range.clone() } else { 0..0 };
-    let [input, output, saved, output_gradient, input_gradient, workspace] = disjoint(
+    let [input, output, saved, output_gradient, input_gradient, other_gradient, workspace] = disjoint(
         arena,
         [
             only(step.operator.keeps_input(), &step.input),
             only(step.operator.keeps_output(), &step.output),
             step.saved.clone(),
             places.output_gradient.clone(),
-            places.input_gradient.clone(),
+            places.input.place.clone(),
+            places.other.place.clone(),
             places.workspace.clone(),
         ],
     );
     step.operator.backward(Backward {
         parameters: &parameters[step.parameters.clone()],
+        prepared: &prepared[step.prepared.clone()],
         input,
         output,
         saved,
         output_gradient,
-        input_gradient,
+        input_gradient: Gradient { values: input_gradient, accumulate: places.input.accumulate },
+        other_gradient: Gradient { values: other_gradient, accumulate: places.other.accumulate },
         parameter_gradient: &mut gradients[step.parameters.clone()],
         workspace,
     });
