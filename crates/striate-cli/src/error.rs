@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use striate::data::DataError;
 use striate::draw::DrawError;
 use striate::explain::ExplainError;
-use striate::formats::{FormatError, WriteError};
+use striate::formats::{FormatError, TomlError, WriteError};
 use striate::kernels::isa::IsaError;
 use striate::models::ModelError;
 use striate::network::NetworkError;
@@ -32,6 +32,8 @@ pub(crate) enum CliError {
     Model(#[from] ModelError),
     #[error(transparent)]
     Network(#[from] NetworkError),
+    #[error(transparent)]
+    Toml(#[from] TomlError),
     #[error(transparent)]
     Train(#[from] TrainError),
     #[error(transparent)]
@@ -67,7 +69,9 @@ impl CliError {
     /// The exit status: 2 for wrong usage, otherwise 1.
     pub(crate) fn status(&self) -> u8 {
         match self {
-            CliError::Usage(_) | CliError::Isa(_) | CliError::Model(ModelError::Unknown { .. }) => 2,
+            CliError::Usage(_)
+            | CliError::Isa(_)
+            | CliError::Model(ModelError::Unknown { .. } | ModelError::Setting { .. }) => 2,
             // Flags whose values the library judges.
             CliError::Train(TrainError::Option { .. } | TrainError::Optimizer(OptimError::Option { .. })) => 2,
             _ => 1,

@@ -4,6 +4,7 @@
 //! * [`container`] is a safetensors file with a checksum over every byte of it.
 //! * [`model_file`] is a complete model in such a container: weights, architecture, class names, preprocessing and
 //!   test vectors.
+//! * [`model_toml`] is a network without weights, as people write it.
 //! * [`digest`] names weights by their SHA-256.
 //!
 //! Any safetensors reader can open these files and see the plain tensors.
@@ -13,9 +14,11 @@ pub mod container;
 pub mod digest;
 mod error;
 pub mod model_file;
+pub mod model_toml;
 
 pub use atomic::{WriteAction, WriteError, write_atomically};
 pub use container::{Container, ContainerWriter};
 pub use digest::weights_sha256;
 pub use error::FormatError;
 pub use model_file::{Difference, ModelFile, TestVectors, Verification};
+pub use model_toml::{TomlError, from_toml, to_toml};
