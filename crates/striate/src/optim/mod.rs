@@ -275,16 +275,11 @@ impl FromStr for OptimizerOptions {
 
     /// Reads `name` or `name:field=value,field=value`, and validates.
     fn from_str(text: &str) -> Result<Self, OptimError> {
-        let (name, settings) = text.split_once(':').map_or((text, None), |(name, rest)| (name, Some(rest)));
+        let (name, rest) = text.split_once(':').map_or((text, None), |(name, rest)| (name, Some(rest)));
         let mut options = Self::by_name(name)?;
         let of = options.name();
-        for setting in settings.into_iter().flat_map(|s| s.split(',')) {
-            let (field, value) = setting.split_once('=').ok_or_else(|| OptimError::Option {
-                of,
-                field: "settings",
-                found: format!("{setting:?}"),
-                expected: "written field=value, with commas between",
-            })?;
+        for setting in settings(of, rest) {
+            let (field, value) = setting?;
             let mut fields = options.fields();
             let known = fields.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
             let (field, place) =
@@ -293,16 +288,31 @@ impl FromStr for OptimizerOptions {
                     name: field.into(),
                     known: if known.is_empty() { format!("none for {of}") } else { known },
                 })?;
-            **place = value.parse().map_err(|_| OptimError::Option {
-                of,
-                field,
-                found: format!("{value:?}"),
-                expected: "a number",
-            })?;
+            **place = number(of, field, value)?;
         }
         options.validate()?;
         Ok(options)
     }
+}
+
+/// The pairs of `field=value,field=value`, as optimizers and schedules write their settings.
+fn settings<'a>(
+    of: &'static str,
+    text: Option<&'a str>,
+) -> impl Iterator<Item = Result<(&'a str, &'a str), OptimError>> {
+    text.into_iter().flat_map(|text| text.split(',')).map(move |setting| {
+        setting.split_once('=').ok_or_else(|| OptimError::Option {
+            of,
+            field: "settings",
+            found: format!("{setting:?}"),
+            expected: "written field=value, with commas between",
+        })
+    })
+}
+
+/// The value of one setting.
+fn number(of: &'static str, field: &'static str, value: &str) -> Result<f32, OptimError> {
+    value.parse().map_err(|_| OptimError::Option { of, field, found: format!("{value:?}"), expected: "a number" })
 }
 
 /// What is wrong with an optimizer's or schedule's options or state.

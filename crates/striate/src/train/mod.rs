@@ -56,7 +56,7 @@ impl Default for TrainOptions {
             seed: 0,
             optimizer,
             learning_rate: optimizer.default_learning_rate(),
-            schedule: Schedule::Constant,
+            schedule: Schedule::constant(),
             average: None,
             log_every: 10,
             evaluate_train: None,
