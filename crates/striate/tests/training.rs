@@ -191,7 +191,7 @@ fn a_stop_leaves_the_weights_as_they_are() {
 #[test]
 fn divergence_restores_the_last_good_weights() {
     let data = bars(100, 1);
-    for optimizer in [OptimizerOptions::Sgd, OptimizerOptions::momentum(), OptimizerOptions::adam()] {
+    for optimizer in [OptimizerOptions::sgd(), OptimizerOptions::momentum(), OptimizerOptions::adam()] {
         let mut weights = network(1);
         let error = train(&mut weights, &data, TrainOptions { optimizer, learning_rate: 1e6, epochs: 20, ..options() })
             .unwrap_err();
@@ -222,7 +222,7 @@ fn a_late_divergence_keeps_what_was_learnt() {
     let mut weights = network(1);
     // The rate climbs until it is too high.
     let options = TrainOptions {
-        optimizer: OptimizerOptions::Sgd,
+        optimizer: OptimizerOptions::sgd(),
         learning_rate: 1e4,
         schedule: Schedule::Cosine { warmup: 0.99 },
         epochs: 500,

@@ -321,7 +321,7 @@ mod tests {
             assert!(message.starts_with("learning_rate is ") && message.contains("positive"), "{message}");
         }
         assert!(message(TrainOptions { average: Some(1.0), ..good.clone() }).starts_with("average is 1"));
-        let optimizer = OptimizerOptions::Momentum { momentum: 2.0 };
+        let optimizer = OptimizerOptions::Momentum { momentum: 2.0, weight_decay: 0.0 };
         assert!(message(TrainOptions { optimizer, ..good.clone() }).contains("momentum of momentum is 2"));
         let schedule = Schedule::Cosine { warmup: 3.0 };
         assert!(message(TrainOptions { schedule, ..good }).contains("warmup of cosine is 3"));
