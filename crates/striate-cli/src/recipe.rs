@@ -49,7 +49,7 @@ impl Recipe {
                 batch: 100,
                 optimizer: OptimizerOptions::adam(),
                 learning_rate: 0.001,
-                schedule: Schedule::Constant,
+                schedule: Schedule::constant(),
                 average: None,
                 init: Init::Normal { deviation: 0.01 },
             },

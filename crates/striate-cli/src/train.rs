@@ -59,7 +59,8 @@ pub(crate) struct TrainArgs {
     /// Learning rate
     #[arg(long, value_name = "RATE")]
     lr: Option<f32>,
-    /// How the learning rate changes: constant, or cosine with options as in `cosine:warmup=0.05`
+    /// How the learning rate changes: constant, cosine, step, milestones or onecycle, with options as shares of the run:
+    /// `cosine:warmup=0.05`, `step:every=0.3,factor=0.1`, `milestones:at=0.5/0.75`, `onecycle:peak=0.3,start=0.04,end=0`
     #[arg(long, value_name = "NAME")]
     schedule: Option<Schedule>,
     /// Keep a moving average of the weights with this decay, and make it the result; 0 for none
@@ -119,7 +120,7 @@ impl Options {
             threads: rayon::current_num_threads(),
             isa: isa.name(),
             optimizer: args.optimizer.unwrap_or(optimizer),
-            schedule: args.schedule.unwrap_or(schedule),
+            schedule: args.schedule.clone().unwrap_or(schedule),
             init: args.init.unwrap_or(init),
         }
     }
@@ -131,7 +132,7 @@ impl Options {
             seed: self.seed,
             optimizer: self.optimizer,
             learning_rate: self.lr,
-            schedule: self.schedule,
+            schedule: self.schedule.clone(),
             average: (self.average != 0.0).then_some(self.average),
             log_every: self.log_every,
             // A sixth of MNIST is enough for the curve; the last epoch is evaluated on all of it.

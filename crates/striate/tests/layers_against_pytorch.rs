@@ -204,7 +204,7 @@ fn the_books_network() {
         net.gradients[name].check(name, gradient);
     }
     for (optimizer, rate, losses) in
-        [(OptimizerOptions::Sgd, 0.1, &net.sgd), (OptimizerOptions::adam(), 0.01, &net.adam)]
+        [(OptimizerOptions::sgd(), 0.1, &net.sgd), (OptimizerOptions::adam(), 0.01, &net.adam)]
     {
         let mut parameters = network.parameters().clone();
         let mut gradients = parameters.zeros_like();

@@ -33,6 +33,7 @@ pub struct Runner {
     prepared: Vec<f32>,
     revision: Option<u64>,
     labels: Vec<usize>,
+    label_smoothing: f32,
 }
 
 impl Runner {
@@ -52,7 +53,7 @@ impl Runner {
         };
         let (arena, prepared) = (zeros(plan.arena)?, zeros(plan.prepared)?);
         let labels = vec![0; plan.batch];
-        Ok(Self { plan, arena, prepared, revision: None, labels })
+        Ok(Self { plan, arena, prepared, revision: None, labels, label_smoothing: 0.0 })
     }
 
     /// The plan that runs.
@@ -75,6 +76,12 @@ impl Runner {
         &mut self.labels
     }
 
+    /// The share of every target that [`Runner::loss_and_gradient`] spreads evenly over all classes, in [0, 1); 0 at
+    /// first. [`Runner::loss`] stays plain.
+    pub fn set_label_smoothing(&mut self, share: f32) {
+        self.label_smoothing = share;
+    }
+
     /// Logits (N, classes) of the batch.
     pub fn predict(&mut self, parameters: &Parameters) -> &[f32] {
         self.forward(parameters, None);
@@ -88,7 +95,7 @@ impl Runner {
     pub fn loss(&mut self, parameters: &Parameters) -> StepResult {
         self.forward(parameters, None);
         let logits = self.plan.logits.clone();
-        let loss = cross_entropy(&aligned(&mut self.arena)[logits], &self.labels, self.plan.classes, None);
+        let loss = cross_entropy(&aligned(&mut self.arena)[logits], &self.labels, self.plan.classes, 0.0, None);
         self.finish(loss)
     }
 
@@ -110,7 +117,7 @@ impl Runner {
         let [logits, gradient] = disjoint(arena, places);
         // A network that learns nothing has no place for it.
         let gradient = (!gradient.is_empty()).then_some(gradient);
-        let loss = cross_entropy(logits, &self.labels, self.plan.classes, gradient);
+        let loss = cross_entropy(logits, &self.labels, self.plan.classes, self.label_smoothing, gradient);
         let gradients = gradients.as_mut_slice();
         let prepared = aligned(&mut self.prepared);
         for step in self.plan.steps.iter().rev() {

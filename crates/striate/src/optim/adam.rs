@@ -1,8 +1,7 @@
 //! Adam (Kingma and Ba, 2015; section 6.1.6).
 
-use super::{CHUNK, OptimError, Optimizer, OptimizerOptions, Sign, check_lengths, flush, restore_arrays, zeros};
+use super::{Groups, OptimError, Optimizer, OptimizerOptions, Sign, flush, restore_arrays, zeros};
 use crate::kernels::isa::vectorize;
-use rayon::prelude::*;
 
 /// Keeps the division finite; the paper's and PyTorch's.
 const EPSILON: f32 = 1e-8;
@@ -25,19 +24,19 @@ pub struct Adam {
 }
 
 impl Adam {
-    /// For `len` parameters.
+    /// For so many parameters, or for groups of them.
     ///
     /// # Errors
     /// A beta outside [0, 1), or memory that can't be had.
-    pub fn new(beta1: f32, beta2: f32, len: usize) -> Result<Self, OptimError> {
+    pub fn new(beta1: f32, beta2: f32, groups: impl Into<Groups>) -> Result<Self, OptimError> {
         OptimizerOptions::Adam { beta1, beta2 }.validate()?;
-        Ok(Self { moments: Moments::new(beta1, beta2, len)? })
+        Ok(Self { moments: Moments::new(beta1, beta2, groups.into())? })
     }
 }
 
 impl Optimizer for Adam {
-    fn update(&mut self, learning_rate: f32, parameters: &mut [f32], gradients: &[f32]) {
-        self.moments.update(learning_rate, 1.0, parameters, gradients);
+    fn update_scaled(&mut self, learning_rate: f32, scale: f32, parameters: &mut [f32], gradients: &[f32]) {
+        self.moments.update(learning_rate, scale, 1.0, parameters, gradients);
     }
 
     fn steps(&self) -> u64 {
@@ -58,40 +57,48 @@ impl Optimizer for Adam {
 pub(super) struct Moments {
     beta1: f32,
     beta2: f32,
+    groups: Groups,
     mean: Vec<f32>,
     mean_square: Vec<f32>,
     pub(super) steps: u64,
 }
 
 impl Moments {
-    pub(super) fn new(beta1: f32, beta2: f32, len: usize) -> Result<Self, OptimError> {
-        Ok(Self { beta1, beta2, mean: zeros(len)?, mean_square: zeros(len)?, steps: 0 })
+    pub(super) fn new(beta1: f32, beta2: f32, groups: Groups) -> Result<Self, OptimError> {
+        let len = groups.len();
+        Ok(Self { beta1, beta2, groups, mean: zeros(len)?, mean_square: zeros(len)?, steps: 0 })
     }
 
-    /// Adam's step on weights first multiplied by `shrink` (1 for Adam: exact).
-    pub(super) fn update(&mut self, learning_rate: f32, shrink: f32, parameters: &mut [f32], gradients: &[f32]) {
-        check_lengths(self.mean.len(), parameters, gradients);
-        self.steps += 1;
+    /// Adam's step on gradients times `scale` and on weights first multiplied by `shrink` where decay acts (1 for Adam:
+    /// exact).
+    pub(super) fn update(
+        &mut self,
+        learning_rate: f32,
+        scale: f32,
+        shrink: f32,
+        parameters: &mut [f32],
+        gradients: &[f32],
+    ) {
+        let steps = self.steps + 1;
         let (keep1, take1) = (self.beta1, 1.0 - self.beta1);
         let (keep2, take2) = (self.beta2, 1.0 - self.beta2);
         // In f64: 1 - beta2^t cancels badly at the first steps.
-        let correction = |beta: f32| 1.0 - f64::from(beta).powf(self.steps as f64);
+        let correction = |beta: f32| 1.0 - f64::from(beta).powf(steps as f64);
         let rate = (f64::from(learning_rate) / correction(self.beta1)) as f32;
         let root = (1.0 / correction(self.beta2).sqrt()) as f32;
-        parameters
-            .par_chunks_mut(CHUNK)
-            .zip(gradients.par_chunks(CHUNK))
-            .zip(self.mean.par_chunks_mut(CHUNK))
-            .zip(self.mean_square.par_chunks_mut(CHUNK))
-            .for_each(|(((w, g), m), v)| {
-                vectorize(|| {
-                    for (((w, &g), m), v) in w.iter_mut().zip(g).zip(m).zip(v) {
-                        *m = flush(keep1 * *m + take1 * g);
-                        *v = flush(keep2 * *v + take2 * (g * g));
-                        *w = *w * shrink - rate * *m / (v.sqrt() * root + EPSILON);
-                    }
-                });
+        let moments = [&mut self.mean[..], &mut self.mean_square[..]];
+        self.groups.sweep(parameters, gradients, moments, |decayed, w, g, [m, v]| {
+            let shrink = if decayed { shrink } else { 1.0 };
+            vectorize(|| {
+                for (((w, &g), m), v) in w.iter_mut().zip(g).zip(m).zip(v) {
+                    let g = scale * g;
+                    *m = flush(keep1 * *m + take1 * g);
+                    *v = flush(keep2 * *v + take2 * (g * g));
+                    *w = *w * shrink - rate * *m / (v.sqrt() * root + EPSILON);
+                }
             });
+        });
+        self.steps = steps;
     }
 
     pub(super) fn state(&self) -> Vec<(&'static str, &[f32])> {

@@ -2,7 +2,8 @@
 //!
 //! Every optimizer is one sweep over the flat parameter buffer, in fixed pieces of 16 Ki numbers shared among the
 //! threads. Each number is updated on its own, so the result does not depend on how many threads there are. An update
-//! allocates nothing; all state is reserved when the optimizer is built.
+//! allocates nothing; all state is reserved when the optimizer is built. [`Groups`] say which ranges weight decay acts
+//! on, and which are not learnt at all.
 //!
 //! The definitions are PyTorch's; each file says where the book's differ.
 //!
@@ -18,6 +19,7 @@
 mod adagrad;
 mod adam;
 mod adamw;
+mod groups;
 mod momentum;
 mod nesterov;
 mod rmsprop;
@@ -27,6 +29,7 @@ mod sgd;
 pub use adagrad::AdaGrad;
 pub use adam::Adam;
 pub use adamw::AdamW;
+pub use groups::{Groups, Kind};
 pub use momentum::Momentum;
 pub use nesterov::Nesterov;
 pub use rmsprop::RmsProp;
@@ -46,7 +49,16 @@ pub trait Optimizer: fmt::Debug + Send {
     ///
     /// # Panics
     /// Unless both slices have the length that the optimizer was built for.
-    fn update(&mut self, learning_rate: f32, parameters: &mut [f32], gradients: &[f32]);
+    fn update(&mut self, learning_rate: f32, parameters: &mut [f32], gradients: &[f32]) {
+        self.update_scaled(learning_rate, 1.0, parameters, gradients);
+    }
+
+    /// [`Optimizer::update`] as if every gradient were `scale` times as large, in the same sweep: for gradient clipping.
+    /// A scale of 1 changes no bit; [`Kind::Statistic`] ranges are not scaled.
+    ///
+    /// # Panics
+    /// As for [`Optimizer::update`].
+    fn update_scaled(&mut self, learning_rate: f32, scale: f32, parameters: &mut [f32], gradients: &[f32]);
 
     /// Updates done so far.
     fn steps(&self) -> u64;
@@ -69,18 +81,28 @@ pub trait Optimizer: fmt::Debug + Send {
 #[serde(tag = "name", rename_all = "lowercase", deny_unknown_fields)]
 pub enum OptimizerOptions {
     /// Stochastic gradient descent: see [`Sgd`].
-    Sgd,
+    Sgd {
+        /// Share of the weight added to its gradient; usually 0, or about 0.0005.
+        #[serde(default)]
+        weight_decay: f32,
+    },
     /// Gradient descent with a velocity: see [`Momentum`].
     Momentum {
         /// Share of the velocity kept at each step; usually 0.9.
         #[serde(default = "default_momentum")]
         momentum: f32,
+        /// Share of the weight added to its gradient; usually 0, or about 0.0005.
+        #[serde(default)]
+        weight_decay: f32,
     },
     /// Momentum with the gradient looked up ahead: see [`Nesterov`].
     Nesterov {
         /// Share of the velocity kept at each step; usually 0.9.
         #[serde(default = "default_momentum")]
         momentum: f32,
+        /// Share of the weight added to its gradient; usually 0, or about 0.0005.
+        #[serde(default)]
+        weight_decay: f32,
     },
     /// Steps divided by the root of all squared gradients so far: see [`AdaGrad`].
     AdaGrad,
@@ -113,6 +135,9 @@ pub enum OptimizerOptions {
     },
 }
 
+/// What weight decay is called in every optimizer that has it.
+const WEIGHT_DECAY: &str = "weight_decay";
+
 fn default_momentum() -> f32 {
     0.9
 }
@@ -144,14 +169,19 @@ impl OptimizerOptions {
     /// The names that `parse` knows.
     pub const NAMES: &[&str] = &["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"];
 
-    /// [`Momentum`] with 0.9.
-    pub fn momentum() -> Self {
-        Self::Momentum { momentum: default_momentum() }
+    /// [`Sgd`] without weight decay.
+    pub const fn sgd() -> Self {
+        Self::Sgd { weight_decay: 0.0 }
     }
 
-    /// [`Nesterov`] with momentum 0.9.
+    /// [`Momentum`] with 0.9, without weight decay.
+    pub fn momentum() -> Self {
+        Self::Momentum { momentum: default_momentum(), weight_decay: 0.0 }
+    }
+
+    /// [`Nesterov`] with momentum 0.9, without weight decay.
     pub fn nesterov() -> Self {
-        Self::Nesterov { momentum: default_momentum() }
+        Self::Nesterov { momentum: default_momentum(), weight_decay: 0.0 }
     }
 
     /// [`RmsProp`] with decay 0.99.
@@ -172,7 +202,7 @@ impl OptimizerOptions {
     /// The name, as `parse` takes it.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Sgd => "sgd",
+            Self::Sgd { .. } => "sgd",
             Self::Momentum { .. } => "momentum",
             Self::Nesterov { .. } => "nesterov",
             Self::AdaGrad => "adagrad",
@@ -186,7 +216,7 @@ impl OptimizerOptions {
     /// learning rate itself (RMSProp, Adam, AdamW).
     pub fn default_learning_rate(&self) -> f32 {
         match self {
-            Self::Sgd | Self::Momentum { .. } | Self::Nesterov { .. } | Self::AdaGrad => 0.01,
+            Self::Sgd { .. } | Self::Momentum { .. } | Self::Nesterov { .. } | Self::AdaGrad => 0.01,
             Self::RmsProp { .. } | Self::Adam { .. } | Self::AdamW { .. } => 0.001,
         }
     }
@@ -194,7 +224,7 @@ impl OptimizerOptions {
     /// The optimizer of this name with its usual hyper-parameters.
     fn by_name(name: &str) -> Result<Self, OptimError> {
         match name {
-            "sgd" => Ok(Self::Sgd),
+            "sgd" => Ok(Self::sgd()),
             "momentum" => Ok(Self::momentum()),
             "nesterov" => Ok(Self::nesterov()),
             "adagrad" => Ok(Self::AdaGrad),
@@ -208,8 +238,11 @@ impl OptimizerOptions {
     /// The hyper-parameters by name, to read or change: the one list that validation, parsing and display share.
     fn fields(&mut self) -> Vec<(&'static str, &mut f32)> {
         match self {
-            Self::Sgd | Self::AdaGrad => vec![],
-            Self::Momentum { momentum } | Self::Nesterov { momentum } => vec![("momentum", momentum)],
+            Self::AdaGrad => vec![],
+            Self::Sgd { weight_decay } => vec![("weight_decay", weight_decay)],
+            Self::Momentum { momentum, weight_decay } | Self::Nesterov { momentum, weight_decay } => {
+                vec![("momentum", momentum), ("weight_decay", weight_decay)]
+            }
             Self::RmsProp { decay } => vec![("decay", decay)],
             Self::Adam { beta1, beta2 } => vec![("beta1", beta1), ("beta2", beta2)],
             Self::AdamW { beta1, beta2, weight_decay } => {
@@ -225,7 +258,7 @@ impl OptimizerOptions {
     pub fn validate(&self) -> Result<(), OptimError> {
         let mut options = *self;
         for (field, &mut value) in options.fields() {
-            let (fits, expected) = if field == "weight_decay" {
+            let (fits, expected) = if field == WEIGHT_DECAY {
                 (value.is_finite() && value >= 0.0, "0 or a positive number")
             } else {
                 ((0.0..1.0).contains(&value), "at least 0 and less than 1")
@@ -237,19 +270,51 @@ impl OptimizerOptions {
         Ok(())
     }
 
-    /// The optimizer for `len` parameters, its state zero.
+    /// The same optimizer with this weight decay.
+    ///
+    /// ```
+    /// use striate::optim::OptimizerOptions;
+    /// assert_eq!(OptimizerOptions::sgd().with_weight_decay(0.1)?.to_string(), "sgd:weight_decay=0.1");
+    /// # Ok::<(), striate::optim::OptimError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// An optimizer that has none, or a decay out of its range.
+    pub fn with_weight_decay(mut self, weight_decay: f32) -> Result<Self, OptimError> {
+        let of = self.name();
+        let mut fields = self.fields();
+        let (_, place) = fields.iter_mut().find(|(field, _)| *field == WEIGHT_DECAY).ok_or(OptimError::Option {
+            of,
+            field: WEIGHT_DECAY,
+            found: weight_decay.to_string(),
+            expected: "left out, because this optimizer has none; adamw, sgd, momentum and nesterov do",
+        })?;
+        **place = weight_decay;
+        self.validate()?;
+        Ok(self)
+    }
+
+    /// The optimizer for `len` parameters, weight decay on all, its state zero.
     ///
     /// # Errors
     /// As for [`OptimizerOptions::validate`], or memory that can't be had.
     pub fn build(&self, len: usize) -> Result<Box<dyn Optimizer>, OptimError> {
+        self.build_grouped(&len.into())
+    }
+
+    /// The optimizer for parameters of several kinds, its state zero.
+    ///
+    /// # Errors
+    /// As for [`OptimizerOptions::build`].
+    pub fn build_grouped(&self, groups: &Groups) -> Result<Box<dyn Optimizer>, OptimError> {
         Ok(match *self {
-            Self::Sgd => Box::new(Sgd::new(len)),
-            Self::Momentum { momentum } => Box::new(Momentum::new(momentum, len)?),
-            Self::Nesterov { momentum } => Box::new(Nesterov::new(momentum, len)?),
-            Self::AdaGrad => Box::new(AdaGrad::new(len)?),
-            Self::RmsProp { decay } => Box::new(RmsProp::new(decay, len)?),
-            Self::Adam { beta1, beta2 } => Box::new(Adam::new(beta1, beta2, len)?),
-            Self::AdamW { beta1, beta2, weight_decay } => Box::new(AdamW::new(beta1, beta2, weight_decay, len)?),
+            Self::Sgd { weight_decay } => Box::new(Sgd::new(weight_decay, groups)?),
+            Self::Momentum { momentum, weight_decay } => Box::new(Momentum::new(momentum, weight_decay, groups)?),
+            Self::Nesterov { momentum, weight_decay } => Box::new(Nesterov::new(momentum, weight_decay, groups)?),
+            Self::AdaGrad => Box::new(AdaGrad::new(groups)?),
+            Self::RmsProp { decay } => Box::new(RmsProp::new(decay, groups)?),
+            Self::Adam { beta1, beta2 } => Box::new(Adam::new(beta1, beta2, groups)?),
+            Self::AdamW { beta1, beta2, weight_decay } => Box::new(AdamW::new(beta1, beta2, weight_decay, groups)?),
         })
     }
 }
@@ -275,16 +340,11 @@ impl FromStr for OptimizerOptions {
 
     /// Reads `name` or `name:field=value,field=value`, and validates.
     fn from_str(text: &str) -> Result<Self, OptimError> {
-        let (name, settings) = text.split_once(':').map_or((text, None), |(name, rest)| (name, Some(rest)));
+        let (name, rest) = text.split_once(':').map_or((text, None), |(name, rest)| (name, Some(rest)));
         let mut options = Self::by_name(name)?;
         let of = options.name();
-        for setting in settings.into_iter().flat_map(|s| s.split(',')) {
-            let (field, value) = setting.split_once('=').ok_or_else(|| OptimError::Option {
-                of,
-                field: "settings",
-                found: format!("{setting:?}"),
-                expected: "written field=value, with commas between",
-            })?;
+        for setting in settings(of, rest) {
+            let (field, value) = setting?;
             let mut fields = options.fields();
             let known = fields.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
             let (field, place) =
@@ -293,16 +353,31 @@ impl FromStr for OptimizerOptions {
                     name: field.into(),
                     known: if known.is_empty() { format!("none for {of}") } else { known },
                 })?;
-            **place = value.parse().map_err(|_| OptimError::Option {
-                of,
-                field,
-                found: format!("{value:?}"),
-                expected: "a number",
-            })?;
+            **place = number(of, field, value)?;
         }
         options.validate()?;
         Ok(options)
     }
+}
+
+/// The pairs of `field=value,field=value`, as optimizers and schedules write their settings.
+fn settings<'a>(
+    of: &'static str,
+    text: Option<&'a str>,
+) -> impl Iterator<Item = Result<(&'a str, &'a str), OptimError>> {
+    text.into_iter().flat_map(|text| text.split(',')).map(move |setting| {
+        setting.split_once('=').ok_or_else(|| OptimError::Option {
+            of,
+            field: "settings",
+            found: format!("{setting:?}"),
+            expected: "written field=value, with commas between",
+        })
+    })
+}
+
+/// The value of one setting.
+fn number(of: &'static str, field: &'static str, value: &str) -> Result<f32, OptimError> {
+    value.parse().map_err(|_| OptimError::Option { of, field, found: format!("{value:?}"), expected: "a number" })
 }
 
 /// What is wrong with an optimizer's or schedule's options or state.
@@ -366,13 +441,6 @@ fn zeros(len: usize) -> Result<Vec<f32>, OptimError> {
 #[inline(always)]
 fn flush(value: f32) -> f32 {
     if value.abs() < 1e-32 { 0.0 } else { value }
-}
-
-/// Panics with both numbers when the slices do not belong to the optimizer.
-#[inline]
-fn check_lengths(len: usize, parameters: &[f32], gradients: &[f32]) {
-    assert_eq!(parameters.len(), len, "an optimizer for {len} parameters was given {} of them", parameters.len());
-    assert_eq!(gradients.len(), len, "an optimizer for {len} parameters was given {} gradients", gradients.len());
 }
 
 /// Which values an array of state can hold.
@@ -456,13 +524,21 @@ mod tests {
         assert!(message("adamw:weight_decay=-1").contains("0 or a positive number"));
         assert!(message("adamw:weight_decay=inf").contains("inf"));
         assert!(message("adam:gamma=1").contains("known: beta1, beta2"));
-        assert!(message("sgd:gamma=1").contains("none for sgd"));
+        assert!(message("sgd:gamma=1").contains("known: weight_decay"));
+        assert!(message("adagrad:gamma=1").contains("none for adagrad"));
+        assert!(
+            message("sgd:weight_decay=-1").contains("weight_decay of sgd is -1; it must be 0 or a positive number")
+        );
+        let none = OptimizerOptions::adam().with_weight_decay(0.1).unwrap_err().to_string();
+        assert!(none.contains("weight_decay of adam is 0.1") && none.contains("adamw"), "{none}");
+        assert!(OptimizerOptions::adamw().with_weight_decay(f32::NAN).is_err());
         assert!(message("rmsprop:decay").contains("field=value"));
         assert!(message("rmsprop:decay=much").contains("\"much\""));
         assert!(serde_json::from_str::<OptimizerOptions>(r#"{"name":"adam","beta3":0.1}"#).is_err());
         for options in [
-            OptimizerOptions::Momentum { momentum: 1.0 },
-            OptimizerOptions::Nesterov { momentum: -0.1 },
+            OptimizerOptions::Momentum { momentum: 1.0, weight_decay: 0.0 },
+            OptimizerOptions::Sgd { weight_decay: -1.0 },
+            OptimizerOptions::Nesterov { momentum: -0.1, weight_decay: 0.0 },
             OptimizerOptions::RmsProp { decay: f32::NAN },
             OptimizerOptions::Adam { beta1: 0.9, beta2: 2.0 },
             OptimizerOptions::AdamW { beta1: 1.0, beta2: 0.9, weight_decay: 0.0 },
@@ -484,7 +560,7 @@ mod tests {
         for options in all() {
             let rate = match options {
                 OptimizerOptions::AdaGrad => 0.5,
-                OptimizerOptions::Sgd => 0.1,
+                OptimizerOptions::Sgd { .. } => 0.1,
                 _ => 0.02,
             };
             let steps = 2000;
@@ -575,7 +651,7 @@ mod tests {
         }
         adam.restore(9, &[("mean_square", good), ("mean", good)]).unwrap();
         assert_eq!(adam.steps(), 9);
-        assert!(OptimizerOptions::Sgd.build(2).unwrap().restore(1, &[("mean", good)]).is_err());
+        assert!(OptimizerOptions::sgd().build(2).unwrap().restore(1, &[("mean", good)]).is_err());
     }
 
     #[test]
@@ -594,7 +670,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "an optimizer for 3 parameters was given 2 of them")]
     fn other_lengths_are_a_bug_of_the_caller() {
-        OptimizerOptions::Sgd.build(3).unwrap().update(0.1, &mut [0.0; 2], &[0.0; 2]);
+        OptimizerOptions::sgd().build(3).unwrap().update(0.1, &mut [0.0; 2], &[0.0; 2]);
     }
 
     proptest! {

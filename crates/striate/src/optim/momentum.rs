@@ -1,48 +1,48 @@
 //! Gradient descent with momentum (section 6.1.4).
 
-use super::{CHUNK, OptimError, Optimizer, OptimizerOptions, Sign, check_lengths, flush, restore_arrays, zeros};
+use super::{Groups, OptimError, Optimizer, OptimizerOptions, Sign, flush, restore_arrays, zeros};
 use crate::kernels::isa::vectorize;
-use rayon::prelude::*;
 
 /// A ball rolling down: `v = momentum * v - lr * g; w += v`, as in the book.
 ///
 /// PyTorch keeps the velocity without the learning rate (`v = momentum * v + g; w -= lr * v`). Both are the same while
 /// the learning rate is constant; when a schedule lowers it, the book's ball keeps the speed it had for a few steps.
+///
+/// With weight decay, `g + weight_decay * w` stands for `g`, as in PyTorch's `SGD`.
 #[derive(Clone, Debug)]
 pub struct Momentum {
     momentum: f32,
+    weight_decay: f32,
+    groups: Groups,
     velocity: Vec<f32>,
     steps: u64,
 }
 
 impl Momentum {
-    /// For `len` parameters.
+    /// For so many parameters, or for groups of them.
     ///
     /// # Errors
-    /// A momentum outside [0, 1), or memory that can't be had.
-    pub fn new(momentum: f32, len: usize) -> Result<Self, OptimError> {
-        OptimizerOptions::Momentum { momentum }.validate()?;
-        Ok(Self { momentum, velocity: zeros(len)?, steps: 0 })
+    /// A momentum outside [0, 1), a negative or non-finite weight decay, or memory that can't be had.
+    pub fn new(momentum: f32, weight_decay: f32, groups: impl Into<Groups>) -> Result<Self, OptimError> {
+        OptimizerOptions::Momentum { momentum, weight_decay }.validate()?;
+        let groups = groups.into();
+        Ok(Self { momentum, weight_decay, velocity: zeros(groups.len())?, groups, steps: 0 })
     }
 }
 
 impl Optimizer for Momentum {
-    fn update(&mut self, learning_rate: f32, parameters: &mut [f32], gradients: &[f32]) {
-        check_lengths(self.velocity.len(), parameters, gradients);
-        self.steps += 1;
+    fn update_scaled(&mut self, learning_rate: f32, scale: f32, parameters: &mut [f32], gradients: &[f32]) {
         let momentum = self.momentum;
-        parameters
-            .par_chunks_mut(CHUNK)
-            .zip(gradients.par_chunks(CHUNK))
-            .zip(self.velocity.par_chunks_mut(CHUNK))
-            .for_each(|((w, g), v)| {
-                vectorize(|| {
-                    for ((w, &g), v) in w.iter_mut().zip(g).zip(v) {
-                        *v = flush(momentum * *v - learning_rate * g);
-                        *w += *v;
-                    }
-                });
+        self.groups.sweep(parameters, gradients, [&mut self.velocity], |decayed, w, g, [v]| {
+            let decay = if decayed { self.weight_decay } else { 0.0 };
+            vectorize(|| {
+                for ((w, &g), v) in w.iter_mut().zip(g).zip(v) {
+                    *v = flush(momentum * *v - learning_rate * (scale * g + decay * *w));
+                    *w += *v;
+                }
             });
+        });
+        self.steps += 1;
     }
 
     fn steps(&self) -> u64 {

@@ -1,8 +1,7 @@
 //! RMSProp (Tieleman and Hinton, 2012).
 
-use super::{CHUNK, OptimError, Optimizer, OptimizerOptions, Sign, check_lengths, flush, restore_arrays, zeros};
+use super::{Groups, OptimError, Optimizer, OptimizerOptions, Sign, flush, restore_arrays, zeros};
 use crate::kernels::isa::vectorize;
-use rayon::prelude::*;
 
 /// Keeps the division finite; PyTorch's. The book's is 1e-7.
 const EPSILON: f32 = 1e-8;
@@ -11,38 +10,36 @@ const EPSILON: f32 = 1e-8;
 #[derive(Clone, Debug)]
 pub struct RmsProp {
     decay: f32,
+    groups: Groups,
     mean_square: Vec<f32>,
     steps: u64,
 }
 
 impl RmsProp {
-    /// For `len` parameters.
+    /// For so many parameters, or for groups of them.
     ///
     /// # Errors
     /// A decay outside [0, 1), or memory that can't be had.
-    pub fn new(decay: f32, len: usize) -> Result<Self, OptimError> {
+    pub fn new(decay: f32, groups: impl Into<Groups>) -> Result<Self, OptimError> {
         OptimizerOptions::RmsProp { decay }.validate()?;
-        Ok(Self { decay, mean_square: zeros(len)?, steps: 0 })
+        let groups = groups.into();
+        Ok(Self { decay, mean_square: zeros(groups.len())?, groups, steps: 0 })
     }
 }
 
 impl Optimizer for RmsProp {
-    fn update(&mut self, learning_rate: f32, parameters: &mut [f32], gradients: &[f32]) {
-        check_lengths(self.mean_square.len(), parameters, gradients);
-        self.steps += 1;
+    fn update_scaled(&mut self, learning_rate: f32, scale: f32, parameters: &mut [f32], gradients: &[f32]) {
         let (keep, take) = (self.decay, 1.0 - self.decay);
-        parameters
-            .par_chunks_mut(CHUNK)
-            .zip(gradients.par_chunks(CHUNK))
-            .zip(self.mean_square.par_chunks_mut(CHUNK))
-            .for_each(|((w, g), h)| {
-                vectorize(|| {
-                    for ((w, &g), h) in w.iter_mut().zip(g).zip(h) {
-                        *h = flush(keep * *h + take * (g * g));
-                        *w -= learning_rate * g / (h.sqrt() + EPSILON);
-                    }
-                });
+        self.groups.sweep(parameters, gradients, [&mut self.mean_square], |_, w, g, [h]| {
+            vectorize(|| {
+                for ((w, &g), h) in w.iter_mut().zip(g).zip(h) {
+                    let g = scale * g;
+                    *h = flush(keep * *h + take * (g * g));
+                    *w -= learning_rate * g / (h.sqrt() + EPSILON);
+                }
             });
+        });
+        self.steps += 1;
     }
 
     fn steps(&self) -> u64 {

@@ -26,6 +26,17 @@ CASES = [
         2**-6,
         lambda w, lr: torch.optim.SGD(w, lr=lr, momentum=0.875, nesterov=True),
     ),
+    ({"name": "sgd", "weight_decay": 0.25}, 2**-6, lambda w, lr: torch.optim.SGD(w, lr=lr, weight_decay=0.25)),
+    (
+        {"name": "momentum", "momentum": 0.875, "weight_decay": 0.5},
+        2**-6,
+        lambda w, lr: torch.optim.SGD(w, lr=lr, momentum=0.875, weight_decay=0.5),
+    ),
+    (
+        {"name": "nesterov", "momentum": 0.875, "weight_decay": 0.125},
+        2**-6,
+        lambda w, lr: torch.optim.SGD(w, lr=lr, momentum=0.875, nesterov=True, weight_decay=0.125),
+    ),
     ({"name": "adagrad"}, 2**-4, lambda w, lr: torch.optim.Adagrad(w, lr=lr)),
     ({"name": "rmsprop", "decay": 0.99}, 2**-6, lambda w, lr: torch.optim.RMSprop(w, lr=lr, alpha=0.99, eps=1e-8)),
     ({"name": "rmsprop", "decay": 0.5}, 2**-6, lambda w, lr: torch.optim.RMSprop(w, lr=lr, alpha=0.5, eps=1e-8)),
