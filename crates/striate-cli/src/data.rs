@@ -2,13 +2,15 @@
 
 use crate::error::CliError;
 use crate::output::{Output, table, thousands};
-use crate::source;
+use crate::source::{self, Source};
 use clap::{Args, Subcommand};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use striate::data::{Dataset, Splits};
+use striate::data::Dataset;
 
 const EXAMPLES: &str = "Examples:
   striate data info mnist
+  striate data info ~/flowers
   striate data info ~/fashion --json";
 
 /// What is in a data set
@@ -21,38 +23,88 @@ pub(crate) struct DataArgs {
 
 #[derive(Subcommand, Clone, Debug)]
 enum Action {
-    /// Sizes, classes and how many images each has
+    /// Sizes, classes, how many images each has, and files that can't be read
     Info {
-        /// `mnist`, or a directory of IDX files
-        #[arg(value_name = "NAME|DIR")]
+        /// A data set, as `striate train --data` takes it
+        #[arg(value_name = "NAME|PATH")]
         data: String,
     },
 }
 
-/// Prints counts.
+/// Files listed of those that were left out; `--json` lists all.
+const LISTED: usize = 20;
+
+/// Prints counts and faults.
 pub(crate) fn run(args: &DataArgs, output: &Output) -> Result<ExitCode, CliError> {
     let Action::Info { data } = &args.action;
-    let Splits { train, test } = source::load(data)?;
-    let count = |data: &Dataset| {
-        let mut counts = vec![0usize; data.classes()];
-        data.labels().iter().for_each(|&label| counts[label] += 1);
-        counts
-    };
-    let (in_train, in_test) = (count(&train), count(&test));
-    output.line(format!("{data}: images of {}, {} classes", train.shape(), train.classes()));
-    let mut rows = vec![["class", "train", "test"].map(String::from).to_vec()];
-    for (class, name) in train.class_names().iter().enumerate() {
-        let in_test = in_test.get(class).copied().unwrap_or(0);
-        rows.push(vec![name.clone(), thousands(in_train[class]), thousands(in_test)]);
+    let Source { splits, validation, report } = source::open(data, None, output)?;
+    let parts: Vec<(&str, &Dataset)> = [("train", Some(&splits.train)), ("validation", validation.as_ref())]
+        .into_iter()
+        .chain([("test", Some(&splits.test))])
+        .filter_map(|(name, data)| Some((name, data?)))
+        .collect();
+    let counts: Vec<Vec<usize>> = parts.iter().map(|(_, data)| count(data)).collect();
+    let (shape, names) = (splits.train.shape(), splits.train.class_names());
+    output.line(format!("{data}: images of {shape}, {} classes", names.len()));
+    let head = ["class"].into_iter().chain(parts.iter().map(|(name, _)| *name));
+    let mut rows = vec![head.map(String::from).collect::<Vec<_>>()];
+    for (class, name) in names.iter().enumerate() {
+        let cells = counts.iter().map(|counts| thousands(counts.get(class).copied().unwrap_or(0)));
+        rows.push([name.clone()].into_iter().chain(cells).collect());
     }
-    rows.push(vec!["Total".into(), thousands(train.len()), thousands(test.len())]);
+    rows.push(["Total".into()].into_iter().chain(parts.iter().map(|(_, data)| thousands(data.len()))).collect());
     table(&rows, &[0]).iter().for_each(|line| output.line(line));
-    output.json(&serde_json::json!({
+    list(
+        output,
+        "left out because they can't be read",
+        report.skipped.iter().map(|skipped| skipped.reason.to_string()),
+    );
+    list(
+        output,
+        "ignored because they are nothing to read",
+        report.ignored.iter().map(|path| path.display().to_string()),
+    );
+
+    let mut json = serde_json::json!({
         "data": data,
-        "shape": <[usize; 3]>::from(train.shape()),
-        "classes": train.class_names(),
-        "train": { "images": train.len(), "per_class": in_train },
-        "test": { "images": test.len(), "per_class": in_test },
-    }));
+        "shape": <[usize; 3]>::from(shape),
+        "classes": names,
+        "skipped": report.skipped.iter().map(|skipped| serde_json::json!({
+            "path": text(&skipped.path),
+            "reason": skipped.reason.to_string(),
+        })).collect::<Vec<_>>(),
+        "ignored": report.ignored.iter().map(text).collect::<Vec<_>>(),
+    });
+    for ((name, data), counts) in parts.iter().zip(&counts) {
+        json[*name] = serde_json::json!({ "images": data.len(), "per_class": counts });
+    }
+    output.json(&json);
     Ok(ExitCode::SUCCESS)
+}
+
+fn text(path: &PathBuf) -> String {
+    path.display().to_string()
+}
+
+/// Images of each class.
+fn count(data: &Dataset) -> Vec<usize> {
+    let mut counts = vec![0; data.classes()];
+    for &label in data.labels() {
+        if let Some(count) = counts.get_mut(label) {
+            *count += 1;
+        }
+    }
+    counts
+}
+
+/// Prints what there is of something, if there is any.
+fn list(output: &Output, what: &str, items: impl ExactSizeIterator<Item = String>) {
+    let all = items.len();
+    if all > 0 {
+        output.line(format!("\n{what}: {}", thousands(all)));
+        items.take(LISTED).for_each(|item| output.line(format!("  {item}")));
+        if all > LISTED {
+            output.line(format!("  and {} more", thousands(all - LISTED)));
+        }
+    }
 }

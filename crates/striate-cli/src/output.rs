@@ -22,6 +22,11 @@ impl Output {
         !self.json && !self.quiet && io::stdout().is_terminal()
     }
 
+    /// Whether nobody wants progress or hints.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// A line of the result for people; nothing with `--json`.
     pub(crate) fn line(&self, text: impl AsRef<str>) {
         if !self.json {

@@ -175,7 +175,7 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
     }
     options.train_options().validate()?;
     let progress = &mut Progress::new(global.quiet);
-    let Splits { train, test } = source::load(&options.data)?;
+    let Splits { train, test } = source::load(&options.data, output)?;
     let description = models::by_name(&options.model, train.shape(), train.classes())?.with_init(options.init);
     let mut network = Network::new(description, options.seed)?;
     let normalization = Normalization::identity();

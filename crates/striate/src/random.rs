@@ -14,7 +14,7 @@ pub enum Purpose {
     Shuffle = 2,
     /// Dropout masks; the stream is the training step and the layer.
     Dropout = 3,
-    /// Splitting data; the stream is 0.
+    /// Splitting data; the stream is the class.
     Split = 4,
     /// Augmentation; the stream is the epoch and the sample.
     Augment = 5,

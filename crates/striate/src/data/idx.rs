@@ -12,11 +12,11 @@
 //!
 //! Nothing is allocated on the word of a header: it must agree with the length of the file first.
 
-use super::{DataError, Dataset, Pixels, Splits, check_finite, check_labels, one_class_names};
+use super::{DataError, Dataset, Pixels, Splits, check_finite, check_labels, directory::Directory, one_class_names};
 use crate::shape::{MAX_ELEMENTS, Shape};
 use flate2::bufread::GzDecoder;
 use std::{
-    fs::{self, File},
+    fs,
     io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
 };
@@ -47,7 +47,7 @@ const FLOAT: u8 = 0x0D;
 pub fn read(directory: impl AsRef<Path>) -> Result<Splits, DataError> {
     let directory = Directory::open(directory.as_ref())?;
     let class_names = directory.class_names()?.unwrap_or_else(|| one_class_names(10));
-    directory.read(class_names)
+    directory.read_splits(class_names)
 }
 
 /// Reads a directory of IDX files whose classes have these names.
@@ -55,7 +55,19 @@ pub fn read(directory: impl AsRef<Path>) -> Result<Splits, DataError> {
 /// # Errors
 /// As for [`read`].
 pub fn read_with_classes(directory: impl AsRef<Path>, class_names: Vec<String>) -> Result<Splits, DataError> {
-    Directory::open(directory.as_ref())?.read(class_names)
+    Directory::open(directory.as_ref())?.read_splits(class_names)
+}
+
+/// Whether a directory holds any of the files, by their names.
+pub fn is_here(directory: impl AsRef<Path>) -> bool {
+    let directory = directory.as_ref();
+    let parts = [("train-images", 3), ("train-labels", 1), ("t10k-images", 3), ("t10k-labels", 1)];
+    parts.into_iter().flat_map(|(stem, sizes)| names(stem, sizes)).any(|n| directory.join(n).symlink_metadata().is_ok())
+}
+
+/// What a file may be called.
+fn names(stem: &str, sizes: u8) -> [String; 4] {
+    [("-", ""), (".", ""), ("-", ".gz"), (".", ".gz")].map(|(joint, end)| format!("{stem}{joint}idx{sizes}-ubyte{end}"))
 }
 
 /// What the IDX format calls an element type.
@@ -71,24 +83,8 @@ pub(super) fn type_name(code: u8) -> &'static str {
     }
 }
 
-/// The directory that holds the files, and that no link may lead out of.
-struct Directory {
-    path: PathBuf,
-    /// Without links.
-    real: PathBuf,
-}
-
 impl Directory {
-    fn open(path: &Path) -> Result<Self, DataError> {
-        let fault = |source| DataError::Io { path: path.into(), action: "open this directory", source };
-        let real = fs::canonicalize(path).map_err(fault)?;
-        if !fs::metadata(&real).map_err(fault)?.is_dir() {
-            return Err(fault(ErrorKind::NotADirectory.into()));
-        }
-        Ok(Self { path: path.into(), real })
-    }
-
-    fn read(&self, class_names: Vec<String>) -> Result<Splits, DataError> {
+    fn read_splits(&self, class_names: Vec<String>) -> Result<Splits, DataError> {
         // All four are looked for before the first is read.
         let train =
             (self.find("train-images", 3, "training images")?, self.find("train-labels", 1, "training labels")?);
@@ -110,9 +106,7 @@ impl Directory {
     }
 
     fn find(&self, stem: &str, sizes: u8, what: &'static str) -> Result<PathBuf, DataError> {
-        let names: Vec<String> = [("-", ""), (".", ""), ("-", ".gz"), (".", ".gz")]
-            .map(|(joint, end)| format!("{stem}{joint}idx{sizes}-ubyte{end}"))
-            .into();
+        let names = names(stem, sizes);
         for name in &names {
             let path = self.path.join(name);
             match fs::symlink_metadata(&path) {
@@ -121,22 +115,7 @@ impl Directory {
                 Err(source) => return Err(DataError::Io { path, action: "look at this file", source }),
             }
         }
-        Err(DataError::NotFound { directory: self.path.clone(), what, names })
-    }
-
-    /// Opens a regular file of the directory; gives its length too.
-    fn open_file(&self, path: &Path) -> Result<(File, u64), DataError> {
-        let fault = |source| DataError::Io { path: path.into(), action: "open this file", source };
-        let real = fs::canonicalize(path).map_err(fault)?;
-        if !real.starts_with(&self.real) {
-            return Err(DataError::OutsideLink { path: path.into(), target: real });
-        }
-        // Before opening: to open a FIFO would wait for its writer.
-        regular(path, fs::metadata(&real).map_err(fault)?.file_type())?;
-        let file = File::open(&real).map_err(fault)?;
-        let metadata = file.metadata().map_err(fault)?;
-        regular(path, metadata.file_type())?;
-        Ok((file, metadata.len()))
+        Err(DataError::NotFound { directory: self.path.clone(), what, names: names.into() })
     }
 
     fn split(
@@ -171,9 +150,8 @@ impl Directory {
         if let Pixels::F32(values) = &pixels {
             check_finite(&images_path.display().to_string(), values, shape.len())?;
         }
-        let name = self.real.file_name().map_or_else(|| "idx".into(), |name| name.to_string_lossy());
         let labels = labels.into_iter().map(usize::from).collect();
-        Dataset::new(format!("{name} {split}"), shape, pixels, labels, class_names)
+        Dataset::new(format!("{} {split}", self.name("idx")), shape, pixels, labels, class_names)
     }
 
     fn array(&self, path: &Path, kind: &Kind) -> Result<(Vec<u32>, Pixels), DataError> {
@@ -231,25 +209,6 @@ impl Directory {
         }
         Ok(Some(names))
     }
-}
-
-fn regular(path: &Path, kind: fs::FileType) -> Result<(), DataError> {
-    if kind.is_file() {
-        return Ok(());
-    }
-    #[cfg(unix)]
-    let special = {
-        use std::os::unix::fs::FileTypeExt;
-        match () {
-            () if kind.is_fifo() => "a FIFO",
-            () if kind.is_socket() => "a socket",
-            () if kind.is_char_device() || kind.is_block_device() => "a device",
-            () => "no regular file",
-        }
-    };
-    #[cfg(not(unix))]
-    let special = "no regular file";
-    Err(DataError::NotAFile { path: path.into(), found: if kind.is_dir() { "a directory" } else { special } })
 }
 
 /// What a file must hold.

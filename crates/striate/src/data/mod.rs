@@ -1,12 +1,16 @@
 //! Labelled images: where they come from, and how they become the numbers that a network reads.
 //!
 //! [`Dataset`] is a set of labelled images in memory, [`Splits`] one to train with and one to test with. Each source
-//! has its file ([`idx`]); [`preprocessing`] holds what turns an image file into a network's input.
+//! has its file ([`idx`], [`cifar`], [`image_folder`]); [`preprocessing`] holds what turns an image file into a network's input.
 //! This room knows nothing of networks.
 
+pub mod cifar;
+mod directory;
 pub mod idx;
+pub mod image_folder;
 pub mod preprocessing;
 mod resample;
+mod split;
 
 pub use preprocessing::{Fit, Normalization, Preprocessing};
 
@@ -324,10 +328,10 @@ pub enum DataError {
         /// What is there.
         found: &'static str,
     },
-    /// A symbolic link that leaves the data directory.
-    #[error("{}: this link leads out of the data directory, to {}; copy the file into the directory", path.display(), target.display())]
+    /// A path or symbolic link that leaves the data directory.
+    #[error("{}: this leads out of the data directory, to {}; copy the file into the directory", path.display(), target.display())]
     OutsideLink {
-        /// The link.
+        /// The path or link.
         path: PathBuf,
         /// Where it leads.
         target: PathBuf,
@@ -507,7 +511,7 @@ pub enum DataError {
         bytes: u64,
     },
     /// Bytes that are no image of a known kind.
-    #[error("{name}: this is not a PNG or JPEG image (the file's contents count, not its name)")]
+    #[error("{name}: this is not a PNG, JPEG, WebP, GIF or BMP image (the file's contents count, not its name)")]
     UnknownFormat {
         /// The file.
         name: String,
@@ -518,6 +522,34 @@ pub enum DataError {
         /// The file.
         name: String,
         /// What is missing.
+        reason: String,
+    },
+    /// A file larger than any of its kind.
+    #[error("{}: the file is {found} bytes long; at most {limit} are read", path.display())]
+    FileTooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        found: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// Directories or a list that do not make a data set of images.
+    #[error("{}: {reason}", path.display())]
+    Layout {
+        /// The directory or file.
+        path: PathBuf,
+        /// What is wrong, and what would be right.
+        reason: String,
+    },
+    /// A line of a list of images that cannot be understood.
+    #[error("{}, line {line}: {reason}", path.display())]
+    List {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong, and what would be right.
         reason: String,
     },
     /// An image larger than anybody needs here.
@@ -540,9 +572,11 @@ pub enum DataError {
         /// The decoder's reason.
         source: image::ImageError,
     },
-    /// Preprocessing that cannot be carried out.
-    #[error("preprocessing: {field} is {found}; it must be {expected}")]
+    /// An option that cannot be used.
+    #[error("{of}: {field} is {found}; it must be {expected}")]
     Option {
+        /// What it is an option of.
+        of: &'static str,
         /// Which option.
         field: &'static str,
         /// What was given.

@@ -9,7 +9,7 @@ use super::{
 use crate::shape::Shape;
 use image::{
     DynamicImage, GenericImageView, ImageDecoder, ImageFormat, Limits,
-    codecs::{jpeg::JpegDecoder, png::PngDecoder},
+    codecs::{bmp::BmpDecoder, gif::GifDecoder, jpeg::JpegDecoder, png::PngDecoder, webp::WebPDecoder},
 };
 use serde::{Deserialize, Serialize};
 use std::io::Cursor;
@@ -22,6 +22,8 @@ pub const MAX_DECODE_BYTES: u64 = 256 << 20;
 pub const MAX_SIDE: u32 = 65_535;
 /// The most rows or columns of a network's input.
 pub const MAX_TARGET_SIDE: usize = 4096;
+
+const PREPROCESSING: &str = "preprocessing";
 
 /// How pixels become numbers around 0: `x = (v / 255 - mean) / deviation` for each channel.
 ///
@@ -66,7 +68,9 @@ impl Normalization {
     /// A list with another number of entries than 1 or `channels`, an entry that is not finite, a deviation that is
     /// not a normal positive number.
     pub fn check(&self, channels: usize) -> Result<(), DataError> {
-        let option = |field, found: String, expected: String| Err(DataError::Option { field, found, expected });
+        let option = |field, found: String, expected: String| {
+            Err(DataError::Option { of: PREPROCESSING, field, found, expected })
+        };
         for (field, list) in [("mean", &self.mean), ("deviation", &self.deviation)] {
             if list.len() != 1 && list.len() != channels {
                 let expected = if channels == 1 {
@@ -206,6 +210,7 @@ impl Preprocessing {
         let Shape { channels, height, width } = self.shape;
         if channels != 1 && channels != 3 {
             return Err(DataError::Option {
+                of: PREPROCESSING,
                 field: "shape",
                 found: format!("{} (channels, height, width)", self.shape),
                 expected: "of 1 channel (grey) or 3 (red, green, blue)".into(),
@@ -213,6 +218,7 @@ impl Preprocessing {
         }
         if [height, width].iter().any(|side| !(1..=MAX_TARGET_SIDE).contains(side)) {
             return Err(DataError::Option {
+                of: PREPROCESSING,
                 field: "shape",
                 found: format!("{} (channels, height, width)", self.shape),
                 expected: format!("1 to {MAX_TARGET_SIDE} rows and columns"),
@@ -221,20 +227,26 @@ impl Preprocessing {
         self.normalization.check(channels)
     }
 
-    /// The pixels (C, H, W) of a PNG or JPEG file whose contents are `bytes`; `name` is what errors call it.
+    /// The pixels (C, H, W) of an image file whose contents are `bytes`; `name` is what errors call it.
     ///
+    /// PNG, JPEG, WebP, GIF and BMP are known; of an animation, the first frame counts. Sixteen bits become eight.
     /// Transparency shows white paper. A photograph's orientation tag is obeyed.
     ///
     /// # Errors
-    /// Not a PNG or JPEG image, cut or damaged, or over [`MAX_PIXELS`], [`MAX_SIDE`] or [`MAX_DECODE_BYTES`].
+    /// Not an image of these kinds, cut or damaged, or over [`MAX_PIXELS`], [`MAX_SIDE`] or [`MAX_DECODE_BYTES`].
     pub fn decode(&self, bytes: &[u8], name: &str) -> Result<Vec<u8>, DataError> {
         self.check()?;
-        let image = read_image(bytes, name)?;
+        self.fit(ImageFile::open(bytes, name)?.decode()?, name)
+    }
+
+    /// The pixels (C, H, W) of a decoded image.
+    pub(super) fn fit(&self, image: DynamicImage, name: &str) -> Result<Vec<u8>, DataError> {
         let (width, height) = (image.width() as usize, image.height() as usize);
         let grey = self.shape.channels == 1 || self.fit == Fit::Digit || !image.color().has_color();
         let planes = planes(image, grey, name)?;
         let fitted = match self.fit {
             Fit::Digit => digit(planes, width, height, self.shape),
+            Fit::Stretch if (height, width) == (self.shape.height, self.shape.width) => planes,
             Fit::Stretch => {
                 let all = Rectangle { left: 0, top: 0, width, height };
                 let mut fitted = Vec::with_capacity(self.shape.len());
@@ -263,45 +275,70 @@ impl Preprocessing {
     }
 }
 
-/// Decodes a PNG or JPEG file, within the limits.
-fn read_image(bytes: &[u8], name: &str) -> Result<DynamicImage, DataError> {
-    let limits = {
+/// An image file whose head has been read: its kind and size are allowed, and nothing is decoded yet.
+pub(super) struct ImageFile<'a> {
+    name: &'a str,
+    decoder: Box<dyn ImageDecoder + 'a>,
+    limits: Limits,
+    decode_bytes: u64,
+}
+
+impl<'a> ImageFile<'a> {
+    pub(super) fn open(bytes: &'a [u8], name: &'a str) -> Result<Self, DataError> {
         let mut limits = Limits::default();
         limits.max_alloc = Some(MAX_DECODE_BYTES);
-        limits
-    };
-    let fault = |source| match source {
+        let fault = |source| image_fault(source, name);
+        let file = Cursor::new(bytes);
+        // Besides the decoder: its memory for decoding, in relation to the finished image.
+        let (decoder, factor): (Box<dyn ImageDecoder + 'a>, u64) = match image::guess_format(bytes) {
+            Ok(ImageFormat::Png) => {
+                check_png_end(bytes, name)?;
+                (Box::new(PngDecoder::with_limits(file, limits.clone()).map_err(fault)?), 1)
+            }
+            Ok(ImageFormat::Jpeg) => {
+                let outline = JpegOutline::read(bytes, name)?;
+                // A progressive image is held as 16-bit coefficients until its last scan.
+                (Box::new(JpegDecoder::new(file).map_err(fault)?), if outline.progressive { 3 } else { 1 })
+            }
+            // Planes of brightness and colour, or the frame before it is put on its canvas.
+            Ok(ImageFormat::WebP) => (Box::new(WebPDecoder::new(file).map_err(fault)?), 2),
+            Ok(ImageFormat::Gif) => (Box::new(GifDecoder::new(file).map_err(fault)?), 2),
+            Ok(ImageFormat::Bmp) => (Box::new(BmpDecoder::new(file).map_err(fault)?), 1),
+            _ => return Err(DataError::UnknownFormat { name: name.into() }),
+        };
+        check_size(&decoder, factor, name)?;
+        let decode_bytes = decoder.total_bytes().saturating_mul(factor);
+        Ok(Self { name, decoder, limits, decode_bytes })
+    }
+
+    /// About the most memory that decoding takes.
+    pub(super) fn decode_bytes(&self) -> u64 {
+        self.decode_bytes
+    }
+
+    /// The image, upright.
+    pub(super) fn decode(self) -> Result<DynamicImage, DataError> {
+        let Self { name, mut decoder, mut limits, .. } = self;
+        let finish = || {
+            limits.reserve(decoder.total_bytes())?;
+            decoder.set_limits(limits)?;
+            let orientation = decoder.orientation()?;
+            let mut image = DynamicImage::from_decoder(decoder)?;
+            image.apply_orientation(orientation);
+            Ok(image)
+        };
+        finish().map_err(|source| image_fault(source, name))
+    }
+}
+
+fn image_fault(source: image::ImageError, name: &str) -> DataError {
+    match source {
         // The decoders meet the end of the file in their own ways.
         image::ImageError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
             DataError::Truncated { name: name.into(), reason: "the file ends inside the picture".into() }
         }
         source => DataError::Image { name: name.into(), source },
-    };
-    match image::guess_format(bytes) {
-        Ok(ImageFormat::Png) => {
-            check_png_end(bytes, name)?;
-            let decoder = PngDecoder::with_limits(Cursor::new(bytes), limits.clone()).map_err(fault)?;
-            check_size(&decoder, 1, name)?;
-            finish(decoder, limits).map_err(fault)
-        }
-        Ok(ImageFormat::Jpeg) => {
-            let outline = JpegOutline::read(bytes, name)?;
-            let decoder = JpegDecoder::new(Cursor::new(bytes)).map_err(fault)?;
-            // A progressive image is held as 16-bit coefficients until its last scan.
-            check_size(&decoder, if outline.progressive { 3 } else { 1 }, name)?;
-            finish(decoder, limits).map_err(fault)
-        }
-        _ => Err(DataError::UnknownFormat { name: name.into() }),
     }
-}
-
-fn finish(mut decoder: impl ImageDecoder, mut limits: Limits) -> image::ImageResult<DynamicImage> {
-    limits.reserve(decoder.total_bytes())?;
-    decoder.set_limits(limits)?;
-    let orientation = decoder.orientation()?;
-    let mut image = DynamicImage::from_decoder(decoder)?;
-    image.apply_orientation(orientation);
-    Ok(image)
 }
 
 /// Refuses what is too large; `factor` is the memory for decoding in relation to the finished image.
