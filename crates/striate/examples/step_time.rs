@@ -1,7 +1,8 @@
 //! Times SimpleConvNet: a training step with Adam, and inference at batch 100 and 1.
 //!
-//! `cargo run --release -p striate --example step_time -- [THREADS] [SECONDS]` prints one JSON object a line: the median
-//! and the minimum over as many runs as fit. `benches/peers/simple_convnet.py` runs it in turn with PyTorch.
+//! `cargo run --release -p striate --example step_time -- [THREADS] [SECONDS] [WORK]` prints one JSON object a line: the
+//! median and the minimum over as many runs as fit, of the works whose names contain WORK.
+//! `benches/peers/simple_convnet.py` runs it in turn with PyTorch.
 
 use std::time::{Duration, Instant};
 use striate::models::simple_convnet::SimpleConvNet;
@@ -12,6 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let mut arguments = std::env::args().skip(1);
     let threads: usize = arguments.next().map_or(Ok(2), |a| a.parse())?;
     let seconds: f64 = arguments.next().map_or(Ok(2.0), |a| a.parse())?;
+    let wanted = arguments.next().unwrap_or_default();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
     pool.install(|| {
         let mut network = Network::new(SimpleConvNet::default().description(), 1)?;
@@ -19,14 +21,15 @@ fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let mut gradients = network.parameters().zeros_like();
         let mut training = runner(&network, 100, Mode::Training)?;
         let mut step = 0;
-        time("training step, batch 100, Adam", threads, seconds, || {
+        let name = "training step, batch 100, Adam";
+        time(name, &wanted, threads, seconds, || {
             training.loss_and_gradient(network.parameters(), &mut gradients, StepKey { seed: 1, step });
             optimizer.update(0.001, network.parameters_mut().as_mut_slice(), gradients.as_slice());
             step += 1;
         });
         for batch in [100, 1] {
             let mut inference = runner(&network, batch, Mode::Inference)?;
-            time(&format!("inference, batch {batch}"), threads, seconds, || {
+            time(&format!("inference, batch {batch}"), &wanted, threads, seconds, || {
                 inference.predict(network.parameters());
             });
         }
@@ -41,7 +44,10 @@ fn runner(network: &Network, batch: usize, mode: Mode) -> Result<Runner, Box<dyn
     Ok(runner)
 }
 
-fn time(name: &str, threads: usize, seconds: f64, mut run: impl FnMut()) {
+fn time(name: &str, wanted: &str, threads: usize, seconds: f64, mut run: impl FnMut()) {
+    if !name.contains(wanted) {
+        return;
+    }
     (0..5).for_each(|_| run());
     let (begun, mut times) = (Instant::now(), Vec::new());
     while begun.elapsed() < Duration::from_secs_f64(seconds) {

@@ -58,7 +58,68 @@ unsafe fn kernel(
     unsafe { tile::<__m256, 6, 2>(depth, a, steps, b, c, stride, accumulate) }
 }
 
-pub(super) static TILE: Tile = Tile { rows: 6, columns: 16, kernel };
+#[target_feature(enable = "avx2,fma")]
+unsafe fn narrow(
+    depth: usize,
+    a: *const f32,
+    steps: (usize, usize),
+    b: *const f32,
+    c: *mut f32,
+    stride: usize,
+    accumulate: bool,
+) {
+    // SAFETY: the caller keeps the contract of `generic::tile`, and this function is only reached where the set is.
+    unsafe { tile::<__m256, 6, 1>(depth, a, steps, b, c, stride, accumulate) }
+}
+
+/// [`super::transpose::transpose`] in blocks of 8 x 8 registers.
+///
+/// # Safety
+/// The machine has the set; `depth` numbers are readable at each `source + i * stride` and `rows` (at most `width`) are
+/// writable at each `target + k * width`, for `i` below `rows` and `k` below `depth`.
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn transpose(
+    source: *const f32,
+    stride: usize,
+    (rows, depth): (usize, usize),
+    target: *mut f32,
+    width: usize,
+) {
+    let (whole_rows, whole_depth) = (rows - rows % 8, depth - depth % 8);
+    // SAFETY: every place is one the caller vouches for: blocks cover whole eights, the loops below them the rest.
+    unsafe {
+        for i in (0..whole_rows).step_by(8) {
+            for k in (0..whole_depth).step_by(8) {
+                let from = source.add(i * stride + k);
+                let row = |r: usize| _mm256_loadu_ps(from.add(r * stride));
+                // Pairs, then fours, within each half of a register; then halves change places.
+                let pairs = |r: usize| (_mm256_unpacklo_ps(row(r), row(r + 1)), _mm256_unpackhi_ps(row(r), row(r + 1)));
+                let fours = |r: usize| {
+                    let ((a, b), (c, d)) = (pairs(r), pairs(r + 2));
+                    [
+                        _mm256_shuffle_ps::<0x44>(a, c),
+                        _mm256_shuffle_ps::<0xee>(a, c),
+                        _mm256_shuffle_ps::<0x44>(b, d),
+                        _mm256_shuffle_ps::<0xee>(b, d),
+                    ]
+                };
+                let (upper, lower) = (fours(0), fours(4));
+                for (r, (&u, &l)) in upper.iter().zip(&lower).enumerate() {
+                    let to = target.add((k + r) * width + i);
+                    _mm256_storeu_ps(to, _mm256_permute2f128_ps::<0x20>(u, l));
+                    _mm256_storeu_ps(to.add(4 * width), _mm256_permute2f128_ps::<0x31>(u, l));
+                }
+            }
+        }
+        for i in 0..rows {
+            for k in (if i < whole_rows { whole_depth } else { 0 })..depth {
+                *target.add(k * width + i) = *source.add(i * stride + k);
+            }
+        }
+    }
+}
+
+pub(super) static TILE: Tile = Tile { rows: 6, columns: 16, kernel, narrow: (8, narrow) };
 
 /// Runs `body` compiled for this set.
 ///

@@ -58,7 +58,21 @@ unsafe fn kernel(
     unsafe { tile::<__m512, 12, 2>(depth, a, steps, b, c, stride, accumulate) }
 }
 
-pub(super) static TILE: Tile = Tile { rows: 12, columns: 32, kernel };
+#[target_feature(enable = "avx512f,avx2,fma")]
+unsafe fn narrow(
+    depth: usize,
+    a: *const f32,
+    steps: (usize, usize),
+    b: *const f32,
+    c: *mut f32,
+    stride: usize,
+    accumulate: bool,
+) {
+    // SAFETY: the caller keeps the contract of `generic::tile`, and this function is only reached where the set is.
+    unsafe { tile::<__m512, 12, 1>(depth, a, steps, b, c, stride, accumulate) }
+}
+
+pub(super) static TILE: Tile = Tile { rows: 12, columns: 32, kernel, narrow: (16, narrow) };
 
 /// Runs `body` compiled for this set.
 ///

@@ -7,6 +7,8 @@
 
 pub(crate) mod generic;
 mod portable;
+mod rectangle;
+mod transpose;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -16,6 +18,9 @@ mod avx512;
 mod neon;
 #[cfg(target_arch = "wasm32")]
 mod simd128;
+
+pub(crate) use rectangle::Rectangle;
+pub(crate) use transpose::transpose;
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -190,6 +195,8 @@ pub(crate) struct Tile {
     pub(crate) columns: usize,
     /// See [`generic::tile`].
     kernel: Kernel,
+    /// Columns of a block one register wide, for a right side's last columns, and its kernel.
+    narrow: (usize, Kernel),
 }
 
 /// The left side of a block: row `i` at depth `k` is `data[i * steps.0 + k * steps.1]`.

@@ -60,4 +60,18 @@ unsafe fn kernel(
     unsafe { tile::<float32x4_t, 8, 3>(depth, a, steps, b, c, stride, accumulate) }
 }
 
-pub(super) static TILE: Tile = Tile { rows: 8, columns: 12, kernel };
+#[target_feature(enable = "neon")]
+unsafe fn narrow(
+    depth: usize,
+    a: *const f32,
+    steps: (usize, usize),
+    b: *const f32,
+    c: *mut f32,
+    stride: usize,
+    accumulate: bool,
+) {
+    // SAFETY: the caller keeps the contract of `generic::tile`, and this function is only reached where the set is.
+    unsafe { tile::<float32x4_t, 8, 1>(depth, a, steps, b, c, stride, accumulate) }
+}
+
+pub(super) static TILE: Tile = Tile { rows: 8, columns: 12, kernel, narrow: (4, narrow) };
