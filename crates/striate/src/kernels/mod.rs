@@ -10,6 +10,7 @@ pub(crate) mod elementwise;
 pub mod im2col;
 pub mod isa;
 pub(crate) mod matmul;
+pub(crate) mod pooled;
 pub(crate) mod pooling;
 pub(crate) mod softmax;
 

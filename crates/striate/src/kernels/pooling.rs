@@ -58,7 +58,8 @@ impl Geometry {
         (rows * count(self.window.along(Axis::Width), x, self.input.width)) as f32
     }
 
-    fn is_two_by_two(&self) -> bool {
+    /// Whether every window is 2 x 2, none shares a pixel with another, and all lie in the input.
+    pub(crate) fn is_two_by_two(&self) -> bool {
         self.window.kernel == (2, 2)
             && self.window.stride == (2, 2)
             && self.window.dilation == (1, 1)

@@ -6,9 +6,11 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod generic;
+pub(crate) mod pooled;
 mod portable;
 mod rectangle;
 mod transpose;
+pub(crate) mod winners;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

@@ -22,7 +22,8 @@ pub(crate) fn transpose(
         // SAFETY: `active` returns only sets whose features were detected on this machine, and AVX-512 only with AVX2;
         // the lengths were checked just now.
         Isa::Avx512 | Isa::Avx2 => unsafe {
-            super::avx2::transpose(source.as_ptr(), stride, (rows, depth), target.as_mut_ptr(), width)
+            let readable = source.len() - (rows - 1) * stride;
+            super::avx2::transpose(source.as_ptr(), stride, (rows, depth, readable), target.as_mut_ptr(), width)
         },
         _ => {
             for (i, row) in source.chunks(stride.max(1)).take(rows).enumerate() {
