@@ -5,9 +5,7 @@
 //! the works whose names contain WORK. `benches/peers` runs it in turn with other engines.
 
 use std::time::{Duration, Instant};
-use striate::layers::{
-    AffineOptions, ConvolutionOptions, Init, Layer, PoolingOptions, ReluOptions, SigmoidOptions,
-};
+use striate::layers::{AffineOptions, ConvolutionOptions, Init, Layer, PoolingOptions, ReluOptions, SigmoidOptions};
 use striate::models::simple_convnet::SimpleConvNet;
 use striate::network::{Description, Mode, Network, Plan, Runner, StepKey};
 use striate::optim::OptimizerOptions;
@@ -33,7 +31,8 @@ fn main() -> Result<(), Error> {
 
 /// LeNet for 28 x 28 images: two convolutions with an activation and a 2 x 2 pooling each, then three affine layers.
 fn lenet(activation: impl Into<Layer> + Clone, pool: impl Fn(Window) -> PoolingOptions) -> Description {
-    let convolution = |filters, padding| ConvolutionOptions { filters, window: Window::square(5, 1, padding), init: Init::He };
+    let convolution =
+        |filters, padding| ConvolutionOptions { filters, window: Window::square(5, 1, padding), init: Init::He };
     let affine = |outputs| AffineOptions { outputs, init: Init::He };
     Description::new("lenet", Shape::new(1, 28, 28))
         .with("Conv1", convolution(6, 2))

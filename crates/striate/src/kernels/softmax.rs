@@ -1,17 +1,35 @@
 //! Softmax and its loss (sections 3.5 and 5.6.3).
 
+use super::elementwise::exp_up_to_zero;
+use super::isa;
+
 /// Rows of probabilities from rows of logits; the largest logit is subtracted first, so nothing overflows.
 pub(crate) fn softmax(logits: &[f32], probabilities: &mut [f32], classes: usize) {
-    for (row, output) in logits.chunks_exact(classes).zip(probabilities.chunks_exact_mut(classes)) {
-        let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let mut sum = 0.0;
-        for (p, &v) in output.iter_mut().zip(row) {
-            *p = (v - largest).exp();
-            sum += f64::from(*p);
-        }
-        let scale = (1.0 / sum) as f32;
-        output.iter_mut().for_each(|p| *p *= scale);
+    exponentials(logits, probabilities, classes);
+    for row in probabilities.chunks_exact_mut(classes) {
+        let scale = (1.0 / sum(row)) as f32;
+        row.iter_mut().for_each(|p| *p *= scale);
     }
+}
+
+/// The exponential of each logit less the largest of its row.
+#[inline(always)]
+fn exponentials_body(logits: &[f32], exponentials: &mut [f32], classes: usize) {
+    for (row, output) in logits.chunks_exact(classes).zip(exponentials.chunks_exact_mut(classes)) {
+        let largest = largest(row);
+        output.iter_mut().zip(row).for_each(|(e, &v)| *e = exp_up_to_zero(v - largest));
+    }
+}
+
+isa::vectorized!(fn exponentials(logits: &[f32], exponentials: &mut [f32], classes: usize) = exponentials_body);
+
+#[inline(always)]
+fn largest(row: &[f32]) -> f32 {
+    row.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
+fn sum(exponentials: &[f32]) -> f64 {
+    exponentials.iter().map(|&e| f64::from(e)).sum()
 }
 
 /// The position of the largest number, the first of equals; NaN never wins.
@@ -38,22 +56,33 @@ pub(crate) struct Loss {
 /// With `gradient`, also `(softmax - one hot) / batch`.
 pub(crate) fn cross_entropy(logits: &[f32], labels: &[usize], classes: usize, gradient: Option<&mut [f32]>) -> Loss {
     let mut loss = Loss::default();
-    for (row, &label) in logits.chunks_exact(classes).zip(labels) {
-        let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let sum: f64 = row.iter().map(|&v| f64::from((v - largest).exp())).sum();
-        loss.sum += sum.ln() + f64::from(largest) - f64::from(row[label]);
+    let mut add = |row: &[f32], label: usize, sum: f64| {
+        loss.sum += sum.ln() + f64::from(largest(row)) - f64::from(row[label]);
         // A NaN among the logits must not hide: `max` skips it.
         if row.iter().any(|v| v.is_nan()) {
             loss.sum = f64::NAN;
         }
         loss.correct += usize::from(argmax(row) == label);
-    }
-    if let Some(gradient) = gradient {
-        softmax(logits, gradient, classes);
-        let scale = 1.0 / labels.len() as f32;
-        for (row, &label) in gradient.chunks_exact_mut(classes).zip(labels) {
-            row[label] -= 1.0;
-            row.iter_mut().for_each(|g| *g *= scale);
+    };
+    let rows = logits.chunks_exact(classes).zip(labels);
+    match gradient {
+        None => {
+            for (row, &label) in rows {
+                let largest = largest(row);
+                add(row, label, row.iter().map(|&v| f64::from(exp_up_to_zero(v - largest))).sum());
+            }
+        }
+        Some(gradient) => {
+            exponentials(logits, gradient, classes);
+            let share = 1.0 / labels.len() as f32;
+            for ((row, &label), gradient) in rows.zip(gradient.chunks_exact_mut(classes)) {
+                let sum = sum(gradient);
+                add(row, label, sum);
+                let scale = (1.0 / sum) as f32;
+                gradient.iter_mut().for_each(|g| *g *= scale);
+                gradient[label] -= 1.0;
+                gradient.iter_mut().for_each(|g| *g *= share);
+            }
         }
     }
     loss
