@@ -1,58 +1,114 @@
-//! Times SimpleConvNet: a training step with Adam, and inference at batch 100 and 1.
+//! Times small networks: a training step, and inference of a batch and of one image.
 //!
-//! `cargo run --release -p striate --example step_time -- [THREADS] [SECONDS]` prints one JSON object a line: the median
-//! and the minimum over as many runs as fit. `benches/peers/simple_convnet.py` runs it in turn with PyTorch.
+//! `cargo run --release -p striate --example step_time -- [THREADS] [SECONDS] [WORK]` prints one JSON object a line: the
+//! median and the least time over as many runs as fit, and the processor time a run took over all threads (where Linux tells), of
+//! the works whose names contain WORK. `benches/peers` runs it in turn with other engines.
 
 use std::time::{Duration, Instant};
+use striate::layers::{AffineOptions, ConvolutionOptions, Init, Layer, PoolingOptions, ReluOptions, SigmoidOptions};
 use striate::models::simple_convnet::SimpleConvNet;
-use striate::network::{Mode, Network, Plan, Runner, StepKey};
+use striate::network::{Description, Mode, Network, Plan, Runner, StepKey};
 use striate::optim::OptimizerOptions;
+use striate::shape::{Shape, Window};
 
-fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> Result<(), Error> {
     let mut arguments = std::env::args().skip(1);
     let threads: usize = arguments.next().map_or(Ok(2), |a| a.parse())?;
     let seconds: f64 = arguments.next().map_or(Ok(2.0), |a| a.parse())?;
+    let wanted = arguments.next().unwrap_or_default();
+    let clock = Clock { threads, seconds, wanted };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
     pool.install(|| {
-        let mut network = Network::new(SimpleConvNet::default().description(), 1)?;
-        let mut optimizer = OptimizerOptions::adam().build(network.parameters().len())?;
+        clock.network("SimpleConvNet", SimpleConvNet::default().description(), 100, OptimizerOptions::adam())?;
+        let momentum: OptimizerOptions = "momentum".parse()?;
+        let classic = lenet(SigmoidOptions {}, PoolingOptions::average);
+        clock.network("LeNet, sigmoid and average", classic, 64, momentum.clone())?;
+        clock.network("LeNet, ReLU and max", lenet(ReluOptions {}, PoolingOptions::max), 64, momentum)
+    })
+}
+
+/// LeNet for 28 x 28 images: two convolutions with an activation and a 2 x 2 pooling each, then three affine layers.
+fn lenet(activation: impl Into<Layer> + Clone, pool: impl Fn(Window) -> PoolingOptions) -> Description {
+    let convolution =
+        |filters, padding| ConvolutionOptions { filters, window: Window::square(5, 1, padding), init: Init::He };
+    let affine = |outputs| AffineOptions { outputs, init: Init::He };
+    Description::new("lenet", Shape::new(1, 28, 28))
+        .with("Conv1", convolution(6, 2))
+        .with("Activation1", activation.clone())
+        .with("Pool1", pool(Window::square(2, 2, 0)))
+        .with("Conv2", convolution(16, 0))
+        .with("Activation2", activation.clone())
+        .with("Pool2", pool(Window::square(2, 2, 0)))
+        .with("Affine1", affine(120))
+        .with("Activation3", activation.clone())
+        .with("Affine2", affine(84))
+        .with("Activation4", activation)
+        .with("Affine3", affine(10))
+}
+
+struct Clock {
+    threads: usize,
+    seconds: f64,
+    wanted: String,
+}
+
+impl Clock {
+    fn network(&self, name: &str, description: Description, batch: usize, rule: OptimizerOptions) -> Result<(), Error> {
+        let mut network = Network::new(description, 1)?;
+        let mut optimizer = rule.build(network.parameters().len())?;
         let mut gradients = network.parameters().zeros_like();
-        let mut training = runner(&network, 100, Mode::Training)?;
+        let mut training = runner(&network, batch, Mode::Training)?;
         let mut step = 0;
-        time("training step, batch 100, Adam", threads, seconds, || {
+        self.time(&format!("{name}: training step, batch {batch}"), || {
             training.loss_and_gradient(network.parameters(), &mut gradients, StepKey { seed: 1, step });
             optimizer.update(0.001, network.parameters_mut().as_mut_slice(), gradients.as_slice());
             step += 1;
         });
-        for batch in [100, 1] {
+        for batch in [batch, 1] {
             let mut inference = runner(&network, batch, Mode::Inference)?;
-            time(&format!("inference, batch {batch}"), threads, seconds, || {
+            self.time(&format!("{name}: inference, batch {batch}"), || {
                 inference.predict(network.parameters());
             });
         }
         Ok(())
-    })
+    }
+
+    fn time(&self, name: &str, mut run: impl FnMut()) {
+        if !name.contains(&self.wanted) {
+            return;
+        }
+        (0..5).for_each(|_| run());
+        let (begun, used, mut times) = (Instant::now(), processor_ms(), Vec::new());
+        while begun.elapsed() < Duration::from_secs_f64(self.seconds) {
+            let start = Instant::now();
+            run();
+            times.push(start.elapsed().as_secs_f64() * 1e3);
+        }
+        let used = (processor_ms() - used) / times.len() as f64;
+        times.sort_by(f64::total_cmp);
+        let (median, least) = (times[times.len() / 2], times[0]);
+        println!(
+            r#"{{"name":"{name}","threads":{},"ms":{median:.4},"least_ms":{least:.4},"processor_ms":{used:.4},"runs":{}}}"#,
+            self.threads,
+            times.len()
+        );
+    }
 }
 
-fn runner(network: &Network, batch: usize, mode: Mode) -> Result<Runner, Box<dyn std::error::Error + Send + Sync>> {
+fn runner(network: &Network, batch: usize, mode: Mode) -> Result<Runner, Error> {
     let mut runner = Runner::new(Plan::new(network.description(), batch, mode)?)?;
     runner.input_mut().iter_mut().enumerate().for_each(|(i, v)| *v = (i * 7919 % 255) as f32 / 255.0);
     runner.labels_mut().iter_mut().enumerate().for_each(|(i, l)| *l = i % 10);
     Ok(runner)
 }
 
-fn time(name: &str, threads: usize, seconds: f64, mut run: impl FnMut()) {
-    (0..5).for_each(|_| run());
-    let (begun, mut times) = (Instant::now(), Vec::new());
-    while begun.elapsed() < Duration::from_secs_f64(seconds) {
-        let start = Instant::now();
-        run();
-        times.push(start.elapsed().as_secs_f64() * 1e3);
-    }
-    times.sort_by(f64::total_cmp);
-    let (median, least) = (times[times.len() / 2], times[0]);
-    println!(
-        r#"{{"name":"{name}","threads":{threads},"ms":{median:.4},"least_ms":{least:.4},"runs":{}}}"#,
-        times.len()
-    );
+/// Processor time of all threads so far, in ms; 0 where /proc does not tell.
+fn processor_ms() -> f64 {
+    let nanoseconds = |task: std::fs::DirEntry| -> Option<f64> {
+        std::fs::read_to_string(task.path().join("schedstat")).ok()?.split(' ').next()?.parse().ok()
+    };
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    tasks.filter_map(nanoseconds).sum::<f64>() / 1e6
 }

@@ -56,6 +56,10 @@ impl Operand for Matrix<'_> {
             if count < width {
                 panel.fill(0.0);
             }
+            if self.depth == 1 {
+                let source = &self.data[outer.start * self.outer + depth.start..];
+                return isa::transpose(source, self.outer, (count, depth.len()), panel, width);
+            }
             for (i, o) in outer.enumerate() {
                 let source = &self.data[o * self.outer + depth.start * self.depth..];
                 let source = source.iter().step_by(self.depth);
@@ -222,21 +226,29 @@ pub(crate) fn gemm(
     );
 }
 
-/// `y = x · W (+)` for one row: reads `W` (inputs x outputs) once, without packing it.
-pub(crate) fn vector_matrix(x: &[f32], w: &[f32], y: &mut [f32]) {
+/// Adds `x · W` to `y` for one row: reads `W` (inputs x outputs) once, in order, without packing it.
+#[inline(always)]
+fn add_vector_matrix_body(x: &[f32], w: &[f32], y: &mut [f32]) {
+    const ROWS: usize = 4;
     let columns = y.len();
-    // Fixed pieces of columns: every output is summed by one task in input order.
-    let piece = columns.div_ceil(8).next_multiple_of(16);
-    y.par_chunks_mut(piece).enumerate().for_each(|(i, y)| {
-        isa::vectorize(|| {
-            y.fill(0.0);
-            for (&x, row) in x.iter().zip(w.chunks_exact(columns)) {
-                let row = &row[i * piece..][..y.len()];
-                y.iter_mut().zip(row).for_each(|(y, w)| *y += x * w);
-            }
-        });
-    });
+    // Several rows of W for each pass over y, so that its sums are loaded and stored that much less.
+    let (chunks, rest) = x.as_chunks::<ROWS>();
+    let (blocks, rest_rows) = w.split_at(chunks.len() * ROWS * columns);
+    for (&[x0, x1, x2, x3], block) in chunks.iter().zip(blocks.chunks_exact(ROWS * columns)) {
+        let (upper, lower) = block.split_at(2 * columns);
+        let ((w0, w1), (w2, w3)) = (upper.split_at(columns), lower.split_at(columns));
+        for ((((y, w0), w1), w2), w3) in y.iter_mut().zip(w0).zip(w1).zip(w2).zip(w3) {
+            *y += (x0 * w0 + x1 * w1) + (x2 * w2 + x3 * w3);
+        }
+    }
+    for (&x, row) in rest.iter().zip(rest_rows.chunks_exact(columns)) {
+        y.iter_mut().zip(row).for_each(|(y, w)| *y += x * w);
+    }
 }
+
+isa::vectorized!(
+    pub(crate) fn add_vector_matrix(x: &[f32], w: &[f32], y: &mut [f32]) = add_vector_matrix_body
+);
 
 #[cfg(test)]
 mod tests {
@@ -290,11 +302,11 @@ mod tests {
             let random = Random::new(2, Purpose::Test, columns as u64);
             let x: Vec<f32> = (0..depth).map(|i| random.normal(i as u64)).collect();
             let w: Vec<f32> = (0..columns * depth).map(|i| random.normal(1 << 20 | i as u64)).collect();
-            let mut y = vec![f32::NAN; columns];
-            vector_matrix(&x, &w, &mut y);
+            let mut y = vec![1.0; columns];
+            add_vector_matrix(&x, &w, &mut y);
             for j in 0..columns {
                 let sum: f64 = (0..depth).map(|k| f64::from(x[k]) * f64::from(w[k * columns + j])).sum();
-                prop_assert!((f64::from(y[j]) - sum).abs() < 1e-4);
+                prop_assert!((f64::from(y[j]) - 1.0 - sum).abs() < 1e-4);
             }
         }
     }

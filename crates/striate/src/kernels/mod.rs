@@ -13,6 +13,7 @@ pub mod im2col;
 pub mod isa;
 pub(crate) mod matmul;
 pub(crate) mod normalize;
+pub(crate) mod pooled;
 pub(crate) mod pooling;
 pub(crate) mod softmax;
 

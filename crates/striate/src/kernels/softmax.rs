@@ -1,18 +1,15 @@
 //! Softmax and its loss (sections 3.5 and 5.6.3).
 
+use super::functions::exp;
+use super::isa;
 use crate::shape::Shape;
 
 /// Rows of probabilities from rows of logits; the largest logit is subtracted first, so nothing overflows.
 pub(crate) fn softmax(logits: &[f32], probabilities: &mut [f32], classes: usize) {
-    for (row, output) in logits.chunks_exact(classes).zip(probabilities.chunks_exact_mut(classes)) {
-        let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let mut sum = 0.0;
-        for (p, &v) in output.iter_mut().zip(row) {
-            *p = (v - largest).exp();
-            sum += f64::from(*p);
-        }
-        let scale = (1.0 / sum) as f32;
-        output.iter_mut().for_each(|p| *p *= scale);
+    exponentials(logits, probabilities, classes);
+    for row in probabilities.chunks_exact_mut(classes) {
+        let scale = (1.0 / sum(row)) as f32;
+        row.iter_mut().for_each(|p| *p *= scale);
     }
 }
 
@@ -26,9 +23,9 @@ pub(crate) fn channel_softmax(shape: Shape, x: &[f32], y: &mut [f32]) {
         for pixel in 0..pixels {
             let values = || x[pixel..].iter().step_by(pixels);
             let largest = values().copied().fold(f32::NEG_INFINITY, f32::max);
-            let sum: f64 = values().map(|&v| f64::from((v - largest).exp())).sum();
+            let sum: f64 = values().map(|&v| f64::from(exp(v - largest))).sum();
             let scale = (1.0 / sum) as f32;
-            y[pixel..].iter_mut().step_by(pixels).zip(values()).for_each(|(y, &v)| *y = (v - largest).exp() * scale);
+            y[pixel..].iter_mut().step_by(pixels).zip(values()).for_each(|(y, &v)| *y = exp(v - largest) * scale);
         }
     }
 }
@@ -46,6 +43,26 @@ pub(crate) fn channel_softmax_gradient(shape: Shape, y: &[f32], dy: &[f32], dx: 
             }
         }
     }
+}
+
+/// The exponential of each logit less the largest of its row.
+#[inline(always)]
+fn exponentials_body(logits: &[f32], exponentials: &mut [f32], classes: usize) {
+    for (row, output) in logits.chunks_exact(classes).zip(exponentials.chunks_exact_mut(classes)) {
+        let largest = largest(row);
+        output.iter_mut().zip(row).for_each(|(e, &v)| *e = exp(v - largest));
+    }
+}
+
+isa::vectorized!(fn exponentials(logits: &[f32], exponentials: &mut [f32], classes: usize) = exponentials_body);
+
+#[inline(always)]
+fn largest(row: &[f32]) -> f32 {
+    row.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
+fn sum(exponentials: &[f32]) -> f64 {
+    exponentials.iter().map(|&e| f64::from(e)).sum()
 }
 
 /// The position of the largest number, the first of equals; NaN never wins.
@@ -82,10 +99,8 @@ pub(crate) fn cross_entropy(
     gradient: Option<&mut [f32]>,
 ) -> Loss {
     let mut loss = Loss::default();
-    for (row, &label) in logits.chunks_exact(classes).zip(labels) {
-        let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let sum: f64 = row.iter().map(|&v| f64::from((v - largest).exp())).sum();
-        loss.sum += sum.ln() + f64::from(largest) - f64::from(row[label]);
+    let mut add = |row: &[f32], label: usize, sum: f64| {
+        loss.sum += sum.ln() + f64::from(largest(row)) - f64::from(row[label]);
         if smoothing > 0.0 {
             let mean = row.iter().map(|&v| f64::from(v)).sum::<f64>() / classes as f64;
             loss.sum += f64::from(smoothing) * (f64::from(row[label]) - mean);
@@ -95,14 +110,27 @@ pub(crate) fn cross_entropy(
             loss.sum = f64::NAN;
         }
         loss.correct += usize::from(argmax(row) == label);
-    }
-    if let Some(gradient) = gradient {
-        softmax(logits, gradient, classes);
-        let scale = 1.0 / labels.len() as f32;
-        let everywhere = smoothing / classes as f32;
-        for (row, &label) in gradient.chunks_exact_mut(classes).zip(labels) {
-            row[label] -= 1.0 - smoothing;
-            row.iter_mut().for_each(|g| *g = (*g - everywhere) * scale);
+    };
+    let rows = logits.chunks_exact(classes).zip(labels);
+    match gradient {
+        None => {
+            for (row, &label) in rows {
+                let largest = largest(row);
+                add(row, label, row.iter().map(|&v| f64::from(exp(v - largest))).sum());
+            }
+        }
+        Some(gradient) => {
+            exponentials(logits, gradient, classes);
+            let everywhere = smoothing / classes as f32;
+            let share = 1.0 / labels.len() as f32;
+            for ((row, &label), gradient) in rows.zip(gradient.chunks_exact_mut(classes)) {
+                let sum = sum(gradient);
+                add(row, label, sum);
+                let scale = (1.0 / sum) as f32;
+                gradient.iter_mut().for_each(|g| *g *= scale);
+                gradient[label] -= 1.0 - smoothing;
+                gradient.iter_mut().for_each(|g| *g = (*g - everywhere) * share);
+            }
         }
     }
     loss

@@ -61,7 +61,7 @@ impl Convolution {
         // The smallest input that any such window takes, to find faults before the first batch.
         let spanned = |kernel: usize, dilation: usize| (kernel.max(1) - 1).saturating_mul(dilation).saturating_add(1);
         let (height, width) = (spanned(height, window.dilation.0), spanned(width, window.dilation.1));
-        Geometry::new(Shape::new(channels, height, width), filters, Window { padding: Padding::NONE, ..window })?;
+        Geometry::new(Shape::new(channels, height, width), filters, Window { padding: Padding::NONE, ..window }, 1)?;
         Ok(Self { w: standard(w), b, dw: None, db: None, window, x: None })
     }
 
@@ -84,8 +84,12 @@ impl Convolution {
         if n == 0 {
             return Err(ShapeError::Empty { what: "the convolution input", found: x.shape().to_vec() });
         }
-        expect_shape("the convolution input", &[n, self.w.dim().1, height, width], x.shape())?;
-        Geometry::new(Shape::new(channels, height, width), self.w.dim().0, self.window)
+        // Filters that see a part of the channels are as many groups as there are such parts.
+        let (filters, seen, ..) = self.w.dim();
+        if channels == 0 || channels % seen != 0 {
+            expect_shape("the convolution input", &[n, seen, height, width], x.shape())?;
+        }
+        Geometry::new(Shape::new(channels, height, width), filters, self.window, channels / seen)
     }
 
     /// (N, C, H, W) to (N, FN, OH, OW).
@@ -96,8 +100,9 @@ impl Convolution {
         let g = self.geometry(x)?;
         let x = x.as_standard_layout().into_owned();
         let batch = x.dim().0;
-        g.output.checked_len(batch)?;
-        let mut y = Array4::zeros((batch, g.output.channels, g.output.height, g.output.width));
+        let output = g.sample_output();
+        output.checked_len(batch)?;
+        let mut y = Array4::zeros((batch, output.channels, output.height, output.width));
         let mut workspace = vec![0.0; kernel::forward_workspace(&g, batch, &Epilogue::NONE)];
         let (w, b) = (self.w.as_standard_layout(), self.b.as_standard_layout());
         if let (Some(x), Some(w), Some(b), Some(y)) = (x.as_slice(), w.as_slice(), b.as_slice(), y.as_slice_mut()) {
@@ -115,7 +120,7 @@ impl Convolution {
         let x = self.x.as_ref().ok_or(ShapeError::BackwardBeforeForward)?;
         let g = self.geometry(x)?;
         let batch = x.dim().0;
-        let output = [batch, g.output.channels, g.output.height, g.output.width];
+        let output = [batch, g.sample_output().channels, g.output.height, g.output.width];
         expect_shape("the convolution's output gradient", &output, dy.shape())?;
         let mut workspace = vec![0.0; kernel::weights_workspace(&g, batch).max(kernel::input_workspace(&g, batch))];
         let (mut dw, mut db, mut dx) =
@@ -212,17 +217,20 @@ impl Rule for ConvolutionOptions {
         if padding != Padding::NONE {
             text += &format!(", padding {padding}");
         }
+        if self.groups != 1 {
+            text += &format!(", {} groups", self.groups);
+        }
         text
     }
 
     fn output(&self, input: Shape) -> Result<Shape, ShapeError> {
-        Ok(Geometry::new(input, self.filters, self.window)?.output)
+        Ok(Geometry::new(input, self.filters, self.window, self.groups)?.sample_output())
     }
 
     fn parameters(&self, input: Shape) -> Result<Vec<ParameterRule>, ShapeError> {
-        let g = Geometry::new(input, self.filters, self.window)?;
+        let g = Geometry::new(input, self.filters, self.window, self.groups)?;
         let (height, width) = self.window.kernel;
-        let shape = vec![self.filters, input.channels, height, width];
+        let shape = vec![self.filters, g.input.channels, height, width];
         Ok(vec![ParameterRule::weight(shape, self.init, g.depth()), ParameterRule::bias(self.filters, self.bias_start)]
             [..1 + usize::from(self.bias)]
             .to_vec())
@@ -233,12 +241,12 @@ impl Rule for ConvolutionOptions {
     }
 
     fn flops(&self, input: Shape) -> Result<u64, ShapeError> {
-        let g = Geometry::new(input, self.filters, self.window)?;
-        Ok((2 * g.depth() as u64 + 1) * g.output.len() as u64)
+        let g = Geometry::new(input, self.filters, self.window, self.groups)?;
+        Ok((2 * g.depth() as u64 + u64::from(self.bias)) * g.sample_output().len() as u64)
     }
 
     fn operator(&self, input: Shape, batch: usize) -> Result<Box<dyn Operator>, ShapeError> {
-        let geometry = Geometry::new(input, self.filters, self.window)?;
+        let geometry = Geometry::new(input, self.filters, self.window, self.groups)?;
         Ok(Box::new(ConvolutionOperator { geometry, batch, epilogue: Epilogue::NONE }))
     }
 }
@@ -253,13 +261,14 @@ struct ConvolutionOperator {
 
 impl ConvolutionOperator {
     fn split<'a>(&self, parameters: &'a [f32]) -> (&'a [f32], &'a [f32]) {
-        parameters.split_at(self.geometry.filters() * self.geometry.depth())
+        parameters.split_at(self.geometry.weights())
     }
 }
 
 impl Operator for ConvolutionOperator {
     fn output(&self) -> Shape {
-        self.epilogue.pool.map_or(self.geometry.output, |pool| pool.output)
+        let unit = self.epilogue.pool.map_or(self.geometry.output, |pool| pool.output);
+        Shape { channels: unit.channels * self.geometry.groups, ..unit }
     }
 
     fn absorb(&mut self, next: &Layer, _training: bool) -> bool {
@@ -276,7 +285,7 @@ impl Operator for ConvolutionOperator {
 
     fn saved(&self) -> usize {
         // The place of each maximum, a u32 in the room of an f32.
-        self.epilogue.pool.map_or(0, |pool| self.batch * pool.output.len())
+        self.epilogue.pool.map_or(0, |_| self.batch * self.output().len())
     }
 
     fn workspace(&self, backward: bool) -> usize {
@@ -308,7 +317,7 @@ impl Operator for ConvolutionOperator {
             y: self.epilogue.relu.then_some(b.output),
             pool: self.epilogue.pool.as_ref().map(|pool| (pool, bytemuck::cast_slice(b.saved))),
         };
-        let (dw, db) = b.parameter_gradient.split_at_mut(self.geometry.filters() * self.geometry.depth());
+        let (dw, db) = b.parameter_gradient.split_at_mut(self.geometry.weights());
         kernel::backward_weights(&self.geometry, b.input, gradient, dw, db, b.workspace);
         if b.input_gradient.is_wanted() {
             let dx = (b.input_gradient.values, b.input_gradient.accumulate);

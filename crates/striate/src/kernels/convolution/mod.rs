@@ -8,31 +8,50 @@
 
 mod few;
 
+use super::isa::winners::ROW;
 use super::isa::{self, Tile};
 use super::matmul::{DEPTH_BLOCK, Matrix, Operand, copy_short, pack_all, pack_panel, pack_panels, packed_len};
+use super::pooled::PooledConvolution;
 use super::{elementwise, pooling};
 use crate::shape::{Padding, Rounding, Shape, ShapeError, Window, checked_product};
-use few::{ROW, few_weights};
+use few::few_weights;
 use rayon::prelude::*;
 use std::ops::Range;
 
 /// Pieces that a batch's partial gradients are summed in: fixed, so that the sum does not depend on the threads.
 const PIECES: usize = 8;
 
-/// A convolution with every size of one sample fixed.
+/// A convolution with every size fixed. With several groups it is as many convolutions side by side, each of them one
+/// *unit*: a sample is a row of `groups` units, and all sizes are a unit's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Geometry {
     pub(crate) input: Shape,
     pub(crate) window: Window,
     pub(crate) output: Shape,
+    pub(crate) groups: usize,
 }
 
 impl Geometry {
-    pub(crate) fn new(input: Shape, filters: usize, window: Window) -> Result<Self, ShapeError> {
+    /// For a whole sample and all filters.
+    pub(crate) fn new(input: Shape, filters: usize, window: Window, groups: usize) -> Result<Self, ShapeError> {
         if input.is_empty() || filters == 0 {
             let found = vec![filters, input.channels, input.height, input.width];
             return Err(ShapeError::Empty { what: "the convolution (filters, channels, height, width)", found });
         }
+        for (what, n) in [
+            ("the groups of the convolution (channels)", input.channels),
+            ("the groups of the convolution (filters)", filters),
+        ] {
+            if groups == 0 || n % groups != 0 {
+                let found = format!("{groups} for {n}");
+                return Err(ShapeError::Option {
+                    what,
+                    found,
+                    expected: "a number that divides both channels and filters",
+                });
+            }
+        }
+        let (input, filters) = (Shape { channels: input.channels / groups, ..input }, filters / groups);
         if window.rounding == Rounding::Ceil {
             return Err(ShapeError::CeilConvolution);
         }
@@ -41,11 +60,27 @@ impl Geometry {
         checked_product(&[filters, input.channels, window.kernel.0, window.kernel.1])?;
         checked_product(&[input.channels, window.kernel.0, window.kernel.1, height, width])?;
         output.checked_len(1)?;
-        Ok(Self { input, window, output })
+        Ok(Self { input, window, output, groups })
     }
 
+    /// Filters of a unit.
     pub(crate) fn filters(&self) -> usize {
         self.output.channels
+    }
+
+    /// One output sample.
+    pub(crate) fn sample_output(&self) -> Shape {
+        Shape { channels: self.output.channels * self.groups, ..self.output }
+    }
+
+    /// Weights of all groups.
+    pub(crate) fn weights(&self) -> usize {
+        self.groups * self.unit_weights()
+    }
+
+    /// Weights of one group.
+    fn unit_weights(&self) -> usize {
+        self.filters() * self.depth()
     }
 
     /// Weights of one filter.
@@ -217,9 +252,12 @@ fn forward_task_len(g: &Geometry, epilogue: &Epilogue, tile: &Tile) -> usize {
 
 /// Numbers of workspace [`forward`] needs.
 pub(crate) fn forward_workspace(g: &Geometry, batch: usize, epilogue: &Epilogue) -> usize {
+    if let Some(pooled) = PooledConvolution::new(g, epilogue) {
+        return pooled.workspace(batch);
+    }
     let tile = isa::tile();
-    let tasks = batch.clamp(PIECES, FORWARD_PIECES);
-    packed_len(g.filters(), g.depth(), tile.rows) + tasks * forward_task_len(g, epilogue, tile)
+    let tasks = (batch * g.groups).clamp(PIECES, FORWARD_PIECES);
+    g.groups * packed_len(g.filters(), g.depth(), tile.rows) + tasks * forward_task_len(g, epilogue, tile)
 }
 
 /// `y = epilogue(convolution(x, w) + b)` for a batch; with pooling, `winner` (if given) gets each maximum's place.
@@ -233,11 +271,22 @@ pub(crate) fn forward(
     workspace: &mut [f32],
     epilogue: &Epilogue,
 ) {
+    if let Some(pooled) = PooledConvolution::new(g, epilogue) {
+        return pooled.forward(x, w, b, y, winner, workspace);
+    }
     let tile = isa::tile();
     let batch = x.len() / g.input.len();
-    let (packed, workspace) = workspace.split_at_mut(packed_len(g.filters(), g.depth(), tile.rows));
-    pack_all(&Matrix::contiguous(w, g.depth()), g.filters(), g.depth(), tile.rows, packed);
+    let packed_len = packed_len(g.filters(), g.depth(), tile.rows);
+    let (packed, workspace) = workspace.split_at_mut(g.groups * packed_len);
+    for (w, packed) in w.chunks_exact(g.unit_weights()).zip(packed.chunks_exact_mut(packed_len)) {
+        pack_all(&Matrix::contiguous(w, g.depth()), g.filters(), g.depth(), tile.rows, packed);
+    }
     let packed = &*packed;
+    // Packed weights and biases of the `unit`-th unit of the batch.
+    let learnt = |unit: usize| {
+        let group = unit % g.groups;
+        (&packed[group * packed_len..][..packed_len], b.get(group * g.filters()..).unwrap_or_default())
+    };
     let task_len = forward_task_len(g, epilogue, tile);
     let images = images_a_piece(batch, FORWARD_PIECES);
     let x = x.par_chunks(images * g.input.len());
@@ -250,35 +299,43 @@ pub(crate) fn forward(
                     elementwise::relu_in_place(map)
                 }
             };
-            x.zip(y.par_chunks_mut(images * g.output.len())).zip(workspace.par_chunks_mut(tasks * task_len)).for_each(
-                |((x, y), workspace)| {
-                    for (x, y) in x.chunks_exact(g.input.len()).zip(y.chunks_exact_mut(g.output.len())) {
+            x.zip(y.par_chunks_mut(images * g.output.len()))
+                .zip(workspace.par_chunks_mut(tasks * task_len))
+                .enumerate()
+                .for_each(|(piece, ((x, y), workspace))| {
+                    for (n, (x, y)) in x.chunks_exact(g.input.len()).zip(y.chunks_exact_mut(g.output.len())).enumerate()
+                    {
+                        let (packed, b) = learnt(piece * images + n);
                         let maps = y.par_chunks_mut(group * g.pixels()).zip(workspace.par_chunks_mut(task_len));
                         maps.enumerate().for_each(|(i, (maps, panel))| {
                             image_forward(g, tile, x, packed, b, i * group, maps, panel);
                             isa::vectorize(|| finish(maps));
                         });
                     }
-                },
-            );
+                });
         }
         Some(pool) => {
             let outputs = y.par_chunks_mut(images * pool.output.len());
             let work = x.zip(outputs).zip(workspace.par_chunks_mut(task_len));
-            let task = |x: &[f32], y: &mut [f32], mut winner: Option<&mut [u32]>, workspace: &mut [f32]| {
-                let (maps, panel) = workspace.split_at_mut(g.output.len());
-                for (n, (x, y)) in x.chunks_exact(g.input.len()).zip(y.chunks_exact_mut(pool.output.len())).enumerate()
-                {
-                    image_forward(g, tile, x, packed, b, 0, maps, panel);
-                    let winner = winner.as_deref_mut().map(|w| &mut w[n * pool.output.len()..][..pool.output.len()]);
-                    pool_image(&pool, epilogue.relu, maps, y, winner);
-                }
-            };
+            let task =
+                |piece: usize, x: &[f32], y: &mut [f32], mut winner: Option<&mut [u32]>, workspace: &mut [f32]| {
+                    let (maps, panel) = workspace.split_at_mut(g.output.len());
+                    for (n, (x, y)) in
+                        x.chunks_exact(g.input.len()).zip(y.chunks_exact_mut(pool.output.len())).enumerate()
+                    {
+                        let (packed, b) = learnt(piece * images + n);
+                        image_forward(g, tile, x, packed, b, 0, maps, panel);
+                        let winner =
+                            winner.as_deref_mut().map(|w| &mut w[n * pool.output.len()..][..pool.output.len()]);
+                        pool_image(&pool, epilogue.relu, maps, y, winner);
+                    }
+                };
             match winner {
                 Some(winner) => work
                     .zip(winner.par_chunks_mut(images * pool.output.len()))
-                    .for_each(|(((x, y), workspace), winner)| task(x, y, Some(winner), workspace)),
-                None => work.for_each(|((x, y), workspace)| task(x, y, None, workspace)),
+                    .enumerate()
+                    .for_each(|(i, (((x, y), workspace), winner))| task(i, x, y, Some(winner), workspace)),
+                None => work.enumerate().for_each(|(i, ((x, y), workspace))| task(i, x, y, None, workspace)),
             }
         }
     }
@@ -389,8 +446,8 @@ impl OutputGradient<'_> {
 fn weights_task_len(g: &Geometry) -> usize {
     let tile = isa::tile();
     let depth = g.pixels().min(DEPTH_BLOCK);
-    g.filters() * g.depth()
-        + g.filters()
+    g.weights()
+        + g.groups * g.filters()
         + g.output.len()
         + (packed_len(g.filters(), depth, tile.rows) + packed_len(g.depth(), depth, tile.columns))
             .max(2 * g.pixels() + g.input.len() + ROW)
@@ -398,7 +455,7 @@ fn weights_task_len(g: &Geometry) -> usize {
 
 /// Numbers of workspace [`backward_weights`] needs.
 pub(crate) fn weights_workspace(g: &Geometry, batch: usize) -> usize {
-    batch.min(PIECES) * weights_task_len(g)
+    (batch * g.groups).min(PIECES) * weights_task_len(g)
 }
 
 /// Gradients of filters and biases, summed over the batch; overwrites `dw` and `db`.
@@ -419,12 +476,15 @@ pub(crate) fn backward_weights(
     let workspace = &mut workspace[..pieces * task_len];
     workspace.par_chunks_exact_mut(task_len).zip(x.par_chunks(images * g.input.len())).enumerate().for_each(
         |(piece, (workspace, x))| {
-            let (dw, workspace) = workspace.split_at_mut(filters * depth);
-            let (db, workspace) = workspace.split_at_mut(filters);
+            let (all_dw, workspace) = workspace.split_at_mut(g.weights());
+            let (all_db, workspace) = workspace.split_at_mut(g.groups * filters);
             let (maps, workspace) = workspace.split_at_mut(g.output.len());
-            dw.fill(0.0);
-            db.fill(0.0);
+            all_dw.fill(0.0);
+            all_db.fill(0.0);
             for (n, image) in x.chunks_exact(g.input.len()).enumerate() {
+                let group = (piece * images + n) % g.groups;
+                let dw = &mut all_dw[group * filters * depth..][..filters * depth];
+                let db = &mut all_db[group * filters..][..filters];
                 if let Some(few) = dy.few(g) {
                     few_weights(g, &few, piece * images + n, image, dw, db, workspace);
                     continue;
@@ -471,7 +531,7 @@ pub(crate) fn backward_weights(
         });
     };
     sum_pieces(dw, 0);
-    sum_pieces(db, filters * depth);
+    sum_pieces(db, g.weights());
 }
 
 /// Rows of the windows' gradient worked out at a time: about 256 KiB, so that they are added back from the cache.
@@ -486,7 +546,7 @@ fn input_task_len(g: &Geometry) -> usize {
 
 /// Numbers of workspace [`backward_input`] needs.
 pub(crate) fn input_workspace(g: &Geometry, batch: usize) -> usize {
-    packed_len(g.depth(), g.filters(), isa::tile().rows) + batch.min(PIECES) * input_task_len(g)
+    g.groups * packed_len(g.depth(), g.filters(), isa::tile().rows) + (batch * g.groups).min(PIECES) * input_task_len(g)
 }
 
 /// Gradient of the input; overwrites `dx`, or adds to it.
@@ -499,8 +559,11 @@ pub(crate) fn backward_input(
 ) {
     let tile = isa::tile();
     let (pixels, depth, filters) = (g.pixels(), g.depth(), g.filters());
-    let (packed, workspace) = workspace.split_at_mut(packed_len(depth, filters, tile.rows));
-    pack_all(&Matrix::interleaved(w, depth), depth, filters, tile.rows, packed);
+    let transposed_len = packed_len(depth, filters, tile.rows);
+    let (packed, workspace) = workspace.split_at_mut(g.groups * transposed_len);
+    for (w, packed) in w.chunks_exact(g.unit_weights()).zip(packed.chunks_exact_mut(transposed_len)) {
+        pack_all(&Matrix::interleaved(w, depth), depth, filters, tile.rows, packed);
+    }
     let packed = &*packed;
     let images = images_a_piece(dx.len() / g.input.len(), PIECES);
     let rows = window_rows(g, tile);
@@ -509,6 +572,7 @@ pub(crate) fn backward_input(
             let (maps, workspace) = workspace.split_at_mut(g.output.len());
             let (right, windows) = workspace.split_at_mut(packed_len(pixels, filters, tile.columns));
             for (n, dx) in dx.chunks_exact_mut(g.input.len()).enumerate() {
+                let packed = &packed[(piece * images + n) % g.groups * transposed_len..];
                 let gradient = Matrix::interleaved(dy.image(g, piece * images + n, maps), pixels);
                 pack_panels(&gradient, 0..pixels, 0..filters, tile.columns, right);
                 if !accumulate {

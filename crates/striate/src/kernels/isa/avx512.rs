@@ -2,6 +2,7 @@
 
 use super::Tile;
 use super::generic::{Vector, tile};
+use super::pooled::{Pooled, WindowRow, pooled_row};
 use std::arch::x86_64::*;
 
 impl Vector for __m512 {
@@ -42,6 +43,16 @@ impl Vector for __m512 {
         // SAFETY: the caller vouches for the instruction set.
         unsafe { _mm512_fmadd_ps(a, b, self) }
     }
+
+    #[inline(always)]
+    unsafe fn larger(self, tag: Self, other: Self, other_tag: Self) -> (Self, Self) {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe {
+            let greater = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(other, self);
+            let wins = greater | _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(other, other);
+            (_mm512_mask_blend_ps(wins, self, other), _mm512_mask_blend_ps(wins, tag, other_tag))
+        }
+    }
 }
 
 #[target_feature(enable = "avx512f,avx2,fma")]
@@ -58,7 +69,49 @@ unsafe fn kernel(
     unsafe { tile::<__m512, 12, 2>(depth, a, steps, b, c, stride, accumulate) }
 }
 
-pub(super) static TILE: Tile = Tile { rows: 12, columns: 32, kernel };
+#[target_feature(enable = "avx512f,avx2,fma")]
+unsafe fn narrow(
+    depth: usize,
+    a: *const f32,
+    steps: (usize, usize),
+    b: *const f32,
+    c: *mut f32,
+    stride: usize,
+    accumulate: bool,
+) {
+    // SAFETY: the caller keeps the contract of `generic::tile`, and this function is only reached where the set is.
+    unsafe { tile::<__m512, 12, 1>(depth, a, steps, b, c, stride, accumulate) }
+}
+
+pub(super) static TILE: Tile = Tile { rows: 12, columns: 32, kernel, narrow: (16, narrow) };
+
+#[target_feature(enable = "avx512f,avx2,fma")]
+unsafe fn pooled(
+    row: &WindowRow<'_>,
+    weights: *const f32,
+    bias: *const f32,
+    relu: bool,
+    y: *mut f32,
+    winner: *mut u32,
+) {
+    // SAFETY: the caller keeps the contract of `pooled_row`, and this function is only reached where the set is.
+    unsafe { pooled_row::<__m512, 2, 1>(row, weights, bias, relu, y, winner) }
+}
+
+#[target_feature(enable = "avx512f,avx2,fma")]
+unsafe fn pooled_narrow(
+    row: &WindowRow<'_>,
+    weights: *const f32,
+    bias: *const f32,
+    relu: bool,
+    y: *mut f32,
+    winner: *mut u32,
+) {
+    // SAFETY: the caller keeps the contract of `pooled_row`, and this function is only reached where the set is.
+    unsafe { pooled_row::<__m512, 1, 2>(row, weights, bias, relu, y, winner) }
+}
+
+pub(super) static POOLED: Pooled = Pooled::new(32, pooled, (16, pooled_narrow));
 
 /// Runs `body` compiled for this set.
 ///

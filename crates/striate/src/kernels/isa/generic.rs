@@ -19,6 +19,8 @@ pub(crate) trait Vector: Copy {
     unsafe fn add(self, other: Self) -> Self;
     /// Lane by lane `self + a * b`, fused where the set has it.
     unsafe fn mul_add(self, a: Self, b: Self) -> Self;
+    /// Lane by lane `other` with its tag where it is larger or NaN, else `self` with its own. Tags are any bits.
+    unsafe fn larger(self, tag: Self, other: Self, other_tag: Self) -> (Self, Self);
 }
 
 /// `c (+)= a · b` for a block of `ROWS` rows and `WIDE * V::LANES` columns, kept in registers over the whole depth.

@@ -6,7 +6,11 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod generic;
+pub(crate) mod pooled;
 mod portable;
+mod rectangle;
+mod transpose;
+pub(crate) mod winners;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -16,6 +20,9 @@ mod avx512;
 mod neon;
 #[cfg(target_arch = "wasm32")]
 mod simd128;
+
+pub(crate) use rectangle::Rectangle;
+pub(crate) use transpose::transpose;
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -190,6 +197,8 @@ pub(crate) struct Tile {
     pub(crate) columns: usize,
     /// See [`generic::tile`].
     kernel: Kernel,
+    /// Columns of a block one register wide, for a right side's last columns, and its kernel.
+    narrow: (usize, Kernel),
 }
 
 /// The left side of a block: row `i` at depth `k` is `data[i * steps.0 + k * steps.1]`.

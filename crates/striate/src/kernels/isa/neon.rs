@@ -4,6 +4,8 @@
 
 use super::Tile;
 use super::generic::{Vector, tile};
+use super::pooled::{Pooled, WindowRow, pooled_row};
+use super::winners::{MAX_ROWS, ROW, Winners, seen_by_winners_of};
 use std::arch::aarch64::*;
 
 impl Vector for float32x4_t {
@@ -44,6 +46,15 @@ impl Vector for float32x4_t {
         // SAFETY: the caller vouches for the instruction set.
         unsafe { vfmaq_f32(self, a, b) }
     }
+
+    #[inline(always)]
+    unsafe fn larger(self, tag: Self, other: Self, other_tag: Self) -> (Self, Self) {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe {
+            let wins = vorrq_u32(vcgtq_f32(other, self), vmvnq_u32(vceqq_f32(other, other)));
+            (vbslq_f32(wins, other, self), vbslq_f32(wins, other_tag, tag))
+        }
+    }
 }
 
 #[target_feature(enable = "neon")]
@@ -60,4 +71,56 @@ unsafe fn kernel(
     unsafe { tile::<float32x4_t, 8, 3>(depth, a, steps, b, c, stride, accumulate) }
 }
 
-pub(super) static TILE: Tile = Tile { rows: 8, columns: 12, kernel };
+#[target_feature(enable = "neon")]
+unsafe fn narrow(
+    depth: usize,
+    a: *const f32,
+    steps: (usize, usize),
+    b: *const f32,
+    c: *mut f32,
+    stride: usize,
+    accumulate: bool,
+) {
+    // SAFETY: the caller keeps the contract of `generic::tile`, and this function is only reached where the set is.
+    unsafe { tile::<float32x4_t, 8, 1>(depth, a, steps, b, c, stride, accumulate) }
+}
+
+pub(super) static TILE: Tile = Tile { rows: 8, columns: 12, kernel, narrow: (4, narrow) };
+
+#[target_feature(enable = "neon")]
+unsafe fn pooled(
+    row: &WindowRow<'_>,
+    weights: *const f32,
+    bias: *const f32,
+    relu: bool,
+    y: *mut f32,
+    winner: *mut u32,
+) {
+    // SAFETY: the caller keeps the contract of `pooled_row`, and this function is only reached where the set is.
+    unsafe { pooled_row::<float32x4_t, 4, 1>(row, weights, bias, relu, y, winner) }
+}
+
+#[target_feature(enable = "neon")]
+unsafe fn pooled_narrow(
+    row: &WindowRow<'_>,
+    weights: *const f32,
+    bias: *const f32,
+    relu: bool,
+    y: *mut f32,
+    winner: *mut u32,
+) {
+    // SAFETY: the caller keeps the contract of `pooled_row`, and this function is only reached where the set is.
+    unsafe { pooled_row::<float32x4_t, 1, 2>(row, weights, bias, relu, y, winner) }
+}
+
+pub(super) static POOLED: Pooled = Pooled::new(16, pooled, (4, pooled_narrow));
+
+/// [`super::winners::seen_by_winners`] for this set.
+///
+/// # Safety
+/// The machine has the set.
+#[target_feature(enable = "neon")]
+pub(super) unsafe fn seen_by_winners(winners: &Winners<'_>, rows: usize, sums: &mut [[f32; ROW]; MAX_ROWS]) {
+    // SAFETY: the caller vouches for the set.
+    unsafe { seen_by_winners_of::<float32x4_t, 2>(winners, rows, sums) }
+}

@@ -2,6 +2,8 @@
 
 use super::Tile;
 use super::generic::{Vector, tile};
+use super::pooled::{Pooled, WindowRow, pooled_row};
+use super::winners::{MAX_ROWS, ROW, Winners, seen_by_winners_of};
 
 #[derive(Clone, Copy)]
 struct Four([f32; 4]);
@@ -42,6 +44,13 @@ impl Vector for Four {
         // Not fused: without the instruction a fused multiply-add is a slow library call.
         Four(std::array::from_fn(|i| self.0[i] + a.0[i] * b.0[i]))
     }
+
+    #[inline(always)]
+    unsafe fn larger(self, tag: Self, other: Self, other_tag: Self) -> (Self, Self) {
+        let wins: [bool; 4] = std::array::from_fn(|i| other.0[i] > self.0[i] || other.0[i].is_nan());
+        let choose = |a: Self, b: Self| Four(std::array::from_fn(|i| if wins[i] { b.0[i] } else { a.0[i] }));
+        (choose(self, other), choose(tag, other_tag))
+    }
 }
 
 unsafe fn kernel(
@@ -57,4 +66,52 @@ unsafe fn kernel(
     unsafe { tile::<Four, 4, 2>(depth, a, steps, b, c, stride, accumulate) }
 }
 
-pub(super) static TILE: Tile = Tile { rows: 4, columns: 8, kernel };
+unsafe fn narrow(
+    depth: usize,
+    a: *const f32,
+    steps: (usize, usize),
+    b: *const f32,
+    c: *mut f32,
+    stride: usize,
+    accumulate: bool,
+) {
+    // SAFETY: the caller keeps the contract of `generic::tile`; plain Rust runs everywhere.
+    unsafe { tile::<Four, 4, 1>(depth, a, steps, b, c, stride, accumulate) }
+}
+
+pub(super) static TILE: Tile = Tile { rows: 4, columns: 8, kernel, narrow: (4, narrow) };
+
+unsafe fn pooled(
+    row: &WindowRow<'_>,
+    weights: *const f32,
+    bias: *const f32,
+    relu: bool,
+    y: *mut f32,
+    winner: *mut u32,
+) {
+    // SAFETY: the caller keeps the contract of `pooled_row`, and this function is only reached where the set is.
+    unsafe { pooled_row::<Four, 2, 1>(row, weights, bias, relu, y, winner) }
+}
+
+unsafe fn pooled_narrow(
+    row: &WindowRow<'_>,
+    weights: *const f32,
+    bias: *const f32,
+    relu: bool,
+    y: *mut f32,
+    winner: *mut u32,
+) {
+    // SAFETY: the caller keeps the contract of `pooled_row`, and this function is only reached where the set is.
+    unsafe { pooled_row::<Four, 1, 2>(row, weights, bias, relu, y, winner) }
+}
+
+pub(super) static POOLED: Pooled = Pooled::new(8, pooled, (4, pooled_narrow));
+
+/// [`super::winners::seen_by_winners`] for this set.
+///
+/// # Safety
+/// The machine has the set.
+pub(super) unsafe fn seen_by_winners(winners: &Winners<'_>, rows: usize, sums: &mut [[f32; ROW]; MAX_ROWS]) {
+    // SAFETY: the caller vouches for the set.
+    unsafe { seen_by_winners_of::<Four, 2>(winners, rows, sums) }
+}

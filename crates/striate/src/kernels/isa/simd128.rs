@@ -4,6 +4,8 @@
 
 use super::Tile;
 use super::generic::{Vector, tile};
+use super::pooled::{Pooled, WindowRow, pooled_row};
+use super::winners::{MAX_ROWS, ROW, Winners, seen_by_winners_of};
 use std::arch::wasm32::*;
 
 impl Vector for v128 {
@@ -44,6 +46,12 @@ impl Vector for v128 {
         // SAFETY: the caller vouches for the instruction set.
         unsafe { f32x4_add(self, f32x4_mul(a, b)) }
     }
+
+    #[inline(always)]
+    unsafe fn larger(self, tag: Self, other: Self, other_tag: Self) -> (Self, Self) {
+        let wins = v128_or(f32x4_gt(other, self), f32x4_ne(other, other));
+        (v128_bitselect(other, self, wins), v128_bitselect(other_tag, tag, wins))
+    }
 }
 
 #[target_feature(enable = "simd128")]
@@ -60,4 +68,56 @@ unsafe fn kernel(
     unsafe { tile::<v128, 4, 2>(depth, a, steps, b, c, stride, accumulate) }
 }
 
-pub(super) static TILE: Tile = Tile { rows: 4, columns: 8, kernel };
+#[target_feature(enable = "simd128")]
+unsafe fn narrow(
+    depth: usize,
+    a: *const f32,
+    steps: (usize, usize),
+    b: *const f32,
+    c: *mut f32,
+    stride: usize,
+    accumulate: bool,
+) {
+    // SAFETY: the caller keeps the contract of `generic::tile`, and this function is only reached where the set is.
+    unsafe { tile::<v128, 4, 1>(depth, a, steps, b, c, stride, accumulate) }
+}
+
+pub(super) static TILE: Tile = Tile { rows: 4, columns: 8, kernel, narrow: (4, narrow) };
+
+#[target_feature(enable = "simd128")]
+unsafe fn pooled(
+    row: &WindowRow<'_>,
+    weights: *const f32,
+    bias: *const f32,
+    relu: bool,
+    y: *mut f32,
+    winner: *mut u32,
+) {
+    // SAFETY: the caller keeps the contract of `pooled_row`, and this function is only reached where the set is.
+    unsafe { pooled_row::<v128, 2, 1>(row, weights, bias, relu, y, winner) }
+}
+
+#[target_feature(enable = "simd128")]
+unsafe fn pooled_narrow(
+    row: &WindowRow<'_>,
+    weights: *const f32,
+    bias: *const f32,
+    relu: bool,
+    y: *mut f32,
+    winner: *mut u32,
+) {
+    // SAFETY: the caller keeps the contract of `pooled_row`, and this function is only reached where the set is.
+    unsafe { pooled_row::<v128, 1, 2>(row, weights, bias, relu, y, winner) }
+}
+
+pub(super) static POOLED: Pooled = Pooled::new(8, pooled, (4, pooled_narrow));
+
+/// [`super::winners::seen_by_winners`] for this set.
+///
+/// # Safety
+/// The machine has the set.
+#[target_feature(enable = "simd128")]
+pub(super) unsafe fn seen_by_winners(winners: &Winners<'_>, rows: usize, sums: &mut [[f32; ROW]; MAX_ROWS]) {
+    // SAFETY: the caller vouches for the set.
+    unsafe { seen_by_winners_of::<v128, 2>(winners, rows, sums) }
+}
