@@ -1,0 +1,144 @@
+"""Parity with PyTorch: the same model, weights and batch; logits, loss and every gradient compared.
+
+    pip install torch torchvision
+    python benches/peers/parity.py [MODEL...]
+
+Builds `cargo build --release -p striate --examples` first. Weights are PyTorch's, drawn anew; they are copied over by
+position, a convolution's as it is, a linear layer's transposed. Both sides run in training mode (batch normalisation by
+the batch's statistics) with dropout off. Printed is the largest difference relative to the largest value of each array;
+the worst must be at most 1e-4 in float32.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import nn
+
+ROOT = Path(__file__).resolve().parents[2]
+PARITY = ROOT / "target" / "release" / "examples" / "parity"
+LIMIT = 1e-4
+
+
+class LeNet(nn.Sequential):
+    """As in our models/lenet.rs: 28x28 padded to 32x32."""
+
+    def __init__(self, activation):
+        super().__init__(
+            nn.Conv2d(1, 6, 5, padding=2), activation(), nn.AvgPool2d(2), nn.Conv2d(6, 16, 5), activation(), nn.AvgPool2d(2),
+            nn.Flatten(), nn.Linear(400, 120), activation(), nn.Linear(120, 84), activation(), nn.Linear(84, 10),
+        )  # fmt: skip
+
+
+class AlexNet(nn.Sequential):
+    """The paper's: two groups, local response normalisation (PyTorch's alpha is divided by the size, the paper's is not)."""
+
+    def __init__(self):
+        norm = lambda: nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)
+        super().__init__(
+            nn.Conv2d(3, 96, 11, 4), nn.ReLU(), norm(), nn.MaxPool2d(3, 2),
+            nn.Conv2d(96, 256, 5, padding=2, groups=2), nn.ReLU(), norm(), nn.MaxPool2d(3, 2),
+            nn.Conv2d(256, 384, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(384, 384, 3, padding=1, groups=2), nn.ReLU(),
+            nn.Conv2d(384, 256, 3, padding=1, groups=2), nn.ReLU(), nn.MaxPool2d(3, 2),
+            nn.Flatten(), nn.Linear(9216, 4096), nn.ReLU(), nn.Linear(4096, 4096), nn.ReLU(), nn.Linear(4096, 1000),
+        )  # fmt: skip
+
+
+MODELS = {
+    # name: (peer, input, classes, our settings)
+    "lenet": (lambda: LeNet(nn.Sigmoid), (1, 28, 28), 10, []),
+    "lenet (relu)": (lambda: LeNet(nn.ReLU), (1, 28, 28), 10, ["activation=relu"]),
+    "alexnet": (AlexNet, (3, 227, 227), 1000, ["dropout=0"]),
+    "alexnet-torchvision": (torchvision.models.alexnet, (3, 224, 224), 1000, []),
+    "vgg11": (torchvision.models.vgg11, (3, 224, 224), 1000, []),
+    "resnet18": (torchvision.models.resnet18, (3, 224, 224), 1000, []),
+    "resnet50": (torchvision.models.resnet50, (3, 96, 96), 1000, []),
+    "mobilenet-v2": (torchvision.models.mobilenet_v2, (3, 224, 224), 1000, ["dropout=0"]),
+}
+
+
+def arrays(model):
+    """Every array of the model that is ours too, in our order: (kind, weights, gradient)."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            yield "linear", module.weight
+            yield "", module.bias
+        elif isinstance(module, nn.Conv2d):
+            yield "", module.weight
+            if module.bias is not None:
+                yield "", module.bias
+        elif isinstance(module, nn.BatchNorm2d):
+            yield "", module.weight
+            yield "", module.bias
+            yield "statistic", module.running_mean
+            yield "statistic", module.running_var
+
+
+def flat(kind, tensor):
+    return (tensor.T if kind == "linear" else tensor).detach().contiguous().flatten()
+
+
+def compare(name):
+    make, shape, classes, settings = MODELS[name]
+    torch.manual_seed(5)
+    model = make().float()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    batch = 8 if shape[1] < 64 else 4
+    # Pictures have smooth surfaces; noise alone would make every map alike.
+    x = nn.functional.interpolate(torch.randn(batch, shape[0], 8, 8), size=shape[1:], mode="bilinear") + 0.3 * torch.randn(batch, *shape)
+    labels = torch.randint(classes, (batch,))
+    model.train()
+    weights = torch.cat([flat(*pair) for pair in arrays(model)])
+    before = [tensor.detach().clone() for kind, tensor in arrays(model) if kind == "statistic"]
+    logits = model(x)
+    loss = nn.functional.cross_entropy(logits, labels)
+    loss.backward()
+    with tempfile.TemporaryDirectory() as directory:
+        directory = Path(directory)
+        directory.joinpath("weights.f32").write_bytes(weights.numpy().astype("<f4").tobytes())
+        directory.joinpath("x.f32").write_bytes(x.numpy().astype("<f4").tobytes())
+        directory.joinpath("labels.u32").write_bytes(labels.numpy().astype("<u4").tobytes())
+        size = ",".join(map(str, shape))
+        command = [PARITY, name.split(" ")[0], size, str(classes), directory, *settings]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise SystemExit(done.stderr)
+        found = json.loads(done.stdout)
+        read = lambda file: torch.frombuffer(bytearray(directory.joinpath(file).read_bytes()), dtype=torch.float32)
+        our_logits, our_gradients = read("logits.f32").reshape(logits.shape), read("gradients.f32")
+    difference = lambda a, b: ((a - b).abs().max() / b.abs().max().clamp_min(1e-12)).item()
+    worst = ("logits", difference(our_logits, logits.detach()))
+    error = abs(found["loss"] - loss.item()) / loss.item()
+    gradients, start = [], 0
+    statistics = iter(before)
+    for (kind, tensor), (ours, sizes) in zip(arrays(model), found["parameters"], strict=True):
+        part = our_gradients[start : start + tensor.numel()]
+        start += tensor.numel()
+        if kind == "statistic":
+            # In the place of a gradient we have the step: value -= step.
+            gradients.append((ours, difference(flat("", next(statistics)) - part, flat("", tensor))))
+        else:
+            gradients.append((ours, difference(part, flat(kind, tensor.grad))))
+    assert start == our_gradients.numel()
+    gradient = max(gradients, key=lambda pair: pair[1])
+    verdict = "ok" if max(worst[1], error, gradient[1]) <= LIMIT else "DIFFERS"
+    print(f"{name:22} logits {worst[1]:.1e}   loss {error:.1e}   gradients {gradient[1]:.1e} ({gradient[0]} of {len(gradients)})   {verdict}")
+    return verdict == "ok"
+
+
+def main():
+    subprocess.run(["cargo", "build", "--release", "-q", "-p", "striate", "--examples"], cwd=ROOT, check=True)
+    print(f"PyTorch {torch.__version__}, torchvision {torchvision.__version__}; largest relative differences, limit {LIMIT:g}")
+    results = [compare(name) for name in sys.argv[1:] or MODELS]
+    sys.exit(0 if all(results) else 1)
+
+
+if __name__ == "__main__":
+    main()
