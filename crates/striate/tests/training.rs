@@ -6,7 +6,9 @@ use striate::network::Network;
 use striate::optim::{OptimizerOptions, Schedule};
 use striate::random::{Purpose, Random};
 use striate::shape::Shape;
-use striate::train::{Control, Event, TrainError, TrainOptions, TrainSummary, Trainer, evaluate, evaluate_parameters};
+use striate::train::{
+    Control, Decay, Event, Keep, TrainError, TrainOptions, TrainSummary, Trainer, evaluate, evaluate_parameters,
+};
 
 const SIDE: usize = 12;
 
@@ -77,7 +79,8 @@ fn it_learns_and_tells() {
                     assert!(*learning_rate > 0.0 && *learning_rate <= 0.003);
                 }
                 Event::Evaluating { images, .. } => evaluating.push(*images),
-                Event::Epoch { metrics, parameters } => {
+                Event::Epoch { metrics, parameters, best } => {
+                    assert!(!best && metrics.validation_accuracy.is_none());
                     assert!(parameters.as_slice().iter().all(|v| v.is_finite()));
                     epochs.push((*metrics).clone());
                 }
@@ -117,6 +120,17 @@ fn the_bits_do_not_depend_on_the_number_of_threads() {
     let one = run(1);
     assert_eq!(one, run(2));
     assert_eq!(one, run(3));
+    let all_options = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let optimizer = OptimizerOptions::adamw();
+        let options =
+            TrainOptions { optimizer, decay: Decay::Weights, label_smoothing: 0.1, clip: Some(0.1), ..options() };
+        let mut network = network(4);
+        pool.install(|| train(&mut network, &data, options)).unwrap();
+        bits(&network)
+    };
+    assert_eq!(all_options(1), all_options(2));
+    assert_eq!(all_options(1), all_options(3));
     // From outside any pool too, and from one call to the next.
     let mut outside = network(4);
     train(&mut outside, &data, TrainOptions { average: Some(0.9), ..options() }).unwrap();
@@ -171,6 +185,7 @@ fn a_stop_leaves_the_weights_as_they_are() {
         })
         .unwrap();
     assert_eq!((summary.steps, summary.epochs, summary.stopped, after), (3, 0, true, 1));
+    assert_eq!((summary.kept_epoch, summary.kept()), (None, None));
     assert!(summary.last().is_none());
     assert_eq!(bits(&whole), bits(&stopped));
     // Before the first step, and after an epoch.
@@ -200,6 +215,11 @@ fn divergence_restores_the_last_good_weights() {
         assert_eq!(learning_rate, 1e6);
         assert!(error.to_string().contains("for example to 100000"), "{error}");
         assert!(weights.parameters().as_slice().iter().all(|v| v.is_finite()));
+        // A bound on the gradient does not hide it.
+        let options_with_clip =
+            TrainOptions { optimizer, learning_rate: 1e9, clip: Some(1.0), epochs: 20, ..options() };
+        let error = train(&mut network(1), &data, options_with_clip).unwrap_err();
+        assert!(matches!(error, TrainError::Diverged { .. }), "{optimizer}: {error}");
         // They are good for what comes next.
         assert_eq!(bits(&weights), bits(&network(1)), "{optimizer}: {error}");
         train(&mut weights, &data, options()).unwrap();
@@ -250,6 +270,170 @@ fn an_average_without_memory_is_the_weights_themselves() {
 }
 
 #[test]
+fn decay_of_weights_leaves_biases_alone() {
+    let data = bars(40, 1);
+    let run = |decay: Decay| {
+        let mut network = network(1);
+        network.parameters_mut().get_mut("b1").unwrap().fill(0.5);
+        let optimizer = OptimizerOptions::adamw().with_weight_decay(0.5).unwrap();
+        train(&mut network, &data, TrainOptions { optimizer, decay, epochs: 1, batch: 40, ..options() }).unwrap();
+        network
+    };
+    let (all, weights) = (run(Decay::All), run(Decay::Weights));
+    for ((name, all), (_, weights)) in all.parameters().iter().zip(weights.parameters().iter()) {
+        if name == "b1" {
+            // One step: what decay took is all that differs.
+            let taken = &weights - &all;
+            assert!(taken.iter().all(|&v| (v - 0.003 * 0.5 * 0.5).abs() < 1e-6), "{taken}");
+        } else {
+            assert_eq!(all, weights, "{name}");
+        }
+    }
+}
+
+#[test]
+fn clipping_bounds_the_step_and_tells_the_norm() {
+    let data = bars(60, 1);
+    let run = |clip: Option<f32>, learning_rate: f32| {
+        let mut weights = network(1);
+        let mut norms = Vec::new();
+        let optimizer = OptimizerOptions::sgd();
+        let options = TrainOptions { optimizer, clip, learning_rate, epochs: 1, batch: 60, ..options() };
+        let trainer = Trainer::new(&mut weights, &data, None, plain(), options).unwrap();
+        trainer
+            .run(&mut |event| {
+                if let Event::Step { gradient_norm, .. } = event {
+                    norms.push(*gradient_norm);
+                }
+                Control::Continue
+            })
+            .unwrap();
+        (weights, norms)
+    };
+    let moved = |weights: &Network| {
+        let before = network(1);
+        let pairs = weights.parameters().as_slice().iter().zip(before.parameters().as_slice());
+        pairs.map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt()
+    };
+    let (free, none) = run(None, 0.1);
+    assert_eq!(none, [None]);
+    // A bound that is never reached changes no bit.
+    let (wide, norms) = run(Some(1e6), 0.1);
+    assert_eq!(bits(&wide), bits(&free));
+    let [Some(norm)] = norms[..] else { panic!("{norms:?}") };
+    assert!((moved(&free) / f64::from(0.1 * norm) - 1.0).abs() < 1e-3, "{norm}");
+    let bound = norm / 4.0;
+    let (clipped, norms) = run(Some(bound), 0.1);
+    assert_eq!(norms, [Some(norm)], "the norm is told as it was before");
+    assert!((moved(&clipped) / f64::from(0.1 * bound) - 1.0).abs() < 1e-3, "{norm}");
+}
+
+#[test]
+fn smoothed_labels_change_the_training_loss_alone() {
+    let (data, test) = (bars(200, 1), bars(100, 2));
+    let run = |label_smoothing: f32| {
+        let mut network = network(1);
+        let options = TrainOptions { label_smoothing, epochs: 6, ..options() };
+        let trainer = Trainer::new(&mut network, &data, Some(&test), plain(), options).unwrap();
+        let summary = trainer.run(&mut |_| Control::Continue).unwrap();
+        (network, summary.last().unwrap().clone())
+    };
+    let ((plain_network, sharp), (network, smooth)) = (run(0.0), run(0.5));
+    assert_ne!(bits(&plain_network), bits(&network));
+    // With half of every target spread over two classes, no loss is below the entropy of (3/4, 1/4).
+    let least = -(0.75f64 * 0.75f64.ln() + 0.25 * 0.25f64.ln());
+    assert!(smooth.train_loss > least && sharp.train_loss < least, "{} {}", smooth.train_loss, sharp.train_loss);
+    assert!(smooth.test_accuracy.unwrap() > 0.9);
+    // The test loss is the plain one, and can be below that.
+    let evaluation = evaluate(&network, &test, &plain(), 20).unwrap();
+    assert_eq!(Some(evaluation.loss), smooth.test_loss);
+}
+
+#[test]
+fn the_best_epoch_is_kept_where_asked() {
+    let data = bars(80, 1);
+    // Nothing that can be learnt, so that the best epoch is not simply the last.
+    let noise = (0..50 * SIDE * SIDE).map(|i| Random::new(3, Purpose::Test, 0).below(i as u64, 256) as u8).collect();
+    let classes = data.class_names().to_vec();
+    let labels = (0..50).map(|i| i % 2).collect();
+    let validation = Dataset::new("noise", Shape::new(1, SIDE, SIDE), Pixels::U8(noise), labels, classes).unwrap();
+    let run = |keep: Keep, with_validation: bool, average: Option<f32>| {
+        let mut network = network(1);
+        // A rate so high that the accuracy goes up and down.
+        let optimizer = OptimizerOptions::momentum();
+        let options = TrainOptions { optimizer, learning_rate: 0.15, epochs: 12, keep, average, ..options() };
+        let mut trainer = Trainer::new(&mut network, &data, None, plain(), options).unwrap();
+        if with_validation {
+            trainer = trainer.validation(&validation).unwrap();
+        }
+        let mut epochs = Vec::new();
+        let outcome = trainer.run(&mut |event| {
+            if let Event::Epoch { metrics, parameters, best } = event {
+                let bits: Vec<u32> = parameters.as_slice().iter().map(|v| v.to_bits()).collect();
+                epochs.push(((*metrics).clone(), bits, *best));
+            }
+            Control::Continue
+        });
+        (network, outcome, epochs)
+    };
+    for average in [None, Some(0.5)] {
+        let (last, outcome, epochs) = run(Keep::Last, true, average);
+        assert_eq!(outcome.unwrap().kept_epoch, Some(12));
+        assert_eq!(bits(&last), epochs[11].1);
+        // Looking at more data changes no weight.
+        assert_eq!(bits(&last), bits(&run(Keep::Last, false, average).0));
+
+        let (best, outcome, epochs) = run(Keep::Best, true, average);
+        let summary = outcome.unwrap();
+        let mut record = (f64::NEG_INFINITY, f64::INFINITY);
+        for (metrics, _, is_best) in &epochs {
+            let this = (metrics.validation_accuracy.unwrap(), metrics.validation_loss.unwrap());
+            let better = this.0 > record.0 || (this.0 == record.0 && this.1 < record.1);
+            assert_eq!(*is_best, better, "epoch {}", metrics.epoch);
+            if better {
+                record = this;
+            }
+        }
+        let (metrics, weights, _) = epochs.iter().rfind(|(.., best)| *best).unwrap();
+        assert_eq!(&bits(&best), weights);
+        assert_eq!((summary.kept_epoch, summary.kept()), (Some(metrics.epoch), Some(metrics)));
+        let evaluation = evaluate(&best, &validation, &plain(), 20).unwrap();
+        assert_eq!((evaluation.accuracy, evaluation.loss), record);
+        if average.is_none() {
+            assert_ne!(metrics.epoch, 12, "this run is meant to have its best epoch before the last");
+        }
+    }
+    // Without a validation set nothing can be the best.
+    let (untouched, outcome, epochs) = run(Keep::Best, false, None);
+    let error = outcome.unwrap_err();
+    assert!(error.to_string().contains("keep is best") && error.to_string().contains("validation"), "{error}");
+    assert!(epochs.is_empty());
+    assert_eq!(bits(&untouched), bits(&network(1)));
+}
+
+#[test]
+fn a_stop_keeps_the_best_epoch_too() {
+    let data = bars(60, 1);
+    let mut weights = network(1);
+    let mut best = Vec::new();
+    let summary = Trainer::new(&mut weights, &data, None, plain(), TrainOptions { keep: Keep::Best, ..options() })
+        .unwrap()
+        .validation(&data)
+        .unwrap()
+        .run(&mut |event| match event {
+            Event::Epoch { parameters, .. } => {
+                best = parameters.as_slice().iter().map(|v| v.to_bits()).collect();
+                Control::Continue
+            }
+            Event::Step { step: 5, .. } => Control::Stop,
+            _ => Control::Continue,
+        })
+        .unwrap();
+    assert_eq!((summary.steps, summary.kept_epoch, summary.stopped), (5, Some(1), true));
+    assert_eq!(bits(&weights), best);
+}
+
+#[test]
 fn what_does_not_fit_is_refused_before_any_step() {
     let data = bars(30, 1);
     let refused = |data: &Dataset, test: Option<&Dataset>, normalization: Normalization, options: TrainOptions| {
@@ -279,6 +463,9 @@ fn what_does_not_fit_is_refused_before_any_step() {
     assert!(matches!(error, TrainError::Shape { .. }), "{error}");
     assert!(error.to_string().contains("1 x 6 x 6") && error.to_string().contains("1 x 12 x 12"), "{error}");
     assert!(matches!(refused(&data, Some(&small), plain(), options()), TrainError::Shape { .. }));
+    let mut weights = network(1);
+    let trainer = Trainer::new(&mut weights, &data, None, plain(), options()).unwrap();
+    assert!(matches!(trainer.validation(&small).err(), Some(TrainError::Shape { .. })));
     let three =
         Dataset::new("three", Shape::new(1, 12, 12), Pixels::U8(vec![0; 144 * 30]), vec![0; 30], names(3)).unwrap();
     let error = refused(&three, None, plain(), options());

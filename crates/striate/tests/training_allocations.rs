@@ -10,7 +10,7 @@ use striate::models;
 use striate::network::Network;
 use striate::optim::OptimizerOptions;
 use striate::shape::Shape;
-use striate::train::{Control, Event, TrainOptions, Trainer};
+use striate::train::{Control, Decay, Event, TrainOptions, Trainer};
 
 #[test]
 fn a_training_step_allocates_nothing() {
@@ -29,6 +29,9 @@ fn a_training_step_allocates_nothing() {
             optimizer,
             learning_rate: 1e-4,
             average: Some(0.9),
+            decay: Decay::Weights,
+            label_smoothing: 0.1,
+            clip: Some(0.1),
             log_every: 1,
             ..TrainOptions::default()
         };

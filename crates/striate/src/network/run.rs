@@ -30,6 +30,7 @@ pub struct Runner {
     plan: Plan,
     arena: Vec<f32>,
     labels: Vec<usize>,
+    label_smoothing: f32,
 }
 
 impl Runner {
@@ -46,7 +47,7 @@ impl Runner {
         arena.try_reserve_exact(len).map_err(no_memory)?;
         arena.resize(len, 0.0);
         let labels = vec![0; plan.batch];
-        Ok(Self { plan, arena, labels })
+        Ok(Self { plan, arena, labels, label_smoothing: 0.0 })
     }
 
     /// The plan that runs.
@@ -70,6 +71,12 @@ impl Runner {
         &mut self.labels
     }
 
+    /// The share of every target that [`Runner::loss_and_gradient`] spreads evenly over all classes, in [0, 1); 0 at
+    /// first. [`Runner::loss`] stays plain.
+    pub fn set_label_smoothing(&mut self, share: f32) {
+        self.label_smoothing = share;
+    }
+
     /// Logits (N, classes) of the batch.
     pub fn predict(&mut self, parameters: &Parameters) -> &[f32] {
         self.forward(parameters, None);
@@ -84,7 +91,7 @@ impl Runner {
     pub fn loss(&mut self, parameters: &Parameters) -> StepResult {
         self.forward(parameters, None);
         let logits = self.logits();
-        let loss = cross_entropy(&aligned(&mut self.arena)[logits], &self.labels, self.plan.classes, None);
+        let loss = cross_entropy(&aligned(&mut self.arena)[logits], &self.labels, self.plan.classes, 0.0, None);
         self.finish(loss)
     }
 
@@ -104,7 +111,7 @@ impl Runner {
         let last = self.plan.steps.last().and_then(|s| s.backward.as_ref());
         let place = last.map(|b| b.output_gradient.clone()).expect("a plan for training");
         let [logits, gradient] = disjoint(arena, [self.plan.steps.last().map_or(0..0, |s| s.output.clone()), place]);
-        let loss = cross_entropy(logits, &self.labels, self.plan.classes, Some(gradient));
+        let loss = cross_entropy(logits, &self.labels, self.plan.classes, self.label_smoothing, Some(gradient));
         let gradients = gradients.as_mut_slice();
         for step in self.plan.steps.iter().rev() {
             if let Some(places) = &step.backward {

@@ -30,6 +30,9 @@ pub enum Event<'a> {
         accuracy: f64,
         /// The learning rate of this step, schedule included.
         learning_rate: f32,
+        /// The length of this step's gradient before any scaling, where [`TrainOptions::clip`](super::TrainOptions::clip)
+        /// bounds it.
+        gradient_norm: Option<f32>,
         /// Images trained a second since the last such event.
         images_per_second: f64,
     },
@@ -37,7 +40,7 @@ pub enum Event<'a> {
     Evaluating {
         /// From 1.
         epoch: usize,
-        /// Images to evaluate, of the training and the test set together.
+        /// Images to evaluate, of the training, the validation and the test set together.
         images: usize,
     },
     /// An epoch is done and evaluated.
@@ -46,6 +49,8 @@ pub enum Event<'a> {
         metrics: &'a EpochMetrics,
         /// The parameters that were evaluated: the averaged ones where an average is kept.
         parameters: &'a Parameters,
+        /// Whether the validation set found no earlier epoch as good; never without a validation set.
+        best: bool,
     },
 }
 
@@ -73,6 +78,10 @@ pub struct EpochMetrics {
     pub train_accuracy: f64,
     /// How many training images were evaluated.
     pub train_images: usize,
+    /// Share of the validation set recognised at the epoch's end, if there is a validation set.
+    pub validation_accuracy: Option<f64>,
+    /// Mean loss over the validation set, if there is one.
+    pub validation_loss: Option<f64>,
     /// Share of the test set recognised at the epoch's end, if there is a test set.
     pub test_accuracy: Option<f64>,
     /// Mean loss over the test set, if there is one.
@@ -96,6 +105,9 @@ pub struct TrainSummary {
     pub steps: u64,
     /// Whether [`Control::Stop`] ended the run early.
     pub stopped: bool,
+    /// The epoch at whose end the network had the weights that it holds now; none after a stop within an epoch, unless
+    /// the best weights are kept.
+    pub kept_epoch: Option<usize>,
     /// Seconds in all.
     pub seconds: f64,
     /// Images trained a second, without evaluation.
@@ -108,5 +120,10 @@ impl TrainSummary {
     /// The last epoch's metrics, if an epoch was done.
     pub fn last(&self) -> Option<&EpochMetrics> {
         self.history.last()
+    }
+
+    /// The metrics of the weights that the network holds, if they are an epoch's.
+    pub fn kept(&self) -> Option<&EpochMetrics> {
+        self.history.iter().find(|metrics| Some(metrics.epoch) == self.kept_epoch)
     }
 }

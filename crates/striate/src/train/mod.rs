@@ -13,12 +13,14 @@ mod trainer;
 
 use crate::data::{Dataset, Normalization};
 use crate::network::{NetworkError, Parameters};
-use crate::optim::{OptimError, OptimizerOptions, Schedule};
+use crate::optim::{Groups, Kind, OptimError, OptimizerOptions, Schedule};
 use crate::shape::Shape;
 pub use evaluate::{ClassMetrics, Evaluation, Mistake, evaluate, evaluate_parameters};
 pub use events::{Control, EpochMetrics, Event, TrainSummary};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
 pub use trainer::Trainer;
 
 /// How to train. [`TrainOptions::default`] is the chapter's recipe.
@@ -31,12 +33,22 @@ pub struct TrainOptions {
     pub batch: usize,
     /// Names every random number of the run.
     pub seed: u64,
-    /// How the weights follow the gradients; weight decay is [`OptimizerOptions::AdamW`]'s.
+    /// How the weights follow the gradients, and how strong weight decay is.
     pub optimizer: OptimizerOptions,
     /// Step size of the optimizer, before the schedule's factor.
     pub learning_rate: f32,
     /// How the learning rate changes over the run.
     pub schedule: Schedule,
+    /// What the optimizer's weight decay acts on.
+    pub decay: Decay,
+    /// Train towards targets of which this share is spread evenly over all classes (0.1 is usual); 0 for none. The
+    /// training loss is that of these targets, every evaluation's the plain one.
+    pub label_smoothing: f32,
+    /// Scale the gradients down where their length (Euclidean norm over all parameters) is larger than this (Pascanu et
+    /// al., 2013, "On the difficulty of training recurrent neural networks").
+    pub clip: Option<f32>,
+    /// Which epoch's weights the network holds in the end.
+    pub keep: Keep,
     /// Keep an exponential moving average of the weights with this decay (0.999 is usual); it is what gets evaluated
     /// and what the network holds in the end. At step t the decay is at most (1 + t) / (10 + t), so that the average
     /// forgets the initial weights at once.
@@ -46,6 +58,54 @@ pub struct TrainOptions {
     /// Evaluate only the first so many training images after each epoch but the last, which evaluates all.
     pub evaluate_train: Option<usize>,
 }
+
+/// What weight decay acts on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Decay {
+    /// All parameters, biases too: PyTorch's default.
+    #[default]
+    All,
+    /// Weights and filters only. Biases and the scales and shifts of normalizations don't overfit, and large ones do no
+    /// harm.
+    Weights,
+}
+
+/// Which epoch's weights the network holds after training.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Keep {
+    /// The last one's.
+    #[default]
+    Last,
+    /// Those of the best accuracy on the [`Trainer::validation`] set; of equal ones, those of the lowest loss.
+    Best,
+}
+
+/// Display and parsing in the words that serde writes.
+macro_rules! words {
+    ($choice:ident, $field:literal, $expected:literal, $($word:literal = $variant:ident),+) => {
+        impl fmt::Display for $choice {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $(Self::$variant => $word),+ })
+            }
+        }
+
+        impl FromStr for $choice {
+            type Err = TrainError;
+
+            fn from_str(text: &str) -> Result<Self, TrainError> {
+                match text {
+                    $($word => Ok(Self::$variant),)+
+                    _ => Err(TrainError::Option { field: $field, found: format!("{text:?}"), expected: $expected }),
+                }
+            }
+        }
+    };
+}
+
+words!(Decay, "decay", "all or weights", "all" = All, "weights" = Weights);
+words!(Keep, "keep", "last or best", "last" = Last, "best" = Best);
 
 impl Default for TrainOptions {
     fn default() -> Self {
@@ -57,6 +117,10 @@ impl Default for TrainOptions {
             optimizer,
             learning_rate: optimizer.default_learning_rate(),
             schedule: Schedule::constant(),
+            decay: Decay::All,
+            label_smoothing: 0.0,
+            clip: None,
+            keep: Keep::Last,
             average: None,
             log_every: 10,
             evaluate_train: None,
@@ -86,6 +150,15 @@ impl TrainOptions {
             && !(0.0..1.0).contains(&decay)
         {
             return wrong("average", decay.to_string(), "at least 0 and less than 1, such as 0.999");
+        }
+        if !(0.0..1.0).contains(&self.label_smoothing) {
+            let found = self.label_smoothing.to_string();
+            return wrong("label_smoothing", found, "at least 0 and less than 1, such as 0.1");
+        }
+        if let Some(clip) = self.clip
+            && !(clip.is_finite() && clip > 0.0)
+        {
+            return wrong("clip", clip.to_string(), "a positive number, such as 1, or left out for none");
         }
         self.optimizer.validate()?;
         self.schedule.validate()?;
@@ -284,6 +357,17 @@ fn first_non_finite(parameters: &Parameters) -> Option<(&str, f32, usize)> {
     })
 }
 
+/// How the optimizer treats each parameter.
+fn groups(parameters: &Parameters, decay: Decay) -> Groups {
+    let mut groups = Groups::default();
+    for spec in parameters.specs() {
+        // A weight connects inputs with outputs and so has both as sides; a bias has one number an output.
+        let kind = if decay == Decay::All || spec.shape.len() >= 2 { Kind::Decayed } else { Kind::Plain };
+        groups.push(spec.range.len(), kind);
+    }
+    groups
+}
+
 /// Numbers in one piece of a gathered batch.
 const GATHER_CHUNK: usize = 32 * 1024;
 
@@ -321,6 +405,14 @@ mod tests {
             assert!(message.starts_with("learning_rate is ") && message.contains("positive"), "{message}");
         }
         assert!(message(TrainOptions { average: Some(1.0), ..good.clone() }).starts_with("average is 1"));
+        for label_smoothing in [-0.1, 1.0, f32::NAN] {
+            let message = message(TrainOptions { label_smoothing, ..good.clone() });
+            assert!(message.starts_with("label_smoothing is ") && message.contains("less than 1"), "{message}");
+        }
+        for clip in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+            let message = message(TrainOptions { clip: Some(clip), ..good.clone() });
+            assert!(message.starts_with("clip is ") && message.contains("positive"), "{message}");
+        }
         let optimizer = OptimizerOptions::Momentum { momentum: 2.0, weight_decay: 0.0 };
         assert!(message(TrainOptions { optimizer, ..good.clone() }).contains("momentum of momentum is 2"));
         let schedule = Schedule::Cosine { warmup: 3.0 };
@@ -333,6 +425,10 @@ mod tests {
             optimizer: OptimizerOptions::adamw(),
             schedule: Schedule::Cosine { warmup: 0.05 },
             average: Some(0.999),
+            decay: Decay::Weights,
+            label_smoothing: 0.1,
+            clip: Some(1.5),
+            keep: Keep::Best,
             ..TrainOptions::default()
         };
         let text = toml::to_string(&options).unwrap();
@@ -341,6 +437,30 @@ mod tests {
         assert_eq!(serde_json::from_str::<TrainOptions>(&text).unwrap(), options, "{text}");
         assert_eq!(toml::from_str::<TrainOptions>("epochs = 20").unwrap(), TrainOptions::default());
         assert!(toml::from_str::<TrainOptions>("epoch = 20").is_err());
+    }
+
+    #[test]
+    fn choices_are_words() {
+        for choice in [Decay::All, Decay::Weights] {
+            assert_eq!(choice.to_string().parse(), Ok(choice));
+            assert_eq!(serde_json::to_value(choice).unwrap(), choice.to_string());
+        }
+        for choice in [Keep::Last, Keep::Best] {
+            assert_eq!(choice.to_string().parse(), Ok(choice));
+            assert_eq!(serde_json::to_value(choice).unwrap(), choice.to_string());
+        }
+        let error = "biases".parse::<Decay>().unwrap_err();
+        assert_eq!(error.to_string(), "decay is \"biases\"; it must be all or weights");
+        assert!("first".parse::<Keep>().unwrap_err().to_string().contains("last or best"));
+    }
+
+    #[test]
+    fn only_weights_are_decayed_where_asked() {
+        let shapes = [("W1", vec![3, 2, 2, 2]), ("b1", vec![3]), ("W2", vec![3, 2]), ("b2", vec![2])];
+        let parameters = Parameters::zeros(shapes.map(|(name, shape)| (name.into(), shape)).into()).unwrap();
+        assert_eq!(groups(&parameters, Decay::All), Groups::from(35));
+        let expected = [(0..24, Kind::Decayed), (24..27, Kind::Plain), (27..33, Kind::Decayed), (33..35, Kind::Plain)];
+        assert!(groups(&parameters, Decay::Weights).iter().eq(expected));
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! The training loop.
 
 use super::evaluate::Evaluator;
-use super::{Control, EpochMetrics, Event, TrainError, TrainOptions, TrainSummary};
-use super::{check_classes, check_data, first_non_finite, gather, on_worker};
+use super::{Control, EpochMetrics, Evaluation, Event, Keep, TrainError, TrainOptions, TrainSummary};
+use super::{check_classes, check_data, first_non_finite, gather, groups, on_worker};
 use crate::data::{Dataset, Normalization};
 use crate::kernels::isa::vectorize;
 use crate::network::plan::{Mode, Plan};
 use crate::network::run::{Runner, StepKey};
 use crate::network::{Network, Parameters};
-use crate::optim::{CHUNK, Optimizer};
+use crate::optim::{CHUNK, Groups, Optimizer};
 use crate::random::{Purpose, Random};
 use rayon::prelude::*;
 use std::time::Instant;
@@ -21,6 +21,7 @@ const LEAST_STEPS_BETWEEN_SNAPSHOTS: u64 = 10;
 pub struct Trainer<'a> {
     network: &'a mut Network,
     train: &'a Dataset,
+    validation: Option<&'a Dataset>,
     test: Option<&'a Dataset>,
     normalization: Normalization,
     options: TrainOptions,
@@ -61,19 +62,39 @@ impl<'a> Trainer<'a> {
             found: options.epochs.to_string(),
             expected: "so few that the steps can be counted",
         })? as u64;
-        Ok(Self { network, train, test, normalization, options, steps_per_epoch, total_steps })
+        Ok(Self { network, train, validation: None, test, normalization, options, steps_per_epoch, total_steps })
+    }
+
+    /// Evaluates this data too after each epoch, and judges by it which epoch is the best: images that are neither
+    /// trained on nor, unlike the test set's, kept for the end.
+    ///
+    /// # Errors
+    /// Data that does not fit the network.
+    pub fn validation(mut self, data: &'a Dataset) -> Result<Self, TrainError> {
+        check_data(data, self.network.input(), &self.normalization)?;
+        check_classes(data, self.network.classes())?;
+        self.validation = Some(data);
+        Ok(self)
     }
 
     /// Trains to the end, until `on_event` says [`Control::Stop`], or until the loss leaves all bounds.
     ///
     /// The loop, and so `on_event`, runs on a thread of the current rayon pool: call this inside
     /// [`rayon::ThreadPool::install`] to choose the pool. The network's weights change at every step; at the end, and
-    /// after a stop, they are the last ones, or the averaged ones where [`TrainOptions::average`] is set.
+    /// after a stop, they are the last ones, or the averaged ones where [`TrainOptions::average`] is set; with
+    /// [`Keep::Best`] those of the best epoch, once there is one.
     ///
     /// # Errors
     /// [`TrainError::Diverged`], with the network back at its last good weights; or a network that can't be planned for
-    /// this batch, and memory that can't be had, with the network unchanged.
+    /// this batch, memory that can't be had, or [`Keep::Best`] without a validation set, with the network unchanged.
     pub fn run(self, on_event: &mut (dyn FnMut(&Event<'_>) -> Control + Send)) -> Result<TrainSummary, TrainError> {
+        if self.options.keep == Keep::Best && self.validation.is_none() {
+            return Err(TrainError::Option {
+                field: "keep",
+                found: Keep::Best.to_string(),
+                expected: "last where there is no validation set to find the best epoch with",
+            });
+        }
         on_worker(move || {
             let description = self.network.description().clone();
             let evaluator = Evaluator::new(&description, self.options.batch);
@@ -89,13 +110,18 @@ struct Run<'a> {
     /// For the last, smaller batch of an epoch.
     rest: Option<Runner>,
     gradients: Parameters,
+    groups: Groups,
     optimizer: Box<dyn Optimizer>,
     average: Option<Average>,
     guard: Guard,
     snapshot: Snapshot,
+    best: Option<Best>,
+    /// The best epoch's weights, where those are kept; as long as all parameters from the start.
+    best_values: Option<Vec<f32>>,
     /// Updates done.
     step: u64,
     last_loss: f32,
+    gradient_norm: Option<f32>,
     learning_rate: f32,
     /// Since the run began.
     images: u64,
@@ -116,19 +142,28 @@ impl<'a> Run<'a> {
     fn new(trainer: Trainer<'a>) -> Result<Self, TrainError> {
         let clock = Instant::now();
         let (network, options) = (&*trainer.network, &trainer.options);
-        let runner = |batch| Runner::new(Plan::new(network.description(), batch, Mode::Training)?);
+        let runner = |batch| -> Result<Runner, TrainError> {
+            let mut runner = Runner::new(Plan::new(network.description(), batch, Mode::Training)?)?;
+            runner.set_label_smoothing(options.label_smoothing);
+            Ok(runner)
+        };
         let rest = trainer.train.len() % options.batch;
         let parameters = network.parameters();
+        let groups = groups(parameters, options.decay);
         Ok(Self {
             full: runner(options.batch)?,
             rest: if rest == 0 { None } else { Some(runner(rest)?) },
             gradients: parameters.zeros_like(),
-            optimizer: options.optimizer.build(parameters.len())?,
+            optimizer: options.optimizer.build_grouped(&groups)?,
+            groups,
             average: options.average.map(|decay| Average { decay, parameters: parameters.clone() }),
             guard: Guard::new(network.classes(), options.batch),
             snapshot: Snapshot { step: 0, values: parameters.as_slice().to_vec() },
+            best: None,
+            best_values: (options.keep == Keep::Best).then(|| parameters.as_slice().to_vec()),
             step: 0,
             last_loss: 0.0,
+            gradient_norm: None,
             learning_rate: options.learning_rate,
             images: 0,
             training_seconds: 0.0,
@@ -189,6 +224,7 @@ impl<'a> Run<'a> {
                     loss: sums.loss(),
                     accuracy: sums.accuracy(),
                     learning_rate: self.learning_rate,
+                    gradient_norm: self.gradient_norm,
                     images_per_second: sums.images as f64 / begun.elapsed().as_secs_f64(),
                 };
                 if on_event(&event) == Control::Stop {
@@ -226,8 +262,17 @@ impl<'a> Run<'a> {
             _ => {}
         }
         self.learning_rate = options.learning_rate * options.schedule.rate(self.step, *total_steps);
-        let parameters = network.parameters_mut();
-        self.optimizer.update(self.learning_rate, parameters.as_mut_slice(), self.gradients.as_slice());
+        let (parameters, gradients) = (network.parameters_mut(), self.gradients.as_slice());
+        let mut scale = 1.0;
+        if let Some(bound) = options.clip {
+            let norm = self.groups.gradient_norm(gradients);
+            self.gradient_norm = Some(norm as f32);
+            // No bound makes a gradient finite that is not: it reaches the weights and shows as ever.
+            if norm > f64::from(bound) {
+                scale = (f64::from(bound) / norm) as f32;
+            }
+        }
+        self.optimizer.update_scaled(self.learning_rate, scale, parameters.as_mut_slice(), gradients);
         if let Some(average) = &mut self.average {
             average.follow(parameters, self.step);
         }
@@ -247,26 +292,29 @@ impl<'a> Run<'a> {
         if first_non_finite(self.trainer.network.parameters()).is_some() {
             return Err(self.diverged(epoch));
         }
-        let Trainer { network, train, test, normalization, options, .. } = &self.trainer;
+        let Trainer { network, train, validation, test, normalization, options, .. } = &self.trainer;
         let begun = Instant::now();
         let last = epoch == options.epochs;
         let train_images = options.evaluate_train.filter(|_| !last).unwrap_or(train.len()).min(train.len());
-        let images = train_images + test.map_or(0, Dataset::len);
+        let images = train_images + validation.map_or(0, Dataset::len) + test.map_or(0, Dataset::len);
         if on_event(&Event::Evaluating { epoch, images }) == Control::Stop {
             return Ok(Ended::Stopped);
         }
         let parameters = self.average.as_ref().map_or(network.parameters(), |average| &average.parameters);
-        let on_train = evaluator.run(parameters, train, train_images, normalization);
-        let on_test = test.map(|test| evaluator.run(parameters, test, test.len(), normalization)).transpose();
-        let (on_train, on_test) = match (on_train, on_test) {
-            (Ok(on_train), Ok(on_test)) => (on_train, on_test),
+        let mut measure = |data: &Dataset, images| evaluator.run(parameters, data, images, normalization);
+        let mut measure_all = || -> Result<(Evaluation, Option<Evaluation>, Option<Evaluation>), TrainError> {
+            let on_train = measure(train, train_images)?;
+            let on_validation = validation.map(|data| measure(data, data.len())).transpose()?;
+            Ok((on_train, on_validation, test.map(|data| measure(data, data.len())).transpose()?))
+        };
+        let (on_train, on_validation, on_test) = match measure_all() {
+            Ok(evaluations) => evaluations,
             // Training brought the weights there.
-            (Err(TrainError::NonFiniteOutput { value, .. }), _)
-            | (_, Err(TrainError::NonFiniteOutput { value, .. })) => {
+            Err(TrainError::NonFiniteOutput { value, .. }) => {
                 self.last_loss = value;
                 return Err(self.diverged(epoch));
             }
-            (Err(error), _) | (_, Err(error)) => return Err(error),
+            Err(error) => return Err(error),
         };
         match self.guard.look(on_train.loss as f32) {
             // No later step may come to show it.
@@ -285,6 +333,8 @@ impl<'a> Run<'a> {
             running_accuracy: sums.accuracy(),
             train_accuracy: on_train.accuracy,
             train_images,
+            validation_accuracy: on_validation.as_ref().map(|e| e.accuracy),
+            validation_loss: on_validation.as_ref().map(|e| e.loss),
             test_accuracy: on_test.as_ref().map(|e| e.accuracy),
             test_loss: on_test.as_ref().map(|e| e.loss),
             learning_rate: self.learning_rate,
@@ -292,7 +342,15 @@ impl<'a> Run<'a> {
             evaluation_seconds: begun.elapsed().as_secs_f64(),
             images_per_second: sums.images as f64 / seconds,
         };
-        let control = on_event(&Event::Epoch { metrics: &metrics, parameters });
+        let this = on_validation.map(|e| Best { epoch, accuracy: e.accuracy, loss: e.loss });
+        let best = this.as_ref().is_some_and(|this| this.beats(self.best.as_ref()));
+        if best {
+            self.best = this;
+            if let Some(values) = &mut self.best_values {
+                values.copy_from_slice(parameters.as_slice());
+            }
+        }
+        let control = on_event(&Event::Epoch { metrics: &metrics, parameters, best });
         self.history.push(metrics);
         // After the last epoch there is nothing left to stop.
         Ok(if control == Control::Stop && !last { Ended::Stopped } else { Ended::Done })
@@ -318,13 +376,21 @@ impl<'a> Run<'a> {
         if first_non_finite(self.trainer.network.parameters()).is_some() {
             return Err(self.diverged(epoch));
         }
-        if let Some(average) = &self.average {
-            self.trainer.network.parameters_mut().as_mut_slice().copy_from_slice(average.parameters.as_slice());
-        }
+        let parameters = self.trainer.network.parameters_mut().as_mut_slice();
+        let kept_epoch = if let (Some(best), Some(values)) = (&self.best, &self.best_values) {
+            parameters.copy_from_slice(values);
+            Some(best.epoch)
+        } else {
+            if let Some(average) = &self.average {
+                parameters.copy_from_slice(average.parameters.as_slice());
+            }
+            self.history.last().filter(|metrics| metrics.step == self.step).map(|metrics| metrics.epoch)
+        };
         Ok(TrainSummary {
             epochs: self.history.len(),
             steps: self.step,
             stopped,
+            kept_epoch,
             seconds: self.clock.elapsed().as_secs_f64(),
             images_per_second: if self.images == 0 { 0.0 } else { self.images as f64 / self.training_seconds },
             history: self.history,
@@ -376,6 +442,22 @@ impl Average {
                 });
             },
         );
+    }
+}
+
+/// What the best epoch so far came to on the validation set.
+struct Best {
+    epoch: usize,
+    accuracy: f64,
+    loss: f64,
+}
+
+impl Best {
+    /// More images recognised, or as many at a lower loss; of equals the earlier one stays.
+    fn beats(&self, other: Option<&Self>) -> bool {
+        other.is_none_or(|other| {
+            self.accuracy > other.accuracy || (self.accuracy == other.accuracy && self.loss < other.loss)
+        })
     }
 }
 
@@ -440,6 +522,7 @@ impl Guard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::optim::{Kind, OptimizerOptions};
 
     #[test]
     fn the_guard_knows_a_blow_up() {
@@ -476,6 +559,38 @@ mod tests {
         weights.as_mut_slice().fill(2.0);
         average.follow(&weights, 100_000);
         assert!((average.parameters.as_slice()[0] - 1.01).abs() < 1e-3);
+    }
+
+    #[test]
+    fn statistics_are_averaged_as_weights_are() {
+        let mut groups = Groups::default();
+        groups.push(1, Kind::Decayed);
+        groups.push(2, Kind::Statistic);
+        let mut optimizer = OptimizerOptions::adamw().build_grouped(&groups).unwrap();
+        let mut weights = Parameters::zeros(vec![("W1".into(), vec![1]), ("mean".into(), vec![2])]).unwrap();
+        let mut average = Average { decay: 0.5, parameters: weights.clone() };
+        let mut expected = [0.0f32; 2];
+        for step in 0..20 {
+            optimizer.update_scaled(0.1, 0.25, weights.as_mut_slice(), &[1.0, -1.0, 0.5]);
+            average.follow(&weights, step);
+            let keep = 0.5f32.min((1.0 + step as f32) / (10.0 + step as f32));
+            let values = [(step + 1) as f32, -0.5 * (step + 1) as f32];
+            assert_eq!(weights.as_slice()[1..], values);
+            expected = [0, 1].map(|i| keep * expected[i] + (1.0 - keep) * values[i]);
+            assert_eq!(average.parameters.as_slice()[1..], expected);
+        }
+        assert!(average.parameters.as_slice()[0] < 0.0);
+    }
+
+    #[test]
+    fn the_best_epoch_recognises_most_then_loses_least() {
+        let epoch = |epoch, accuracy, loss| Best { epoch, accuracy, loss };
+        let first = epoch(1, 0.9, 0.5);
+        assert!(first.beats(None));
+        assert!(epoch(2, 0.91, 0.9).beats(Some(&first)));
+        assert!(epoch(2, 0.9, 0.4).beats(Some(&first)));
+        assert!(!epoch(2, 0.9, 0.5).beats(Some(&first)));
+        assert!(!epoch(2, 0.89, 0.1).beats(Some(&first)));
     }
 
     #[test]
