@@ -4,6 +4,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 use striate::layers::Init;
 use striate::optim::{OptimizerOptions, Schedule};
+use striate::train::Decay;
 
 /// A named set of options.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize)]
@@ -24,6 +25,11 @@ pub(crate) struct RecipeOptions {
     pub(crate) optimizer: OptimizerOptions,
     pub(crate) learning_rate: f32,
     pub(crate) schedule: Schedule,
+    /// What weight decay acts on.
+    pub(crate) decay: Decay,
+    pub(crate) label_smoothing: f32,
+    /// The most length of a gradient, if it is bounded.
+    pub(crate) clip: Option<f32>,
     /// Decay of the moving average of the weights, if one is kept.
     pub(crate) average: Option<f32>,
     pub(crate) init: Init,
@@ -41,6 +47,9 @@ impl Recipe {
                 optimizer: OptimizerOptions::AdamW { beta1: 0.9, beta2: 0.999, weight_decay: 0.1 },
                 learning_rate: 0.002,
                 schedule: Schedule::Cosine { warmup: 0.05 },
+                decay: Decay::All,
+                label_smoothing: 0.0,
+                clip: None,
                 average: Some(0.998),
                 init: Init::Normal { deviation: 0.01 },
             },
@@ -50,6 +59,9 @@ impl Recipe {
                 optimizer: OptimizerOptions::adam(),
                 learning_rate: 0.001,
                 schedule: Schedule::constant(),
+                decay: Decay::All,
+                label_smoothing: 0.0,
+                clip: None,
                 average: None,
                 init: Init::Normal { deviation: 0.01 },
             },

@@ -21,7 +21,7 @@ use striate::layers::Init;
 use striate::models::{self, ModelError};
 use striate::network::Network;
 use striate::optim::{OptimizerOptions, Schedule};
-use striate::train::{Control, EpochMetrics, Evaluation, Event, TrainError, TrainOptions, Trainer, evaluate};
+use striate::train::{Control, Decay, EpochMetrics, Evaluation, Event, TrainError, TrainOptions, Trainer, evaluate};
 
 const EXAMPLES: &str = "Examples:
   striate train                                  SimpleConvNet on MNIST, the default recipe
@@ -63,6 +63,18 @@ pub(crate) struct TrainArgs {
     /// `cosine:warmup=0.05`, `step:every=0.3,factor=0.1`, `milestones:at=0.5/0.75`, `onecycle:peak=0.3,start=0.04,end=0`
     #[arg(long, value_name = "NAME")]
     schedule: Option<Schedule>,
+    /// Weight decay, for an optimizer that has it [default: the recipe's or the optimizer's own]
+    #[arg(long, value_name = "SHARE")]
+    weight_decay: Option<f32>,
+    /// What weight decay acts on: `all` parameters, or `weights` alone and not biases [recipes: all]
+    #[arg(long, value_name = "all|weights")]
+    decay: Option<Decay>,
+    /// Spread this share of every training target over all classes; 0 for none [recipes: 0]
+    #[arg(long, value_name = "SHARE")]
+    label_smoothing: Option<f32>,
+    /// Scale gradients down to this length where they are longer; 0 for never [recipes: 0]
+    #[arg(long, value_name = "LENGTH")]
+    clip: Option<f32>,
     /// Keep a moving average of the weights with this decay, and make it the result; 0 for none
     #[arg(long, value_name = "DECAY")]
     average: Option<f32>,
@@ -88,6 +100,9 @@ struct Options {
     epochs: usize,
     batch: usize,
     lr: f32,
+    decay: Decay,
+    label_smoothing: f32,
+    clip: f32,
     average: f32,
     log_every: usize,
     threads: usize,
@@ -98,15 +113,31 @@ struct Options {
 }
 
 impl Options {
-    fn resolve(args: &TrainArgs, global: &Global, isa: Isa) -> Self {
+    fn resolve(args: &TrainArgs, global: &Global, isa: Isa) -> Result<Self, CliError> {
         let recipe = args.recipe.unwrap_or_default();
-        let RecipeOptions { epochs, batch, optimizer, learning_rate, schedule, average, init } = recipe.options();
+        let RecipeOptions {
+            epochs,
+            batch,
+            optimizer,
+            learning_rate,
+            schedule,
+            decay,
+            label_smoothing,
+            clip,
+            average,
+            init,
+        } = recipe.options();
         // Another optimizer than the recipe's brings its own usual rate.
         let usual_rate = match args.optimizer {
             Some(other) if other.name() != optimizer.name() => other.default_learning_rate(),
             _ => learning_rate,
         };
-        Self {
+        let optimizer = args.optimizer.unwrap_or(optimizer);
+        let optimizer = match args.weight_decay {
+            Some(weight_decay) => optimizer.with_weight_decay(weight_decay).map_err(TrainError::from)?,
+            None => optimizer,
+        };
+        Ok(Self {
             striate: env!("CARGO_PKG_VERSION"),
             data: args.data.clone().unwrap_or_else(|| "mnist".into()),
             model: args.model.clone().unwrap_or_else(|| "simple-convnet".into()),
@@ -115,14 +146,17 @@ impl Options {
             epochs: args.epochs.unwrap_or(epochs),
             batch: args.batch.unwrap_or(batch),
             lr: args.lr.unwrap_or(usual_rate),
+            decay: args.decay.unwrap_or(decay),
+            label_smoothing: args.label_smoothing.unwrap_or(label_smoothing),
+            clip: args.clip.unwrap_or(clip.unwrap_or(0.0)),
             average: args.average.unwrap_or(average.unwrap_or(0.0)),
             log_every: args.log_every.unwrap_or(10),
             threads: rayon::current_num_threads(),
             isa: isa.name(),
-            optimizer: args.optimizer.unwrap_or(optimizer),
+            optimizer,
             schedule: args.schedule.clone().unwrap_or(schedule),
             init: args.init.unwrap_or(init),
-        }
+        })
     }
 
     fn train_options(&self) -> TrainOptions {
@@ -133,10 +167,14 @@ impl Options {
             optimizer: self.optimizer,
             learning_rate: self.lr,
             schedule: self.schedule.clone(),
+            decay: self.decay,
+            label_smoothing: self.label_smoothing,
+            clip: (self.clip != 0.0).then_some(self.clip),
             average: (self.average != 0.0).then_some(self.average),
             log_every: self.log_every,
             // A sixth of MNIST is enough for the curve; the last epoch is evaluated on all of it.
             evaluate_train: Some(10_000),
+            ..TrainOptions::default()
         }
     }
 }
@@ -168,7 +206,7 @@ impl Packaging<'_> {
 /// Trains and writes the run directory.
 pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) -> Result<ExitCode, CliError> {
     let begun = Instant::now();
-    let options = Options::resolve(args, global, isa);
+    let options = Options::resolve(args, global, isa)?;
     // What needs no data is checked before any is read.
     if !models::NAMES.contains(&options.model.as_str()) {
         return Err(ModelError::Unknown { name: options.model }.into());
@@ -210,11 +248,16 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
     let outcome = trainer.run(&mut |event| {
         progress.show(event);
         let written = match event {
-            Event::Step { epoch, step, loss, accuracy, learning_rate, images_per_second, .. } => run.metric(
-                &serde_json::json!({ "type": "step", "epoch": epoch, "step": step, "loss": loss, "accuracy": accuracy,
-                    "learning_rate": to_json(learning_rate), "images_per_second": images_per_second }),
-            ),
-            Event::Epoch { metrics, parameters } => {
+            Event::Step { epoch, step, loss, accuracy, learning_rate, gradient_norm, images_per_second, .. } => {
+                let mut line = serde_json::json!({ "type": "step", "epoch": epoch, "step": step, "loss": loss,
+                    "accuracy": accuracy, "learning_rate": to_json(learning_rate),
+                    "images_per_second": images_per_second });
+                if let Some(norm) = gradient_norm {
+                    line["gradient_norm"] = to_json(norm);
+                }
+                run.metric(&line)
+            }
+            Event::Epoch { metrics, parameters, .. } => {
                 history.push((*metrics).clone());
                 // A power cut costs at most one epoch.
                 Network::with_parameters(snapshot.description().clone(), (*parameters).clone())

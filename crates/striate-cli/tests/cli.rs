@@ -135,6 +135,9 @@ fn wrong_usage_is_2_and_says_what_there_is() {
     refused(here, &["train", "--optimizer", "adamant"], 2, &["adamant", "sgd", "nesterov", "adamw"]);
     refused(here, &["train", "--optimizer", "adam:beta1=2"], 2, &["beta1", "less than 1"]);
     refused(here, &["train", "--schedule", "sine"], 2, &["sine", "constant", "cosine"]);
+    refused(here, &["train", "--schedule", "step:every=2"], 2, &["every of step is 2", "at most 1"]);
+    refused(here, &["train", "--decay", "biases"], 2, &["biases", "all or weights"]);
+    refused(here, &["train", "--optimizer", "adam", "--weight-decay", "0.1"], 2, &["weight_decay of adam", "adamw"]);
     refused(here, &["train", "--init", "zero"], 2, &["he", "xavier", "normal"]);
     refused(here, &["train", "--recipe", "bestest"], 2, &["bestest", "default", "book"]);
     refused(here, &["train", "--epoch", "3"], 2, &["--epoch", "--epochs"]);
@@ -144,8 +147,13 @@ fn wrong_usage_is_2_and_says_what_there_is() {
     refused(here, &["summary", "mlp", "--threads", "1025"], 2, &["--threads", "1..=1024"]);
     refused(here, &["summary", "mlp", "--batch", "0"], 2, &["--batch"]);
     refused(here, &["summary", "mlp", "--input", "28x28"], 2, &["channels,height,width"]);
-    for (flag, value) in [("--epochs", "0"), ("--batch", "0"), ("--lr", "nan"), ("--lr", "0"), ("--average", "1")] {
-        refused(here, &["train", "--data", "bars", flag, value], 2, &["must be"]);
+    for setting in ["--epochs=0", "--batch=0", "--lr=nan", "--lr=0", "--average=1"].into_iter().chain([
+        "--label-smoothing=1",
+        "--clip=inf",
+        "--clip=-1",
+        "--weight-decay=-1",
+    ]) {
+        refused(here, &["train", "--data", "bars", setting], 2, &["must be"]);
     }
     refused(here, &["evaluate", "nowhere"], 2, &["nowhere", "no such file"]);
     refused(here, &["evaluate", "bars"], 2, &["bars", "model.safetensors"]);
@@ -227,6 +235,39 @@ fn the_book_recipe_is_the_book() {
     // The number of epochs was overridden; the recipe's own is in the help.
     let (help, _) = run(place.path(), &["train", "--help"], 0);
     assert!(help.contains("20"), "{help}");
+}
+
+#[test]
+fn every_way_to_regularise_reaches_the_run() {
+    let place = place();
+    let arguments = ["train", "--data", "bars", "--epochs", "2", "--quiet", "--json", "--out"];
+    let (plain, _) = run(place.path(), &[&arguments[..], &["plain"]].concat(), 0);
+    let flags = ["all", "--optimizer=nesterov:momentum=0.8", "--weight-decay=0.125", "--decay=weights", "--clip=0.25"];
+    let more = ["--label-smoothing=0.0625", "--schedule=onecycle:peak=0.25,start=0.5,end=0", "--log-every=1"];
+    let (result, _) = run(place.path(), &[&arguments[..], &flags, &more].concat(), 0);
+    assert_ne!(json(&plain)["weights_sha256"], json(&result)["weights_sha256"]);
+
+    let settings = read_toml(&place.path().join("all/run.toml"));
+    assert_eq!(settings["decay"].as_str(), Some("weights"));
+    assert_eq!(settings["label_smoothing"].as_float(), Some(0.0625));
+    assert_eq!(settings["clip"].as_float(), Some(0.25));
+    assert_eq!(settings["optimizer"]["name"].as_str(), Some("nesterov"));
+    assert_eq!(settings["optimizer"]["weight_decay"].as_float(), Some(0.125));
+    assert_eq!(settings["schedule"]["name"].as_str(), Some("onecycle"));
+    assert_eq!(settings["schedule"]["peak"].as_float(), Some(0.25));
+    let metrics = fs::read_to_string(place.path().join("all/metrics.jsonl")).unwrap();
+    let lines: Vec<Value> = metrics.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let steps: Vec<&Value> = lines.iter().filter(|line| line["type"] == "step").collect();
+    assert!(steps.iter().all(|line| line["gradient_norm"].as_f64().is_some_and(|norm| norm > 0.0)), "{metrics}");
+    // Two epochs of two steps: the top of the cycle is the first step, and the last one ends it.
+    let rates: Vec<f64> = steps.iter().map(|line| line["learning_rate"].as_f64().unwrap()).collect();
+    assert_eq!((rates.len(), rates[0], rates[3]), (4, 0.01, 0.0));
+
+    let settings = read_toml(&place.path().join("plain/run.toml"));
+    assert_eq!(settings["decay"].as_str(), Some("all"));
+    assert_eq!((settings["label_smoothing"].as_float(), settings["clip"].as_float()), (Some(0.0), Some(0.0)));
+    let metrics = fs::read_to_string(place.path().join("plain/metrics.jsonl")).unwrap();
+    assert!(!metrics.contains("gradient_norm"), "{metrics}");
 }
 
 #[test]

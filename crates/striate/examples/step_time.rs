@@ -31,8 +31,7 @@ fn main() -> Result<(), Error> {
 
 /// LeNet for 28 x 28 images: two convolutions with an activation and a 2 x 2 pooling each, then three affine layers.
 fn lenet(activation: impl Into<Layer> + Clone, pool: impl Fn(Window) -> PoolingOptions) -> Description {
-    let convolution =
-        |filters, padding| ConvolutionOptions::new(filters, Window::square(5, 1, padding), Init::He);
+    let convolution = |filters, padding| ConvolutionOptions::new(filters, Window::square(5, 1, padding), Init::He);
     let affine = |outputs| AffineOptions::new(outputs, Init::He);
     Description::new("lenet", Shape::new(1, 28, 28))
         .with("Conv1", convolution(6, 2))
