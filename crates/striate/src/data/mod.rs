@@ -1,9 +1,10 @@
 //! Labelled images: where they come from, and how they become the numbers that a network reads.
 //!
 //! [`Dataset`] is a set of labelled images in memory, [`Splits`] one to train with and one to test with. Each source
-//! has its file ([`idx`], [`cifar`], [`image_folder`]); [`preprocessing`] holds what turns an image file into a network's input.
+//! has its file ([`idx`], [`cifar`], [`image_folder`]); [`augment`] changes training images at random; [`preprocessing`] holds what turns an image file into a network's input.
 //! This room knows nothing of networks.
 
+pub mod augment;
 pub mod cifar;
 mod directory;
 pub mod idx;
@@ -12,14 +13,16 @@ pub mod preprocessing;
 mod resample;
 mod split;
 
+pub use augment::Augment;
 pub use preprocessing::{Fit, Normalization, Preprocessing};
+pub use split::HoldOut;
 
 use crate::{
     kernels::isa::vectorize,
     shape::{Shape, ShapeError, checked_product},
 };
 use ndarray::Array4;
-use std::{io, ops::Range, path::PathBuf};
+use std::{cell::Cell, io, ops::Range, path::PathBuf};
 
 /// The numbers of all images of a [`Dataset`], in (N, C, H, W) order.
 #[derive(Clone, Debug, PartialEq)]
@@ -200,6 +203,45 @@ impl Dataset {
         self.gather_with(indices.iter().copied(), scale, out);
     }
 
+    /// [`Dataset::gather`] with the images changed by `augment` before they are scaled: image `i` as
+    /// [`Augment::apply`] changes it under `seed` in `epoch`, wherever it stands in `indices`.
+    ///
+    /// Allocates nothing but, once a thread, room for an image. [`Pixels::F32`] are changed as they are; they should lie
+    /// between 0 and 1.
+    ///
+    /// # Panics
+    /// As for [`Dataset::gather`].
+    pub fn gather_augmented(
+        &self,
+        indices: &[usize],
+        scale: &Normalization,
+        augment: &Augment,
+        seed: u64,
+        epoch: usize,
+        out: &mut [f32],
+    ) {
+        if augment.is_none() {
+            return self.gather(indices, scale, out);
+        }
+        // Empty lists mean 0 and 1, and allocate nothing.
+        self.gather(indices, &Normalization { mean: Vec::new(), deviation: Vec::new() }, out);
+        let (image, plane) = (self.shape.len(), self.shape.area());
+        SCRATCH.with(|shared| {
+            let mut scratch = shared.take();
+            if scratch.len() < image {
+                scratch.resize(image, 0.0);
+            }
+            for (&index, out) in indices.iter().zip(out.chunks_exact_mut(image)) {
+                augment.apply(seed, epoch, index, self.shape, out, &mut scratch);
+                vectorize(|| {
+                    let planes = out.chunks_exact_mut(plane).enumerate();
+                    planes.for_each(|(channel, values)| scale.apply_in_place(channel, values));
+                });
+            }
+            shared.set(scratch);
+        });
+    }
+
     /// The images in `range` as an array (N, C, H, W), scaled by `scale`.
     ///
     /// # Panics
@@ -263,6 +305,11 @@ impl Dataset {
             }
         });
     }
+}
+
+thread_local! {
+    /// Room for one image, for [`Dataset::gather_augmented`].
+    static SCRATCH: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
 const ARRAYS: &str = "arrays";
@@ -571,6 +618,16 @@ pub enum DataError {
         name: String,
         /// The decoder's reason.
         source: image::ImageError,
+    },
+    /// A name that nothing has.
+    #[error("there is no {what} {name:?}; known: {known}")]
+    Unknown {
+        /// What was looked for.
+        what: &'static str,
+        /// What was asked for.
+        name: String,
+        /// What could have been asked for.
+        known: String,
     },
     /// An option that cannot be used.
     #[error("{of}: {field} is {found}; it must be {expected}")]

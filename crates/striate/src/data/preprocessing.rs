@@ -126,6 +126,17 @@ impl Normalization {
             *out = (value - mean) / deviation;
         }
     }
+
+    /// Scales numbers of `channel` where they stand.
+    #[inline(always)]
+    pub(super) fn apply_in_place(&self, channel: usize, values: &mut [f32]) {
+        let (mean, deviation) = self.of(channel);
+        if (mean, deviation) != (0.0, 1.0) {
+            for value in values {
+                *value = (*value - mean) / deviation;
+            }
+        }
+    }
 }
 
 impl Default for Normalization {

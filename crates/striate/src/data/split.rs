@@ -1,6 +1,61 @@
 //! Setting some samples aside, evenly over the classes.
 
+use super::{DataError, Dataset, Splits};
 use crate::random::{Purpose, Random};
+
+/// How many images are set aside.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum HoldOut {
+    /// This share of all, above 0 and below 1.
+    Share(f64),
+    /// So many.
+    Count(usize),
+}
+
+impl Splits {
+    /// Sets some of the training images aside, to validate with: what remains to train with, and those.
+    ///
+    /// Each class gives in proportion to its size, and keeps at least one image. Which ones is a function of `seed`, the
+    /// labels and the count; both parts keep their order.
+    ///
+    /// ```
+    /// use striate::data::{Dataset, HoldOut, Pixels, Splits, one_class_names};
+    /// use striate::shape::Shape;
+    /// let labels = (0..30).map(|i| i % 3).collect();
+    /// let pixels = Pixels::U8((0..30).collect());
+    /// let train = Dataset::new("tiny", Shape::new(1, 1, 1), pixels, labels, one_class_names(3))?;
+    /// let splits = Splits { test: train.head(3), train };
+    /// let (train, validation) = splits.hold_out(HoldOut::Share(0.2), 1)?;
+    /// assert_eq!((train.len(), validation.len()), (24, 6));
+    /// assert_eq!(validation.labels().iter().filter(|&&label| label == 2).count(), 2);
+    /// # Ok::<(), striate::data::DataError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// None or too many are asked for.
+    pub fn hold_out(&self, size: HoldOut, seed: u64) -> Result<(Dataset, Dataset), DataError> {
+        let train = &self.train;
+        let wrong =
+            |field, found: String, expected| Err(DataError::Option { of: "validation split", field, found, expected });
+        let count = match size {
+            HoldOut::Share(share) if !(share > 0.0 && share < 1.0) => {
+                return wrong("share", share.to_string(), "above 0 and below 1".into());
+            }
+            HoldOut::Share(share) => ((share * train.len() as f64).round() as usize).max(1),
+            HoldOut::Count(count) => count,
+        };
+        let (kept, held) = stratified(train.labels(), train.classes(), count, seed);
+        if count == 0 || held.len() < count {
+            let most = stratified(train.labels(), train.classes(), train.len(), seed).1.len();
+            let expected = format!("1 to {most}, as each class of {} keeps at least one image", train.name());
+            return wrong("count", count.to_string(), expected);
+        }
+        let (mut kept, mut held) = (train.subset(&kept), train.subset(&held));
+        kept.name = format!("{} (without validation)", train.name());
+        held.name = format!("{} (validation)", train.name());
+        Ok((kept, held))
+    }
+}
 
 /// Chooses `count` of the samples with these labels at random, each class in proportion to its size.
 ///
