@@ -5,7 +5,7 @@ use crate::error::CliError;
 use clap::Args;
 use std::path::{Path, PathBuf};
 use striate::formats::{ModelFile, from_toml};
-use striate::models::{self, Request};
+use striate::models::{self, ModelError, Request};
 use striate::network::Description;
 use striate::shape::Shape;
 
@@ -50,6 +50,20 @@ impl Architecture {
             Architecture::Trained(file) => file.network.description(),
         }
     }
+}
+
+/// Whether `model` can be a model at all, before any work is done for it.
+pub(crate) fn check(model: &str, has_settings: bool) -> Result<(), CliError> {
+    if models::NAMES.contains(&model) {
+        return Ok(());
+    }
+    if !Path::new(model).exists() {
+        return Err(ModelError::Unknown { name: model.into() }.into());
+    }
+    if has_settings {
+        return Err(CliError::Usage(format!("{model}: --set is for a model by name; a file has its own options")));
+    }
+    Ok(())
 }
 
 /// The architecture that `model` names: a model of the zoo, a TOML file, a model file or a run directory.
@@ -108,7 +122,7 @@ pub(crate) fn load(model: &Path) -> Result<ModelFile, CliError> {
     Ok(ModelFile::load(&file)?)
 }
 
-fn parse_shape(text: &str) -> Result<Shape, String> {
+pub(crate) fn parse_shape(text: &str) -> Result<Shape, String> {
     let sizes: Result<Vec<usize>, _> = text.split(',').map(str::trim).map(str::parse).collect();
     match sizes.as_deref() {
         Ok(&[channels, height, width]) => Ok(Shape::new(channels, height, width)),
@@ -116,7 +130,7 @@ fn parse_shape(text: &str) -> Result<Shape, String> {
     }
 }
 
-fn parse_setting(text: &str) -> Result<(String, String), String> {
+pub(crate) fn parse_setting(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() && !value.is_empty() => Ok((key.into(), value.into())),
         _ => Err("KEY=VALUE is needed, as in activation=relu".into()),

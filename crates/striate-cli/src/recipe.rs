@@ -4,6 +4,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 use striate::layers::Init;
 use striate::optim::{OptimizerOptions, Schedule};
+use striate::shape::Shape;
 use striate::train::Decay;
 
 /// A named set of options.
@@ -15,6 +16,8 @@ pub(crate) enum Recipe {
     Default,
     /// The chapter's settings to the letter: plain Adam, deviation 0.01
     Book,
+    /// Minutes instead of seconds, for the best accuracy: a deeper network, images changed at every step
+    Best,
 }
 
 /// What a recipe decides.
@@ -32,10 +35,22 @@ pub(crate) struct RecipeOptions {
     pub(crate) clip: Option<f32>,
     /// Decay of the moving average of the weights, if one is kept.
     pub(crate) average: Option<f32>,
-    pub(crate) init: Init,
+    /// Whether images are brought to mean 0 and deviation 1, channel by channel.
+    pub(crate) normalize: bool,
+    /// Whether images are changed at every step, in the way that suits the data.
+    pub(crate) augment: bool,
 }
 
 impl Recipe {
+    /// The model for images of this shape, unless another is asked for.
+    pub(crate) fn model(self, input: Shape) -> &'static str {
+        match self {
+            Recipe::Best if input.channels == 1 => "deep-convnet",
+            Recipe::Best => "cifar-net",
+            Recipe::Default | Recipe::Book => "simple-convnet",
+        }
+    }
+
     /// All options of the recipe, in one place.
     pub(crate) fn options(self) -> RecipeOptions {
         match self {
@@ -51,7 +66,8 @@ impl Recipe {
                 label_smoothing: 0.0,
                 clip: None,
                 average: Some(0.998),
-                init: Init::Normal { deviation: 0.01 },
+                normalize: false,
+                augment: false,
             },
             Recipe::Book => RecipeOptions {
                 epochs: 20,
@@ -63,7 +79,21 @@ impl Recipe {
                 label_smoothing: 0.0,
                 clip: None,
                 average: None,
-                init: Init::Normal { deviation: 0.01 },
+                normalize: false,
+                augment: false,
+            },
+            Recipe::Best => RecipeOptions {
+                epochs: 20,
+                batch: 100,
+                optimizer: OptimizerOptions::AdamW { beta1: 0.9, beta2: 0.999, weight_decay: 0.05 },
+                learning_rate: 0.002,
+                schedule: Schedule::Cosine { warmup: 0.1 },
+                decay: Decay::Weights,
+                label_smoothing: 0.0,
+                clip: None,
+                average: Some(0.998),
+                normalize: true,
+                augment: true,
             },
         }
     }

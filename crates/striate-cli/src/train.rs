@@ -1,33 +1,40 @@
 //! `striate train`
 
 use crate::error::CliError;
+use crate::model::{Architecture, ModelOptions, parse_setting, parse_shape};
 use crate::output::{Output, bytes, complain, share, to_json};
 use crate::progress::Progress;
 use crate::recipe::{Recipe, RecipeOptions, parse_init};
 use crate::run_dir::RunDir;
 use crate::{Global, model, source};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+use striate::data::augment::Augment;
 use striate::data::{Dataset, Normalization, Preprocessing, Splits};
 use striate::draw;
 use striate::explain::filters;
 use striate::formats::{ModelFile, TestVectors, weights_sha256};
 use striate::kernels::isa::Isa;
 use striate::layers::Init;
-use striate::models::{self, ModelError};
+use striate::models;
 use striate::network::Network;
 use striate::optim::{OptimizerOptions, Schedule};
+use striate::shape::Shape;
 use striate::train::{Control, Decay, EpochMetrics, Evaluation, Event, TrainError, TrainOptions, Trainer, evaluate};
 
 const EXAMPLES: &str = "Examples:
   striate train                                  SimpleConvNet on MNIST, the default recipe
   striate train --recipe book                    the chapter's settings to the letter
   striate train --epochs 2 --optimizer sgd --lr 0.1
+  striate train --recipe best                    minutes instead of seconds, a deeper network
   striate train --model mlp --out runs/dense     the fully connected network, for comparison
+  striate train --model lenet --set activation=relu
+  striate train --model my.toml --data photos --augment default --normalize data
   striate train --data ~/fashion --json          a directory of IDX files; the result as JSON
 
 The run directory holds model.safetensors, run.toml (every option), metrics.jsonl, curves.svg, confusion.svg,
@@ -41,9 +48,16 @@ pub(crate) struct TrainArgs {
     /// Data: `mnist`, or a directory of IDX files [default: mnist]
     #[arg(long, value_name = "NAME|DIR")]
     data: Option<String>,
-    /// Model: simple-convnet or mlp [default: simple-convnet]
-    #[arg(long, value_name = "NAME")]
+    /// A model by name, an architecture as TOML, or a trained model to go on with [default: simple-convnet; with the
+    /// recipe `best` deep-convnet for grey images, cifar-net for colour]
+    #[arg(long, value_name = "NAME|FILE")]
     model: Option<String>,
+    /// An option of a model by name, as in activation=relu or dropout=0.3; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_setting)]
+    settings: Vec<(String, String)>,
+    /// Read image files at this size [default: their own if they agree, else 64 x 64]
+    #[arg(long, value_name = "C,H,W", value_parser = parse_shape)]
+    input: Option<Shape>,
     /// Set of options, each of which the flags below override [default: default]
     #[arg(long, value_enum)]
     recipe: Option<Recipe>,
@@ -78,7 +92,15 @@ pub(crate) struct TrainArgs {
     /// Keep a moving average of the weights with this decay, and make it the result; 0 for none
     #[arg(long, value_name = "DECAY")]
     average: Option<f32>,
-    /// How weights start: he, xavier or normal:DEVIATION
+    /// How training images are changed at every step: none, default for what suits the data, or a list such as
+    /// `flip,crop:padding=4,affine:rotate=10;scale=0.1;shift=0.08,erase:share=0.1` [recipe best: default]
+    #[arg(long, value_name = "LIST")]
+    augment: Option<String>,
+    /// Whether pixels are brought to mean 0 and deviation 1, channel by channel: `data` (the training set's own) or `none`
+    /// [recipe best: data]
+    #[arg(long, value_name = "none|data")]
+    normalize: Option<Normalize>,
+    /// How weights start: he, xavier or normal:DEVIATION [default: as the model's publication says]
     #[arg(long, value_name = "NAME", value_parser = parse_init)]
     init: Option<Init>,
     /// Steps between lines of metrics.jsonl
@@ -107,12 +129,25 @@ struct Options {
     log_every: usize,
     threads: usize,
     isa: &'static str,
+    augment: Augment,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    init: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    set: BTreeMap<String, String>,
     optimizer: OptimizerOptions,
     schedule: Schedule,
-    init: Init,
+    normalization: Normalization,
+}
+
+/// `--normalize`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Normalize {
+    None,
+    Data,
 }
 
 impl Options {
+    /// Everything but the model, the augmentation and the normalization, which depend on the data.
     fn resolve(args: &TrainArgs, global: &Global, isa: Isa) -> Result<Self, CliError> {
         let recipe = args.recipe.unwrap_or_default();
         let RecipeOptions {
@@ -125,7 +160,7 @@ impl Options {
             label_smoothing,
             clip,
             average,
-            init,
+            ..
         } = recipe.options();
         // Another optimizer than the recipe's brings its own usual rate.
         let usual_rate = match args.optimizer {
@@ -140,7 +175,7 @@ impl Options {
         Ok(Self {
             striate: env!("CARGO_PKG_VERSION"),
             data: args.data.clone().unwrap_or_else(|| "mnist".into()),
-            model: args.model.clone().unwrap_or_else(|| "simple-convnet".into()),
+            model: args.model.clone().unwrap_or_default(),
             recipe,
             seed: global.seed,
             epochs: args.epochs.unwrap_or(epochs),
@@ -155,8 +190,29 @@ impl Options {
             isa: isa.name(),
             optimizer,
             schedule: args.schedule.clone().unwrap_or(schedule),
-            init: args.init.unwrap_or(init),
+            augment: Augment::none(),
+            init: args.init.map(|init| init.to_string()),
+            set: args.settings.iter().cloned().collect(),
+            normalization: Normalization::identity(),
         })
+    }
+
+    /// What depends on the data.
+    fn fit(&mut self, args: &TrainArgs, train: &Dataset) -> Result<(), CliError> {
+        let recipe = self.recipe.options();
+        if self.model.is_empty() {
+            self.model = self.recipe.model(train.shape()).into();
+        }
+        self.augment = match args.augment.as_deref() {
+            Some("default") => Augment::default_for(train),
+            Some(list) => list.parse()?,
+            None if recipe.augment => Augment::default_for(train),
+            None => Augment::none(),
+        };
+        if args.normalize.map_or(recipe.normalize, |normalize| normalize == Normalize::Data) {
+            self.normalization = train.normalization();
+        }
+        Ok(())
     }
 
     fn train_options(&self) -> TrainOptions {
@@ -171,6 +227,7 @@ impl Options {
             label_smoothing: self.label_smoothing,
             clip: (self.clip != 0.0).then_some(self.clip),
             average: (self.average != 0.0).then_some(self.average),
+            augment: self.augment.clone(),
             log_every: self.log_every,
             // A sixth of MNIST is enough for the curve; the last epoch is evaluated on all of it.
             evaluate_train: Some(10_000),
@@ -206,17 +263,21 @@ impl Packaging<'_> {
 /// Trains and writes the run directory.
 pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) -> Result<ExitCode, CliError> {
     let begun = Instant::now();
-    let options = Options::resolve(args, global, isa)?;
+    let mut options = Options::resolve(args, global, isa)?;
     // What needs no data is checked before any is read.
-    if !models::NAMES.contains(&options.model.as_str()) {
-        return Err(ModelError::Unknown { name: options.model }.into());
+    if let Some(model) = &args.model {
+        model::check(model, !args.settings.is_empty())?;
+    }
+    if let Some(list) = args.augment.as_deref().filter(|&list| list != "default") {
+        list.parse::<Augment>()?;
     }
     options.train_options().validate()?;
     let progress = &mut Progress::new(global.quiet);
-    let Splits { train, test } = source::load(&options.data, output)?;
-    let description = models::by_name(&options.model, train.shape(), train.classes())?.with_init(options.init);
-    let mut network = Network::new(description, options.seed)?;
-    let normalization = Normalization::identity();
+    let Splits { train, test } = source::load_as(&options.data, args.input, output)?;
+    options.fit(args, &train)?;
+    let options = options;
+    let mut network = network(args, &options, &train)?;
+    let normalization = options.normalization.clone();
     // Every option is checked before anything is written.
     Trainer::new(&mut network, &train, Some(&test), normalization.clone(), options.train_options())?;
     let summary = network.summary(options.batch)?;
@@ -227,7 +288,7 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
         class_names: train.class_names().to_vec(),
         samples: test.batch(0..test.len().min(5), &normalization),
     };
-    let stem = format!("{}-{}", options.model, source::short_name(&options.data));
+    let stem = format!("{}-{}", network.description().name, source::short_name(&options.data));
     let mut run = RunDir::create(args.out.as_deref(), &stem)?;
     run.write("run.toml", settings)?;
     progress.note(&format!(
@@ -335,6 +396,34 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
         "stopped": summary.stopped,
     }));
     Ok(ExitCode::SUCCESS)
+}
+
+/// The network to train: fresh, or a trained one to go on with.
+fn network(args: &TrainArgs, options: &Options, train: &Dataset) -> Result<Network, CliError> {
+    let wanted =
+        ModelOptions { input: Some(train.shape()), classes: Some(train.classes()), settings: args.settings.clone() };
+    let (description, trained) = match model::architecture(&options.model, &wanted)? {
+        Architecture::Described(description) => (description, None),
+        Architecture::Trained(file) => (file.network.description().clone(), Some(file.network)),
+    };
+    let (input, classes) = (description.input, description.shapes()?.last().map_or(0, Shape::len));
+    if (input, classes) != (train.shape(), train.classes()) {
+        return Err(CliError::Usage(format!(
+            "{}: the model takes images of {input} and tells {classes} classes apart, but those of {} are {} with {} \
+             classes{}",
+            options.model,
+            options.data,
+            train.shape(),
+            train.classes(),
+            if input == train.shape() { "" } else { "; --input reads image files at another size" }
+        )));
+    }
+    match (trained, args.init) {
+        (Some(_), Some(_)) => Err(CliError::Usage("--init is for fresh weights; a trained model has its own".into())),
+        (Some(network), None) => Ok(network),
+        (None, Some(init)) => Ok(Network::new(description.with_init(init), options.seed)?),
+        (None, None) => Ok(Network::new(description, options.seed)?),
+    }
 }
 
 /// Becomes true at the first Ctrl-C or termination signal; the second ends the process.

@@ -22,6 +22,7 @@ use crate::{
     shape::{Shape, ShapeError, checked_product},
 };
 use ndarray::Array4;
+use rayon::prelude::*;
 use std::{cell::Cell, io, ops::Range, path::PathBuf};
 
 /// The numbers of all images of a [`Dataset`], in (N, C, H, W) order.
@@ -201,6 +202,44 @@ impl Dataset {
     pub fn gather(&self, indices: &[usize], scale: &Normalization, out: &mut [f32]) {
         assert_eq!(out.len(), indices.len() * self.shape.len(), "the buffer must hold the images asked for, no more");
         self.gather_with(indices.iter().copied(), scale, out);
+    }
+
+    /// Mean and deviation of each channel's pixels, as [`Dataset::gather`] scales by: the data come out with mean 0 and
+    /// deviation 1. A channel that is all the same keeps deviation 1.
+    ///
+    /// ```
+    /// use striate::data::{Dataset, Pixels, one_class_names};
+    /// use striate::shape::Shape;
+    /// let pixels = Pixels::U8(vec![0, 255, 51, 51]);
+    /// let data = Dataset::new("tiny", Shape::new(2, 1, 2), pixels, vec![0], one_class_names(1))?;
+    /// let scale = data.normalization();
+    /// assert_eq!((scale.mean, scale.deviation), (vec![0.5, 0.2], vec![0.5, 1.0]));
+    /// # Ok::<(), striate::data::DataError>(())
+    /// ```
+    pub fn normalization(&self) -> Normalization {
+        let area = self.shape.area();
+        let of_channel = |channel: usize| -> (f32, f32) {
+            let planes =
+                |i: usize| (i * self.shape.channels + channel) * area..(i * self.shape.channels + channel + 1) * area;
+            // Sums in f64: of bytes they are exact, and of anything else nearly.
+            let (mut sum, mut squares) = (0.0f64, 0.0f64);
+            let mut add = |value: f64| {
+                sum += value;
+                squares += value * value;
+            };
+            for image in 0..self.len() {
+                match &self.pixels {
+                    Pixels::U8(values) => values[planes(image)].iter().for_each(|&v| add(f64::from(v) / 255.0)),
+                    Pixels::F32(values) => values[planes(image)].iter().for_each(|&v| add(f64::from(v))),
+                }
+            }
+            let count = (self.len() * area).max(1) as f64;
+            let mean = sum / count;
+            let deviation = (squares / count - mean * mean).max(0.0).sqrt();
+            (mean as f32, if deviation > 1e-6 { deviation as f32 } else { 1.0 })
+        };
+        let (mean, deviation) = (0..self.shape.channels).into_par_iter().map(of_channel).unzip();
+        Normalization { mean, deviation }
     }
 
     /// [`Dataset::gather`] with the images changed by `augment` before they are scaled: image `i` as

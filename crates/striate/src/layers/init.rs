@@ -2,6 +2,7 @@
 
 use crate::random::{Purpose, Random};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// The distribution of initial weights. Biases start at zero.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,6 +22,18 @@ pub enum Init {
         /// The number.
         value: f32,
     },
+}
+
+impl fmt::Display for Init {
+    /// As people write it: `he`, `normal:0.01`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Init::Normal { deviation } => write!(f, "normal:{deviation}"),
+            Init::Xavier => f.write_str("xavier"),
+            Init::He => f.write_str("he"),
+            Init::Constant { value } => write!(f, "constant:{value}"),
+        }
+    }
 }
 
 impl Init {

@@ -1,6 +1,7 @@
 //! How good a network is on a data set.
 
 use super::{TrainError, check_classes, check_data, first_non_finite, gather, on_worker};
+use crate::data::augment::Augment;
 use crate::data::{Dataset, Normalization};
 use crate::network::plan::{Mode, Plan};
 use crate::network::run::Runner;
@@ -138,7 +139,7 @@ impl<'a> Evaluator<'a> {
             };
             self.indices.clear();
             self.indices.extend(start..start + count);
-            gather(data, &self.indices, normalization, runner.input_mut());
+            gather(data, &self.indices, normalization, (&Augment::none(), 0, 0), runner.input_mut());
             let logits = runner.predict(parameters);
             check_classes(data, logits.len() / count)?;
             for ((image, logits), &label) in

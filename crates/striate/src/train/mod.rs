@@ -11,6 +11,7 @@ mod evaluate;
 mod events;
 mod trainer;
 
+use crate::data::augment::Augment;
 use crate::data::{Dataset, Normalization};
 use crate::layers::Role;
 use crate::network::{NetworkError, Parameters};
@@ -54,6 +55,8 @@ pub struct TrainOptions {
     /// and what the network holds in the end. At step t the decay is at most (1 + t) / (10 + t), so that the average
     /// forgets the initial weights at once.
     pub average: Option<f32>,
+    /// How training images are changed before each step; evaluation sees them as they are.
+    pub augment: Augment,
     /// Steps between two [`Event::Step`]s.
     pub log_every: usize,
     /// Evaluate only the first so many training images after each epoch but the last, which evaluates all.
@@ -123,6 +126,7 @@ impl Default for TrainOptions {
             clip: None,
             keep: Keep::Last,
             average: None,
+            augment: Augment::none(),
             log_every: 10,
             evaluate_train: None,
         }
@@ -375,14 +379,21 @@ fn groups(parameters: &Parameters, decay: Decay) -> Groups {
 /// Numbers in one piece of a gathered batch.
 const GATHER_CHUNK: usize = 32 * 1024;
 
-/// Fills a runner's input with the images at `indices`, the pieces shared among the threads.
-fn gather(data: &Dataset, indices: &[usize], normalization: &Normalization, input: &mut [f32]) {
+/// Fills a runner's input with the images at `indices`, changed as `augment` says under the seed in the epoch; the pieces
+/// are shared among the threads.
+fn gather(
+    data: &Dataset,
+    indices: &[usize],
+    normalization: &Normalization,
+    (augment, seed, epoch): (&Augment, u64, usize),
+    input: &mut [f32],
+) {
     let sample = data.shape().len().max(1);
     let images = (GATHER_CHUNK / sample).max(1);
     input
         .par_chunks_mut(images * sample)
         .zip(indices.par_chunks(images))
-        .for_each(|(input, indices)| data.gather(indices, normalization, input));
+        .for_each(|(input, indices)| data.gather_augmented(indices, normalization, augment, seed, epoch, input));
 }
 
 /// Runs `body` on a thread of the current pool, so that every parallel sweep inside begins there instead of being

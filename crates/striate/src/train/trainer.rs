@@ -243,7 +243,7 @@ impl<'a> Run<'a> {
             Some(rest) if indices.len() < options.batch => rest,
             _ => &mut self.full,
         };
-        gather(train, indices, normalization, runner.input_mut());
+        gather(train, indices, normalization, (&options.augment, options.seed, epoch), runner.input_mut());
         let labels = train.labels();
         for (label, &index) in runner.labels_mut().iter_mut().zip(indices) {
             *label = labels[index];
