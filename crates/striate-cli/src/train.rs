@@ -67,7 +67,7 @@ pub(crate) struct TrainArgs {
     /// Images a step [recipes: 100]
     #[arg(long, value_name = "N")]
     batch: Option<usize>,
-    /// sgd, momentum, nesterov, adagrad, rmsprop, adam or adamw, with options as in `adamw:weight_decay=0.1`
+    /// sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw or muon, with options as in `adamw:weight_decay=0.1`
     #[arg(long, value_name = "NAME")]
     optimizer: Option<OptimizerOptions>,
     /// Learning rate

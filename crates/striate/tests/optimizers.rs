@@ -2,13 +2,28 @@
 //! (`tests/reference/optimizers.py`).
 
 use serde::Deserialize;
-use striate::optim::OptimizerOptions;
+use striate::optim::{Groups, Kind, OptimizerOptions};
 
 #[derive(Deserialize)]
 struct Reference {
     start: Vec<f32>,
     gradients: Vec<Vec<f32>>,
     cases: Vec<Case>,
+    muon: Muon,
+}
+
+#[derive(Deserialize)]
+struct Muon {
+    options: OptimizerOptions,
+    matrices: Vec<MatrixCase>,
+}
+
+#[derive(Deserialize)]
+struct MatrixCase {
+    rows: usize,
+    columns: usize,
+    rows_are_outputs: bool,
+    after: Vec<f64>,
 }
 
 #[derive(Deserialize)]
@@ -37,6 +52,25 @@ fn optimizers_agree_with_the_reference() {
                     "{options}, step {step}, parameter {position}: {found} is not {expected}"
                 );
             }
+        }
+    }
+}
+
+#[test]
+fn muon_agrees_on_matrices() {
+    let reference: Reference = serde_json::from_str(include_str!("reference/optimizers.json")).unwrap();
+    for MatrixCase { rows, columns, rows_are_outputs, after } in reference.muon.matrices {
+        let mut groups = Groups::default();
+        groups.push_matrix(rows, columns, rows_are_outputs, Kind::Decayed);
+        let mut weights = vec![0.0; rows * columns];
+        let mut optimizer = reference.muon.options.build_grouped(&groups).unwrap();
+        for step in 0..3 {
+            let gradients: Vec<f32> = (0..weights.len()).map(|i| ((i * i + 7 * step) as f64).sin() as f32).collect();
+            optimizer.update(0.5, &mut weights, &gradients);
+        }
+        for (found, expected) in weights.into_iter().zip(after) {
+            // The iteration enlarges small directions, and their rounding with them, by up to 3.4445^5.
+            assert!((f64::from(found) - expected).abs() < 1e-4, "{rows} x {columns}: {found} is not {expected}");
         }
     }
 }

@@ -43,6 +43,37 @@ impl Kind {
 pub struct Groups {
     /// Where each group ends, with its kind; neighbours differ in kind.
     ends: Vec<(usize, Kind)>,
+    /// Which of the parameters are matrices, in order.
+    matrices: Vec<Matrix>,
+}
+
+/// A matrix among the parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Matrix {
+    start: usize,
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    rows_are_outputs: bool,
+    kind: Kind,
+}
+
+impl Matrix {
+    /// Its place in the flat buffer.
+    pub(super) fn range(&self) -> Range<usize> {
+        self.start..self.start + self.rows * self.columns
+    }
+
+    /// Whether weight decay acts on it.
+    pub(super) fn is_decayed(&self) -> bool {
+        self.kind == Kind::Decayed
+    }
+
+    /// The square root of outputs over inputs, but at least 1.
+    pub(super) fn gain(&self) -> f32 {
+        let (rows, columns) = (self.rows as f64, self.columns as f64);
+        let ratio = if self.rows_are_outputs { rows / columns } else { columns / rows };
+        ratio.max(1.0).sqrt() as f32
+    }
 }
 
 impl From<usize> for Groups {
@@ -72,6 +103,40 @@ impl Groups {
             _ if len == 0 => {}
             _ => self.ends.push((end, kind)),
         }
+    }
+
+    /// Adds a matrix of weights at the end, `rows` by `columns` in row order, for optimizers that treat a matrix as a
+    /// whole ([`Muon`](super::Muon)); for the others it is [`Groups::push`]. Filters (FN, C, FH, FW) have their FN outputs
+    /// as rows, affine weights (inputs, outputs) have them as columns.
+    ///
+    /// # Panics
+    /// As for [`Groups::push`].
+    pub fn push_matrix(&mut self, rows: usize, columns: usize, rows_are_outputs: bool, kind: Kind) {
+        let start = self.len();
+        self.push(rows.checked_mul(columns).expect("parameters of one buffer can be counted"), kind);
+        if rows * columns > 0 {
+            self.matrices.push(Matrix { start, rows, columns, rows_are_outputs, kind });
+        }
+    }
+
+    /// The matrices that are learnt.
+    pub(super) fn learnt_matrices(&self) -> Vec<Matrix> {
+        self.matrices.iter().copied().filter(|matrix| matrix.kind.is_learnt()).collect()
+    }
+
+    /// The same parameters with every matrix frozen that is learnt.
+    pub(super) fn without_matrices(&self) -> Self {
+        let mut others = Self::default();
+        let mut matrices = self.learnt_matrices().into_iter().map(|matrix| matrix.range()).peekable();
+        for (mut range, kind) in self.iter() {
+            while let Some(matrix) = matrices.next_if(|matrix| matrix.start < range.end) {
+                others.push(matrix.start - range.start, kind);
+                others.push(matrix.len(), Kind::Frozen);
+                range.start = matrix.end;
+            }
+            others.push(range.len(), kind);
+        }
+        others
     }
 
     /// How many parameters there are.
@@ -113,15 +178,15 @@ impl Groups {
     /// Unless there are as many gradients as parameters.
     pub fn gradient_norm(&self, gradients: &[f32]) -> f64 {
         check_length(self.len(), gradients.len(), "gradients");
-        self.sum_of_squares(0, gradients).sqrt()
+        self.learnt_squares(0, gradients).sqrt()
     }
 
-    fn sum_of_squares(&self, start: usize, gradients: &[f32]) -> f64 {
+    fn learnt_squares(&self, start: usize, gradients: &[f32]) -> f64 {
         if gradients.len() > CHUNK {
             let middle = middle(gradients.len());
             let (left, right) = gradients.split_at(middle);
             let (left, right) =
-                rayon::join(|| self.sum_of_squares(start, left), || self.sum_of_squares(start + middle, right));
+                rayon::join(|| self.learnt_squares(start, left), || self.learnt_squares(start + middle, right));
             return left + right;
         }
         let learnt = self.within(start..start + gradients.len()).filter(|(_, kind)| kind.is_learnt());
@@ -197,6 +262,16 @@ fn split<const N: usize>(state: [&mut [f32]; N], middle: usize) -> ([&mut [f32];
     (left, right)
 }
 
+/// The sum of squares, the threads sharing the work; its bits do not depend on how many there are.
+pub(super) fn sum_of_squares(values: &[f32]) -> f64 {
+    if values.len() <= CHUNK {
+        return squares(values);
+    }
+    let (left, right) = values.split_at(middle(values.len()));
+    let (left, right) = rayon::join(|| sum_of_squares(left), || sum_of_squares(right));
+    left + right
+}
+
 /// The sum of squares in eight running sums, added at the end.
 fn squares(values: &[f32]) -> f64 {
     const LANES: usize = 8;
@@ -249,6 +324,25 @@ mod tests {
         assert!(Groups::from(0).is_empty() && Groups::default().iter().next().is_none());
         assert_eq!(groups.within(8..10).collect::<Vec<_>>(), [(8..9, Kind::Plain), (9..10, Kind::Frozen)]);
         assert_eq!(groups.within(3..4).collect::<Vec<_>>(), [(3..4, Kind::Plain)]);
+    }
+
+    #[test]
+    fn matrices_have_places_and_gains() {
+        let mut groups = Groups::default();
+        groups.push(3, Kind::Decayed);
+        groups.push_matrix(8, 2, true, Kind::Decayed);
+        groups.push_matrix(8, 2, false, Kind::Plain);
+        groups.push_matrix(0, 2, false, Kind::Plain);
+        groups.push(1, Kind::Plain);
+        groups.push_matrix(2, 2, true, Kind::Statistic);
+        let found = groups.learnt_matrices();
+        assert_eq!(
+            found.iter().map(|m| (m.range(), m.gain(), m.is_decayed())).collect::<Vec<_>>(),
+            [(3..19, 2.0, true), (19..35, 1.0, false)]
+        );
+        let rest = groups.without_matrices();
+        let expected = [(0..3, Kind::Decayed), (3..35, Kind::Frozen), (35..36, Kind::Plain), (36..40, Kind::Statistic)];
+        assert!(rest.iter().eq(expected), "{rest:?}");
     }
 
     #[test]

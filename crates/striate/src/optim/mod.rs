@@ -21,6 +21,7 @@ mod adam;
 mod adamw;
 mod groups;
 mod momentum;
+mod muon;
 mod nesterov;
 mod rmsprop;
 pub mod schedule;
@@ -31,6 +32,7 @@ pub use adam::Adam;
 pub use adamw::AdamW;
 pub use groups::{Groups, Kind};
 pub use momentum::Momentum;
+pub use muon::Muon;
 pub use nesterov::Nesterov;
 pub use rmsprop::RmsProp;
 pub use schedule::Schedule;
@@ -133,6 +135,15 @@ pub enum OptimizerOptions {
         #[serde(default = "default_weight_decay")]
         weight_decay: f32,
     },
+    /// Momentum with orthogonal steps for matrices: see [`Muon`].
+    Muon {
+        /// Share of the velocity kept at each step; usually 0.95.
+        #[serde(default = "default_muon_momentum")]
+        momentum: f32,
+        /// Share of the weight, times the learning rate, taken off at each step; usually 0.
+        #[serde(default)]
+        weight_decay: f32,
+    },
 }
 
 /// What weight decay is called in every optimizer that has it.
@@ -140,6 +151,10 @@ const WEIGHT_DECAY: &str = "weight_decay";
 
 fn default_momentum() -> f32 {
     0.9
+}
+
+fn default_muon_momentum() -> f32 {
+    0.95
 }
 
 fn default_decay() -> f32 {
@@ -167,7 +182,7 @@ impl Default for OptimizerOptions {
 
 impl OptimizerOptions {
     /// The names that `parse` knows.
-    pub const NAMES: &[&str] = &["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"];
+    pub const NAMES: &[&str] = &["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "muon"];
 
     /// [`Sgd`] without weight decay.
     pub const fn sgd() -> Self {
@@ -199,6 +214,11 @@ impl OptimizerOptions {
         Self::AdamW { beta1: default_beta1(), beta2: default_beta2(), weight_decay: default_weight_decay() }
     }
 
+    /// [`Muon`] with momentum 0.95, without weight decay.
+    pub fn muon() -> Self {
+        Self::Muon { momentum: default_muon_momentum(), weight_decay: 0.0 }
+    }
+
     /// The name, as `parse` takes it.
     pub fn name(&self) -> &'static str {
         match self {
@@ -209,15 +229,17 @@ impl OptimizerOptions {
             Self::RmsProp { .. } => "rmsprop",
             Self::Adam { .. } => "adam",
             Self::AdamW { .. } => "adamw",
+            Self::Muon { .. } => "muon",
         }
     }
 
     /// A learning rate to begin with: 0.01 for the plain ones, 0.001 for those that scale every step to about the
-    /// learning rate itself (RMSProp, Adam, AdamW).
+    /// learning rate itself (RMSProp, Adam, AdamW), 0.02 for Muon.
     pub fn default_learning_rate(&self) -> f32 {
         match self {
             Self::Sgd { .. } | Self::Momentum { .. } | Self::Nesterov { .. } | Self::AdaGrad => 0.01,
             Self::RmsProp { .. } | Self::Adam { .. } | Self::AdamW { .. } => 0.001,
+            Self::Muon { .. } => 0.02,
         }
     }
 
@@ -231,6 +253,7 @@ impl OptimizerOptions {
             "rmsprop" => Ok(Self::rmsprop()),
             "adam" => Ok(Self::adam()),
             "adamw" => Ok(Self::adamw()),
+            "muon" => Ok(Self::muon()),
             _ => Err(OptimError::Unknown { what: "optimizer", name: name.into(), known: Self::NAMES.join(", ") }),
         }
     }
@@ -240,7 +263,9 @@ impl OptimizerOptions {
         match self {
             Self::AdaGrad => vec![],
             Self::Sgd { weight_decay } => vec![("weight_decay", weight_decay)],
-            Self::Momentum { momentum, weight_decay } | Self::Nesterov { momentum, weight_decay } => {
+            Self::Momentum { momentum, weight_decay }
+            | Self::Nesterov { momentum, weight_decay }
+            | Self::Muon { momentum, weight_decay } => {
                 vec![("momentum", momentum), ("weight_decay", weight_decay)]
             }
             Self::RmsProp { decay } => vec![("decay", decay)],
@@ -287,7 +312,7 @@ impl OptimizerOptions {
             of,
             field: WEIGHT_DECAY,
             found: weight_decay.to_string(),
-            expected: "left out, because this optimizer has none; adamw, sgd, momentum and nesterov do",
+            expected: "left out, because this optimizer has none; adamw, muon, sgd, momentum and nesterov do",
         })?;
         **place = weight_decay;
         self.validate()?;
@@ -311,6 +336,7 @@ impl OptimizerOptions {
             Self::Sgd { weight_decay } => Box::new(Sgd::new(weight_decay, groups)?),
             Self::Momentum { momentum, weight_decay } => Box::new(Momentum::new(momentum, weight_decay, groups)?),
             Self::Nesterov { momentum, weight_decay } => Box::new(Nesterov::new(momentum, weight_decay, groups)?),
+            Self::Muon { momentum, weight_decay } => Box::new(Muon::new(momentum, weight_decay, groups)?),
             Self::AdaGrad => Box::new(AdaGrad::new(groups)?),
             Self::RmsProp { decay } => Box::new(RmsProp::new(decay, groups)?),
             Self::Adam { beta1, beta2 } => Box::new(Adam::new(beta1, beta2, groups)?),
@@ -517,7 +543,7 @@ mod tests {
         let message = |text: &str| text.parse::<OptimizerOptions>().unwrap_err().to_string();
         assert_eq!(
             message("adam2"),
-            "there is no optimizer \"adam2\"; known: sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw"
+            "there is no optimizer \"adam2\"; known: sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw, muon"
         );
         assert_eq!(message("adam:beta2=1"), "beta2 of adam is 1; it must be at least 0 and less than 1");
         assert!(message("momentum:momentum=NaN").contains("momentum of momentum is NaN"));
@@ -675,7 +701,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_displayed_is_read_back(name in 0usize..7, a in 0.0f32..1.0, b in 0.0f32..1.0, c in 0.0f32..10.0) {
+        fn what_is_displayed_is_read_back(name in 0..OptimizerOptions::NAMES.len(), a in 0.0f32..1.0, b in 0.0f32..1.0, c in 0.0f32..10.0) {
             let mut options: OptimizerOptions = OptimizerOptions::NAMES[name].parse().unwrap();
             for ((_, place), value) in options.fields().into_iter().zip([a, b, c]) {
                 *place = value;
@@ -687,7 +713,7 @@ mod tests {
 
         #[test]
         fn each_parameter_is_updated_on_its_own(
-            name in 0usize..7,
+            name in 0..OptimizerOptions::NAMES.len(),
             values in proptest::collection::vec((-2.0f32..2.0, -2.0f32..2.0, -2.0f32..2.0), 1..40),
         ) {
             let options: OptimizerOptions = OptimizerOptions::NAMES[name].parse().unwrap();
@@ -706,7 +732,7 @@ mod tests {
 
         #[test]
         fn the_first_step_goes_downhill_and_no_gradient_is_no_step(
-            name in 0usize..7, weight in -2.0f32..2.0, gradient in 0.01f32..10.0, sign in proptest::bool::ANY,
+            name in 0..OptimizerOptions::NAMES.len(), weight in -2.0f32..2.0, gradient in 0.01f32..10.0, sign in proptest::bool::ANY,
         ) {
             let mut options: OptimizerOptions = OptimizerOptions::NAMES[name].parse().unwrap();
             if let OptimizerOptions::AdamW { weight_decay, .. } = &mut options {

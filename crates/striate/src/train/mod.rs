@@ -371,7 +371,12 @@ fn groups(parameters: &Parameters, decay: Decay) -> Groups {
             Role::Bias | Role::Norm if decay == Decay::Weights => Kind::Plain,
             Role::Weight | Role::Bias | Role::Norm => Kind::Decayed,
         };
-        groups.push(spec.range.len(), kind);
+        match spec.shape[..] {
+            // Affine weights (inputs, outputs), and filters (FN, C, FH, FW) with one row an output.
+            [inputs, outputs] => groups.push_matrix(inputs, outputs, false, kind),
+            [outputs, _, ..] => groups.push_matrix(outputs, spec.range.len() / outputs.max(1), true, kind),
+            _ => groups.push(spec.range.len(), kind),
+        }
     }
     groups
 }
@@ -473,7 +478,7 @@ mod tests {
     fn only_weights_are_decayed_where_asked() {
         let shapes = [("W1", vec![3, 2, 2, 2]), ("b1", vec![3]), ("W2", vec![3, 2]), ("b2", vec![2])];
         let parameters = Parameters::zeros(shapes.map(|(name, shape)| (name.into(), shape)).into()).unwrap();
-        assert_eq!(groups(&parameters, Decay::All), Groups::from(35));
+        assert!(groups(&parameters, Decay::All).iter().eq([(0..35, Kind::Decayed)]));
         let expected = [(0..24, Kind::Decayed), (24..27, Kind::Plain), (27..33, Kind::Decayed), (33..35, Kind::Plain)];
         assert!(groups(&parameters, Decay::Weights).iter().eq(expected));
     }
