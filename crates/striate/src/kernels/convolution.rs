@@ -6,12 +6,12 @@
 //! - gradient of the weights: `dw (F x K) = dy (F x P) · windowsᵀ (P x K)`, summed over the images,
 //! - gradient of the input: `windows' (K x P) = wᵀ (K x F) · dy (F x P)`, added back where the windows came from.
 
+use super::direct::DirectConvolution;
 use super::isa::{
     self, Tile,
     winners::{MAX_ROWS, ROW, Winners, seen_by_winners},
 };
 use super::matmul::{DEPTH_BLOCK, Matrix, Operand, copy_short, pack_all, pack_panel, pack_panels, packed_len};
-use super::pooled::PooledConvolution;
 use super::{elementwise, pooling};
 use crate::shape::{Padding, Rounding, Shape, ShapeError, Window, checked_product};
 use rayon::prelude::*;
@@ -218,8 +218,8 @@ fn forward_task_len(g: &Geometry, epilogue: &Epilogue, tile: &Tile) -> usize {
 
 /// Numbers of workspace [`forward`] needs.
 pub(crate) fn forward_workspace(g: &Geometry, batch: usize, epilogue: &Epilogue) -> usize {
-    if let Some(pooled) = PooledConvolution::new(g, epilogue) {
-        return pooled.workspace(batch);
+    if let Some(direct) = DirectConvolution::new(g, epilogue) {
+        return direct.workspace(batch);
     }
     let tile = isa::tile();
     let tasks = batch.clamp(PIECES, FORWARD_PIECES);
@@ -237,8 +237,8 @@ pub(crate) fn forward(
     workspace: &mut [f32],
     epilogue: &Epilogue,
 ) {
-    if let Some(pooled) = PooledConvolution::new(g, epilogue) {
-        return pooled.forward(x, w, b, y, winner, workspace);
+    if let Some(direct) = DirectConvolution::new(g, epilogue) {
+        return direct.forward(x, w, b, y, winner, workspace);
     }
     let tile = isa::tile();
     let batch = x.len() / g.input.len();
@@ -392,30 +392,51 @@ impl OutputGradient<'_> {
     }
 }
 
-/// A gradient that max pooling left with few numbers other than zero.
+/// A gradient as a list of numbers and the windows that they saw.
 struct Few<'a> {
     dy: &'a [f32],
     y: Option<&'a [f32]>,
-    winner: &'a [u32],
-    /// Numbers a map has after pooling.
+    /// Places of the numbers in their map; without them, the list is the whole map.
+    winner: Option<&'a [u32]>,
+    /// Numbers in the list of a map.
     area: usize,
+}
+
+/// Channels up to which a whole map is worth following as a list: its rows fill the registers badly, but nothing is packed.
+const FEW_CHANNELS: usize = 8;
+
+/// Whether a filter fits the registers of [`few_weights`].
+fn fits_few(g: &Geometry) -> bool {
+    g.window.dilation == (1, 1) && g.window.kernel.1 <= ROW && (1..=MAX_ROWS).contains(&g.window.kernel.0)
 }
 
 impl<'a> OutputGradient<'a> {
     /// The gradient as a list, where following the list is cheaper than a product over all pixels: at most half of them
-    /// won a maximum, and a filter fits the registers.
+    /// won a maximum, or there are few channels.
     fn few(&self, g: &Geometry) -> Option<Few<'a>> {
-        let (pool, winner) = self.pool?;
-        let fits = g.window.padding == Padding::NONE
-            && g.window.dilation == (1, 1)
-            && g.window.kernel.1 <= ROW
-            && (1..=MAX_ROWS).contains(&g.window.kernel.0);
-        let area = pool.output.area();
-        (fits && 2 * area <= g.pixels()).then_some(Few { dy: self.dy, y: self.y, winner, area })
+        let (area, winner) = match self.pool {
+            Some((pool, winner)) if 2 * pool.output.area() <= g.pixels() => (pool.output.area(), Some(winner)),
+            None if g.input.channels <= FEW_CHANNELS => (g.pixels(), None),
+            _ => return None,
+        };
+        fits_few(g).then_some(Few { dy: self.dy, y: self.y, winner, area })
     }
 }
 
-/// Adds one image's part of the weights' gradient, winner by winner: each adds its gradient times the window it saw.
+/// Height and width of a channel with its padding, and the numbers of a copy of an image with that padding and room at
+/// its end, so that a whole vector can be read at the last window.
+fn padded(g: &Geometry) -> (usize, usize, usize) {
+    let Padding { top, left, bottom, right } = g.window.padding;
+    let (height, width) = (g.input.height + top + bottom, g.input.width + left + right);
+    (height, width, g.input.channels * height * width + ROW)
+}
+
+/// Numbers that [`few_weights`] works on.
+fn few_len(g: &Geometry) -> usize {
+    if fits_few(g) { 3 * g.pixels() + padded(g).2 } else { 0 }
+}
+
+/// Adds one image's part of the weights' gradient, number by number: each adds its gradient times the window it saw.
 fn few_weights(
     g: &Geometry,
     few: &Few<'_>,
@@ -425,17 +446,24 @@ fn few_weights(
     db: &mut [f32],
     workspace: &mut [f32],
 ) {
+    let (height, width, len) = padded(g);
     let (gradients, workspace) = workspace.split_at_mut(few.area);
     let (starts, workspace) = workspace.split_at_mut(g.pixels());
-    let starts: &mut [u32] = bytemuck::cast_slice_mut(starts);
+    let (every, workspace) = workspace.split_at_mut(g.pixels());
+    let (starts, every): (&mut [u32], &mut [u32]) = (bytemuck::cast_slice_mut(starts), bytemuck::cast_slice_mut(every));
     for (row, starts) in starts.chunks_exact_mut(g.output.width).enumerate() {
-        let first = row * g.window.stride.0 * g.input.width;
+        let first = row * g.window.stride.0 * width;
         starts.iter_mut().enumerate().for_each(|(i, start)| *start = (first + i * g.window.stride.1) as u32);
     }
-    // A copy with room at its end, so that a whole vector can be read at the last window.
-    let padded = &mut workspace[..g.input.len() + ROW];
-    padded[..image.len()].copy_from_slice(image);
-    padded[image.len()..].fill(0.0);
+    every.iter_mut().enumerate().for_each(|(place, every)| *every = place as u32);
+    let image_padded = &mut workspace[..len];
+    image_padded.fill(0.0);
+    let Padding { top, left, .. } = g.window.padding;
+    let planes = image.chunks_exact(g.input.area()).zip(image_padded.chunks_exact_mut(height * width));
+    for (plane, padded) in planes {
+        let rows = plane.chunks_exact(g.input.width).zip(padded[top * width..].chunks_exact_mut(width));
+        rows.for_each(|(row, padded)| padded[left..][..row.len()].copy_from_slice(row));
+    }
     let (rows, columns) = g.window.kernel;
     for f in 0..g.filters() {
         let range = (n * g.filters() + f) * few.area..(n * g.filters() + f + 1) * few.area;
@@ -449,10 +477,10 @@ fn few_weights(
         for c in 0..g.input.channels {
             let winners = Winners {
                 gradients,
-                places: &few.winner[range.clone()],
+                places: few.winner.map_or(&*every, |winner| &winner[range.clone()]),
                 starts,
-                plane: &padded[c * g.input.area()..],
-                stride: g.input.width,
+                plane: &image_padded[c * height * width..],
+                stride: width,
             };
             let sums = seen_by_winners(&winners, rows);
             let dw = &mut dw[f * g.depth() + c * rows * columns..][..rows * columns];
@@ -469,8 +497,7 @@ fn weights_task_len(g: &Geometry) -> usize {
     g.filters() * g.depth()
         + g.filters()
         + g.output.len()
-        + (packed_len(g.filters(), depth, tile.rows) + packed_len(g.depth(), depth, tile.columns))
-            .max(2 * g.pixels() + g.input.len() + ROW)
+        + (packed_len(g.filters(), depth, tile.rows) + packed_len(g.depth(), depth, tile.columns)).max(few_len(g))
 }
 
 /// Numbers of workspace [`backward_weights`] needs.

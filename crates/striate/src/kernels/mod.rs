@@ -6,11 +6,11 @@
 
 pub(crate) mod affine;
 pub(crate) mod convolution;
+pub(crate) mod direct;
 pub(crate) mod elementwise;
 pub mod im2col;
 pub mod isa;
 pub(crate) mod matmul;
-pub(crate) mod pooled;
 pub(crate) mod pooling;
 pub(crate) mod softmax;
 
