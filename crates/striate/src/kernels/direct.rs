@@ -231,7 +231,7 @@ impl<'a> DirectConvolution<'a> {
         }
         let corners = |column: usize| [0, 1, 2, 3].map(|i| row * down + (column + i) * right);
         run(corners(0), 4 * right, self.map.1 / 4, None, outputs, None);
-        if self.map.1 % 4 != 0 {
+        if !self.map.1.is_multiple_of(4) {
             // The last four overlap those before, and come to the same.
             let column = self.map.1 - 4;
             run(corners(column), 0, 1, None, &mut outputs[column * group..], None);
