@@ -41,8 +41,8 @@ pub(crate) fn run(args: &EvaluateArgs, output: &Output) -> Result<ExitCode, CliE
     let model = model::load(&args.model)?;
     let shape = Some(model.preprocessing.shape);
     let splits = match (&args.data, model.training.get("data").and_then(|data| data.as_str())) {
-        (Some(data), _) => source::load_as(data, shape, output)?,
-        (None, Some(data)) if source::exists(data) => source::load_as(data, shape, output)?,
+        (Some(data), _) => source::load(data, shape, output)?,
+        (None, Some(data)) if source::exists(data) => source::load(data, shape, output)?,
         (None, Some(data)) => {
             return Err(CliError::Usage(format!(
                 "the model was trained on {data:?}, which is not here; say with --data what to evaluate it on"

@@ -53,13 +53,8 @@ impl From<ImageFolder> for Source {
     }
 }
 
-/// Reads the data that `--data` names; says on stderr what was left out.
-pub(crate) fn load(data: &str, output: &Output) -> Result<Splits, CliError> {
-    load_as(data, None, output)
-}
-
-/// [`load`] with images of another size than their own, where they come as files.
-pub(crate) fn load_as(data: &str, shape: Option<Shape>, output: &Output) -> Result<Splits, CliError> {
+/// Reads the data that `--data` names, image files at the size of `shape`; says on stderr what was left out.
+pub(crate) fn load(data: &str, shape: Option<Shape>, output: &Output) -> Result<Splits, CliError> {
     let Source { splits, report, .. } = open(data, shape, output)?;
     if let Some(first) = report.skipped.first()
         && !output.is_quiet()

@@ -21,7 +21,6 @@ use striate::explain::filters;
 use striate::formats::{ModelFile, TestVectors, weights_sha256};
 use striate::kernels::isa::Isa;
 use striate::layers::Init;
-use striate::models;
 use striate::network::Network;
 use striate::optim::{OptimizerOptions, Schedule};
 use striate::shape::Shape;
@@ -273,7 +272,7 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
     }
     options.train_options().validate()?;
     let progress = &mut Progress::new(global.quiet);
-    let Splits { train, test } = source::load_as(&options.data, args.input, output)?;
+    let Splits { train, test } = source::load(&options.data, args.input, output)?;
     options.fit(args, &train)?;
     let options = options;
     let mut network = network(args, &options, &train)?;

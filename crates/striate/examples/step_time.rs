@@ -24,7 +24,7 @@ fn main() -> Result<(), Error> {
         clock.network("SimpleConvNet", SimpleConvNet::default().description(), 100, OptimizerOptions::adam())?;
         let momentum: OptimizerOptions = "momentum".parse()?;
         let classic = lenet(SigmoidOptions {}, PoolingOptions::average);
-        clock.network("LeNet, sigmoid and average", classic, 64, momentum.clone())?;
+        clock.network("LeNet, sigmoid and average", classic, 64, momentum)?;
         clock.network("LeNet, ReLU and max", lenet(ReluOptions {}, PoolingOptions::max), 64, momentum)
     })
 }

@@ -7,13 +7,13 @@
 pub(crate) mod adaptive_pooling;
 pub(crate) mod affine;
 pub(crate) mod convolution;
+pub(crate) mod direct;
 pub(crate) mod elementwise;
 pub(crate) mod functions;
 pub mod im2col;
 pub mod isa;
 pub(crate) mod matmul;
 pub(crate) mod normalize;
-pub(crate) mod pooled;
 pub(crate) mod pooling;
 pub(crate) mod softmax;
 

@@ -130,7 +130,7 @@ fn max_rows<const STRIDE: usize>(g: &Geometry, x: &[f32], y: &mut [f32], mut win
     let from = across.padding.0.div_ceil(STRIDE).min(out_width);
     let to = (width + across.padding.0).checked_sub(reach).map_or(0, |last| last / STRIDE + 1);
     let inside = from..to.clamp(from, out_width);
-    // No row has more places than this at a time, which stay in registers and on the stack.
+    // Outputs compared at a time: their maxima and places stay in the L1 cache.
     const RUN: usize = 32;
     for (row, y) in y.chunks_exact_mut(out_width).enumerate() {
         let mut winner = winner.as_deref_mut().map(|w| &mut w[row * out_width..][..out_width]);

@@ -8,13 +8,12 @@
 
 mod few;
 
-use super::isa::winners::ROW;
+use super::direct::DirectConvolution;
 use super::isa::{self, Tile};
 use super::matmul::{DEPTH_BLOCK, Matrix, Operand, copy_short, pack_all, pack_panel, pack_panels, packed_len};
-use super::pooled::PooledConvolution;
 use super::{elementwise, pooling};
 use crate::shape::{Padding, Rounding, Shape, ShapeError, Window, checked_product};
-use few::few_weights;
+use few::{few_len, few_weights};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -252,8 +251,8 @@ fn forward_task_len(g: &Geometry, epilogue: &Epilogue, tile: &Tile) -> usize {
 
 /// Numbers of workspace [`forward`] needs.
 pub(crate) fn forward_workspace(g: &Geometry, batch: usize, epilogue: &Epilogue) -> usize {
-    if let Some(pooled) = PooledConvolution::new(g, epilogue) {
-        return pooled.workspace(batch);
+    if let Some(direct) = DirectConvolution::new(g, epilogue) {
+        return direct.workspace(batch);
     }
     let tile = isa::tile();
     let tasks = (batch * g.groups).clamp(PIECES, FORWARD_PIECES);
@@ -271,8 +270,8 @@ pub(crate) fn forward(
     workspace: &mut [f32],
     epilogue: &Epilogue,
 ) {
-    if let Some(pooled) = PooledConvolution::new(g, epilogue) {
-        return pooled.forward(x, w, b, y, winner, workspace);
+    if let Some(direct) = DirectConvolution::new(g, epilogue) {
+        return direct.forward(x, w, b, y, winner, workspace);
     }
     let tile = isa::tile();
     let batch = x.len() / g.input.len();
@@ -449,8 +448,7 @@ fn weights_task_len(g: &Geometry) -> usize {
     g.weights()
         + g.groups * g.filters()
         + g.output.len()
-        + (packed_len(g.filters(), depth, tile.rows) + packed_len(g.depth(), depth, tile.columns))
-            .max(2 * g.pixels() + g.input.len() + ROW)
+        + (packed_len(g.filters(), depth, tile.rows) + packed_len(g.depth(), depth, tile.columns)).max(few_len(g))
 }
 
 /// Numbers of workspace [`backward_weights`] needs.

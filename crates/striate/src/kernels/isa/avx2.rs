@@ -1,8 +1,8 @@
 //! x86-64 with AVX2 and FMA: a block of 6 x 16 in 12 of the 16 registers.
 
 use super::Tile;
+use super::direct::{Direct, PixelRow, direct_row};
 use super::generic::{Vector, tile};
-use super::pooled::{Pooled, WindowRow, pooled_row};
 use super::winners::{MAX_ROWS, ROW, Winners, seen_by_winners_of};
 use std::arch::x86_64::*;
 
@@ -141,32 +141,25 @@ pub(super) unsafe fn transpose(
 pub(super) static TILE: Tile = Tile { rows: 6, columns: 16, kernel, narrow: (8, narrow) };
 
 #[target_feature(enable = "avx2,fma")]
-unsafe fn pooled(
-    row: &WindowRow<'_>,
-    weights: *const f32,
-    bias: *const f32,
-    relu: bool,
-    y: *mut f32,
-    winner: *mut u32,
-) {
-    // SAFETY: the caller keeps the contract of `pooled_row`, and this function is only reached where the set is.
-    unsafe { pooled_row::<__m256, 2, 1>(row, weights, bias, relu, y, winner) }
+unsafe fn direct(row: &PixelRow<'_>, weights: *const f32, bias: *const f32, relu: bool, y: *mut f32, winner: *mut u32) {
+    // SAFETY: the caller keeps the contract of `direct_row`, and this function is only reached where the set is.
+    unsafe { direct_row::<__m256, 2, 1>(row, weights, bias, relu, y, winner) }
 }
 
 #[target_feature(enable = "avx2,fma")]
-unsafe fn pooled_narrow(
-    row: &WindowRow<'_>,
+unsafe fn direct_narrow(
+    row: &PixelRow<'_>,
     weights: *const f32,
     bias: *const f32,
     relu: bool,
     y: *mut f32,
     winner: *mut u32,
 ) {
-    // SAFETY: the caller keeps the contract of `pooled_row`, and this function is only reached where the set is.
-    unsafe { pooled_row::<__m256, 1, 2>(row, weights, bias, relu, y, winner) }
+    // SAFETY: the caller keeps the contract of `direct_row`, and this function is only reached where the set is.
+    unsafe { direct_row::<__m256, 1, 2>(row, weights, bias, relu, y, winner) }
 }
 
-pub(super) static POOLED: Pooled = Pooled::new(16, pooled, (8, pooled_narrow));
+pub(super) static DIRECT: Direct = Direct::new(16, direct, (8, direct_narrow));
 
 /// [`super::winners::seen_by_winners`] for this set.
 ///

@@ -1,8 +1,8 @@
 //! x86-64 with AVX-512F: a block of 12 x 32 in 24 of the 32 registers.
 
 use super::Tile;
+use super::direct::{Direct, PixelRow, direct_row};
 use super::generic::{Vector, tile};
-use super::pooled::{Pooled, WindowRow, pooled_row};
 use std::arch::x86_64::*;
 
 impl Vector for __m512 {
@@ -86,32 +86,25 @@ unsafe fn narrow(
 pub(super) static TILE: Tile = Tile { rows: 12, columns: 32, kernel, narrow: (16, narrow) };
 
 #[target_feature(enable = "avx512f,avx2,fma")]
-unsafe fn pooled(
-    row: &WindowRow<'_>,
-    weights: *const f32,
-    bias: *const f32,
-    relu: bool,
-    y: *mut f32,
-    winner: *mut u32,
-) {
-    // SAFETY: the caller keeps the contract of `pooled_row`, and this function is only reached where the set is.
-    unsafe { pooled_row::<__m512, 2, 1>(row, weights, bias, relu, y, winner) }
+unsafe fn direct(row: &PixelRow<'_>, weights: *const f32, bias: *const f32, relu: bool, y: *mut f32, winner: *mut u32) {
+    // SAFETY: the caller keeps the contract of `direct_row`, and this function is only reached where the set is.
+    unsafe { direct_row::<__m512, 2, 1>(row, weights, bias, relu, y, winner) }
 }
 
 #[target_feature(enable = "avx512f,avx2,fma")]
-unsafe fn pooled_narrow(
-    row: &WindowRow<'_>,
+unsafe fn direct_narrow(
+    row: &PixelRow<'_>,
     weights: *const f32,
     bias: *const f32,
     relu: bool,
     y: *mut f32,
     winner: *mut u32,
 ) {
-    // SAFETY: the caller keeps the contract of `pooled_row`, and this function is only reached where the set is.
-    unsafe { pooled_row::<__m512, 1, 2>(row, weights, bias, relu, y, winner) }
+    // SAFETY: the caller keeps the contract of `direct_row`, and this function is only reached where the set is.
+    unsafe { direct_row::<__m512, 1, 2>(row, weights, bias, relu, y, winner) }
 }
 
-pub(super) static POOLED: Pooled = Pooled::new(32, pooled, (16, pooled_narrow));
+pub(super) static DIRECT: Direct = Direct::new(32, direct, (16, direct_narrow));
 
 /// Runs `body` compiled for this set.
 ///

@@ -3,8 +3,8 @@
 #![allow(unused_unsafe)]
 
 use super::Tile;
+use super::direct::{Direct, PixelRow, direct_row};
 use super::generic::{Vector, tile};
-use super::pooled::{Pooled, WindowRow, pooled_row};
 use super::winners::{MAX_ROWS, ROW, Winners, seen_by_winners_of};
 use std::arch::aarch64::*;
 
@@ -88,32 +88,25 @@ unsafe fn narrow(
 pub(super) static TILE: Tile = Tile { rows: 8, columns: 12, kernel, narrow: (4, narrow) };
 
 #[target_feature(enable = "neon")]
-unsafe fn pooled(
-    row: &WindowRow<'_>,
-    weights: *const f32,
-    bias: *const f32,
-    relu: bool,
-    y: *mut f32,
-    winner: *mut u32,
-) {
-    // SAFETY: the caller keeps the contract of `pooled_row`, and this function is only reached where the set is.
-    unsafe { pooled_row::<float32x4_t, 4, 1>(row, weights, bias, relu, y, winner) }
+unsafe fn direct(row: &PixelRow<'_>, weights: *const f32, bias: *const f32, relu: bool, y: *mut f32, winner: *mut u32) {
+    // SAFETY: the caller keeps the contract of `direct_row`, and this function is only reached where the set is.
+    unsafe { direct_row::<float32x4_t, 4, 1>(row, weights, bias, relu, y, winner) }
 }
 
 #[target_feature(enable = "neon")]
-unsafe fn pooled_narrow(
-    row: &WindowRow<'_>,
+unsafe fn direct_narrow(
+    row: &PixelRow<'_>,
     weights: *const f32,
     bias: *const f32,
     relu: bool,
     y: *mut f32,
     winner: *mut u32,
 ) {
-    // SAFETY: the caller keeps the contract of `pooled_row`, and this function is only reached where the set is.
-    unsafe { pooled_row::<float32x4_t, 1, 2>(row, weights, bias, relu, y, winner) }
+    // SAFETY: the caller keeps the contract of `direct_row`, and this function is only reached where the set is.
+    unsafe { direct_row::<float32x4_t, 1, 2>(row, weights, bias, relu, y, winner) }
 }
 
-pub(super) static POOLED: Pooled = Pooled::new(16, pooled, (4, pooled_narrow));
+pub(super) static DIRECT: Direct = Direct::new(16, direct, (4, direct_narrow));
 
 /// [`super::winners::seen_by_winners`] for this set.
 ///

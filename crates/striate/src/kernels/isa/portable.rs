@@ -1,8 +1,8 @@
 //! Plain Rust: four lanes that the compiler turns into whatever the build target has.
 
 use super::Tile;
+use super::direct::{Direct, PixelRow, direct_row};
 use super::generic::{Vector, tile};
-use super::pooled::{Pooled, WindowRow, pooled_row};
 use super::winners::{MAX_ROWS, ROW, Winners, seen_by_winners_of};
 
 #[derive(Clone, Copy)]
@@ -81,31 +81,24 @@ unsafe fn narrow(
 
 pub(super) static TILE: Tile = Tile { rows: 4, columns: 8, kernel, narrow: (4, narrow) };
 
-unsafe fn pooled(
-    row: &WindowRow<'_>,
+unsafe fn direct(row: &PixelRow<'_>, weights: *const f32, bias: *const f32, relu: bool, y: *mut f32, winner: *mut u32) {
+    // SAFETY: the caller keeps the contract of `direct_row`, and this function is only reached where the set is.
+    unsafe { direct_row::<Four, 2, 1>(row, weights, bias, relu, y, winner) }
+}
+
+unsafe fn direct_narrow(
+    row: &PixelRow<'_>,
     weights: *const f32,
     bias: *const f32,
     relu: bool,
     y: *mut f32,
     winner: *mut u32,
 ) {
-    // SAFETY: the caller keeps the contract of `pooled_row`, and this function is only reached where the set is.
-    unsafe { pooled_row::<Four, 2, 1>(row, weights, bias, relu, y, winner) }
+    // SAFETY: the caller keeps the contract of `direct_row`, and this function is only reached where the set is.
+    unsafe { direct_row::<Four, 1, 2>(row, weights, bias, relu, y, winner) }
 }
 
-unsafe fn pooled_narrow(
-    row: &WindowRow<'_>,
-    weights: *const f32,
-    bias: *const f32,
-    relu: bool,
-    y: *mut f32,
-    winner: *mut u32,
-) {
-    // SAFETY: the caller keeps the contract of `pooled_row`, and this function is only reached where the set is.
-    unsafe { pooled_row::<Four, 1, 2>(row, weights, bias, relu, y, winner) }
-}
-
-pub(super) static POOLED: Pooled = Pooled::new(8, pooled, (4, pooled_narrow));
+pub(super) static DIRECT: Direct = Direct::new(8, direct, (4, direct_narrow));
 
 /// [`super::winners::seen_by_winners`] for this set.
 ///

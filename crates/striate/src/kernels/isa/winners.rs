@@ -95,9 +95,10 @@ unsafe fn add_rows<V: Vector, const WIDE: usize, const ROWS: usize>(
         for (gradient, &place) in gradient_rest.iter().zip(place_rest) {
             add_window(&mut sums[0], gradient, plane, (starts[place as usize], last), stride);
         }
-        for (i, out) in out.iter_mut().take(ROWS).enumerate() {
-            for j in 0..WIDE {
-                sums[0][i][j].add(sums[1][i][j]).store(out.as_mut_ptr().add(j * V::LANES));
+        let [first, second] = &sums;
+        for (out, (a, b)) in out.iter_mut().zip(first.iter().zip(second)) {
+            for (out, (&a, &b)) in out.chunks_exact_mut(V::LANES).zip(a.iter().zip(b)) {
+                a.add(b).store(out.as_mut_ptr());
             }
         }
     }

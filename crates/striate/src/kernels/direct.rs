@@ -1,11 +1,11 @@
-//! Convolution, ReLU and 2 x 2 max pooling in one pass, for filters of few weights (the first layers of small networks).
+//! Direct convolution, with its ReLU and 2 x 2 max pooling, for filters of few weights: the layers of small networks.
 //!
-//! The four pixels of a pooling window are summed in registers whose lanes are filters, so that neither the windows of
-//! the image nor the maps before pooling are ever stored. A group of filters is pooled for a whole image; then its
-//! columns are turned into maps.
+//! Four output pixels are summed in registers whose lanes are filters, so that the windows of the image are never stored; if the
+//! four are a window of the pooling, neither are the maps before it. A group of filters does a band of rows, whose columns are
+//! then turned into maps.
 
 use super::convolution::{Epilogue, Geometry};
-use super::isa::{self, pooled::Pooled, pooled::WindowRow};
+use super::isa::{self, direct::Direct, direct::PixelRow};
 use super::pooling;
 use crate::shape::Padding;
 use rayon::prelude::*;
@@ -16,24 +16,50 @@ const MAX_DEPTH: usize = 256;
 /// Tasks of a batch: each output is one task's own, so the cut does not show in the bits.
 const TASKS: usize = 32;
 
+/// Channels above which a convolution without pooling is better off as a product.
+const MAX_CHANNELS: usize = 8;
+
+/// Outputs of a band: with a group of filters and their winners they stay in the L1 cache.
+const BAND: usize = 128;
+
 /// The pass for one convolution, its sizes fixed.
-pub(crate) struct PooledConvolution<'a> {
+pub(crate) struct DirectConvolution<'a> {
     g: &'a Geometry,
-    pool: &'a pooling::Geometry,
+    pool: Option<&'a pooling::Geometry>,
+    /// One output map, after pooling if there is any.
+    map: (usize, usize),
     relu: bool,
-    kernels: &'static Pooled,
+    kernels: &'static Direct,
 }
 
-impl<'a> PooledConvolution<'a> {
+impl<'a> DirectConvolution<'a> {
     /// The pass, if it is one for this convolution and what follows it.
     pub(crate) fn new(g: &'a Geometry, epilogue: &'a Epilogue) -> Option<Self> {
-        let pool = epilogue.pool.as_ref().filter(|pool| pool.is_two_by_two())?;
-        (g.groups == 1 && g.depth() <= MAX_DEPTH).then(|| Self {
+        let pool = epilogue.pool.as_ref();
+        let output = pool.map_or(g.output, |pool| pool.output);
+        let fits = match pool {
+            Some(pool) => pool.is_two_by_two(),
+            // Fours are cut from rows.
+            None => g.input.channels <= MAX_CHANNELS && g.output.width >= 4,
+        };
+        (fits && g.groups == 1 && g.depth() <= MAX_DEPTH).then(|| Self {
             g,
             pool,
+            map: (output.height, output.width),
             relu: epilogue.relu,
-            kernels: isa::pooled::pooled(),
+            kernels: isa::direct::direct(),
         })
+    }
+
+    /// Outputs of one map.
+    fn area(&self) -> usize {
+        self.map.0 * self.map.1
+    }
+
+    /// Rows of a band: whole eights of outputs, so that columns turn into maps a register at a time.
+    fn band(&self) -> usize {
+        let eights = 8 >> self.map.1.trailing_zeros().min(3);
+        (BAND / self.map.1).max(1).next_multiple_of(eights).min(self.map.0)
     }
 
     /// Filters with those that fill up the last group.
@@ -54,9 +80,9 @@ impl<'a> PooledConvolution<'a> {
         if self.g.window.padding == Padding::NONE { 0 } else { self.g.input.channels * height * width }
     }
 
-    /// Numbers that a task works on: the padded image, and a group's maxima and winners.
+    /// Numbers that a task works on: the padded image, and a group's outputs and winners of a band.
     fn task_len(&self) -> usize {
-        self.padded_len() + 2 * self.pool.output.area() * self.kernels.group(usize::MAX)
+        self.padded_len() + 2 * self.band() * self.map.1 * self.kernels.group(usize::MAX)
     }
 
     fn tasks(&self, batch: usize) -> usize {
@@ -64,12 +90,12 @@ impl<'a> PooledConvolution<'a> {
         batch.min(TASKS).max(self.groups().count())
     }
 
-    /// Numbers of workspace [`PooledConvolution::forward`] needs.
+    /// Numbers of workspace [`DirectConvolution::forward`] needs.
     pub(crate) fn workspace(&self, batch: usize) -> usize {
         self.g.depth() + self.lanes() * (self.g.depth() + 1) + self.tasks(batch) * self.task_len()
     }
 
-    /// `y` = the pooled maps of each image; `winner`, if given, gets the place of each maximum in its map.
+    /// `y` = the maps of each image, after pooling if there is any; `winner`, if given, gets the place of each maximum in its map before it.
     pub(crate) fn forward(
         &self,
         x: &[f32],
@@ -96,20 +122,21 @@ impl<'a> PooledConvolution<'a> {
         let shared = Shared { offsets, packed, bias };
 
         let batch = x.len() / g.input.len();
-        let (map, group) = (self.pool.output.area(), self.kernels.group(usize::MAX));
+        let (map, group) = (self.area(), self.kernels.group(usize::MAX));
+        let output = map * g.filters();
         let task_len = self.task_len();
         // Images a task takes; a single one is cut by groups of filters.
         let images = batch.div_ceil(TASKS);
-        let (inputs, outputs) = if batch == 1 { (1, group * map) } else { (images, images * self.pool.output.len()) };
+        let (inputs, outputs) = if batch == 1 { (1, group * map) } else { (images, images * output) };
         let task = |i: usize, y: &mut [f32], mut winner: Option<&mut [u32]>, workspace: &mut [f32]| {
             if batch == 1 {
                 return self.group(&shared, i * group, x, y, winner, workspace);
             }
             let x = x[i * inputs * g.input.len()..].chunks_exact(g.input.len());
-            for (n, (x, y)) in x.zip(y.chunks_exact_mut(self.pool.output.len())).enumerate() {
+            for (n, (x, y)) in x.zip(y.chunks_exact_mut(output)).enumerate() {
                 for (first, group) in self.groups() {
                     let range = first * map..g.filters().min(first + group) * map;
-                    let winner = winner.as_deref_mut().map(|w| &mut w[n * self.pool.output.len()..][range.clone()]);
+                    let winner = winner.as_deref_mut().map(|w| &mut w[n * output..][range.clone()]);
                     self.group(&shared, first, x, &mut y[range], winner, workspace);
                 }
             }
@@ -140,14 +167,14 @@ impl<'a> PooledConvolution<'a> {
         }
     }
 
-    /// The pooled maps of one group of filters of one image.
+    /// The maps of one group of filters of one image.
     fn group(
         &self,
         shared: &Shared<'_>,
         first: usize,
         image: &[f32],
         y: &mut [f32],
-        winner: Option<&mut [u32]>,
+        mut winner: Option<&mut [u32]>,
         workspace: &mut [f32],
     ) {
         let g = self.g;
@@ -160,28 +187,54 @@ impl<'a> PooledConvolution<'a> {
         };
         let group = self.kernels.group(g.filters() - first);
         let filters = group.min(g.filters() - first);
-        let (map, width) = (self.pool.output.area(), self.pool.output.width);
-        let (maxima, winners) = workspace.split_at_mut(map * self.kernels.group(usize::MAX));
+        let (outputs, winners) = workspace.split_at_mut(self.band() * self.map.1 * self.kernels.group(usize::MAX));
         let winners: &mut [u32] = bytemuck::cast_slice_mut(winners);
-        let weights = &shared.packed[first * g.depth()..];
-        let (down, right) = (g.window.stride.0 * self.padded().1, g.window.stride.1);
-        for (row, maxima) in maxima[..map * group].chunks_exact_mut(width * group).enumerate() {
-            let (corner, place) = (2 * row * down, 2 * row * g.output.width);
-            let windows = WindowRow {
-                image,
-                offsets: shared.offsets,
-                corners: [corner, corner + right, corner + down, corner + down + right],
-                step: 2 * right,
-                places: [place, place + 1, place + g.output.width, place + g.output.width + 1].map(|p| p as u32),
-                count: width,
-            };
-            let winners = winner.is_some().then(|| &mut winners[row * width * group..][..width * group]);
-            self.kernels.run(&windows, weights, &shared.bias[first..], self.relu, maxima, winners, group);
+        let row_len = self.map.1 * group;
+        for start in (0..self.map.0).step_by(self.band()) {
+            let rows = start..self.map.0.min(start + self.band());
+            for (i, row) in rows.clone().enumerate() {
+                let winners = winner.is_some().then(|| &mut winners[i * row_len..][..row_len]);
+                self.row(shared, (first, group), image, row, &mut outputs[i * row_len..][..row_len], winners);
+            }
+            let (at, len) = (start * self.map.1, rows.len() * self.map.1);
+            isa::transpose(&outputs[..len * group], group, (len, filters), &mut y[at..], self.area());
+            if let Some(winner) = &mut winner {
+                let winners: &[f32] = bytemuck::cast_slice(&winners[..len * group]);
+                let winner = bytemuck::cast_slice_mut(&mut winner[at..]);
+                isa::transpose(winners, group, (len, filters), winner, self.area());
+            }
         }
-        isa::transpose(&maxima[..map * group], group, (map, filters), y, map);
-        if let Some(winner) = winner {
-            let winners: &[f32] = bytemuck::cast_slice(&winners[..map * group]);
-            isa::transpose(winners, group, (map, filters), bytemuck::cast_slice_mut(winner), map);
+    }
+
+    /// One row of the outputs of a group of filters, (width x group).
+    fn row(
+        &self,
+        shared: &Shared<'_>,
+        (first, group): (usize, usize),
+        image: &[f32],
+        row: usize,
+        outputs: &mut [f32],
+        winners: Option<&mut [u32]>,
+    ) {
+        let g = self.g;
+        let (down, right) = (g.window.stride.0 * self.padded().1, g.window.stride.1);
+        let (weights, bias) = (&shared.packed[first * g.depth()..], &shared.bias[first..]);
+        let run = |corners, step, count, pool, outputs: &mut [f32], winners: Option<&mut [u32]>| {
+            let row = PixelRow { image, offsets: shared.offsets, corners, step, count, pool };
+            self.kernels.run(&row, weights, bias, self.relu, outputs, winners, group);
+        };
+        if self.pool.is_some() {
+            let (corner, place) = (2 * row * down, 2 * row * g.output.width);
+            let corners = [corner, corner + right, corner + down, corner + down + right];
+            let places = [place, place + 1, place + g.output.width, place + g.output.width + 1].map(|p| p as u32);
+            return run(corners, 2 * right, self.map.1, Some(places), outputs, winners);
+        }
+        let corners = |column: usize| [0, 1, 2, 3].map(|i| row * down + (column + i) * right);
+        run(corners(0), 4 * right, self.map.1 / 4, None, outputs, None);
+        if !self.map.1.is_multiple_of(4) {
+            // The last four overlap those before, and come to the same.
+            let column = self.map.1 - 4;
+            run(corners(column), 0, 1, None, &mut outputs[column * group..], None);
         }
     }
 
