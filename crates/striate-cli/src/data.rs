@@ -4,7 +4,7 @@ use crate::error::CliError;
 use crate::output::{Output, table, thousands};
 use crate::source::{self, Source};
 use clap::{Args, Subcommand};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 use striate::data::Dataset;
 
@@ -73,7 +73,7 @@ pub(crate) fn run(args: &DataArgs, output: &Output) -> Result<ExitCode, CliError
             "path": text(&skipped.path),
             "reason": skipped.reason.to_string(),
         })).collect::<Vec<_>>(),
-        "ignored": report.ignored.iter().map(text).collect::<Vec<_>>(),
+        "ignored": report.ignored.iter().map(|path| text(path)).collect::<Vec<_>>(),
     });
     for ((name, data), counts) in parts.iter().zip(&counts) {
         json[*name] = serde_json::json!({ "images": data.len(), "per_class": counts });
@@ -82,7 +82,7 @@ pub(crate) fn run(args: &DataArgs, output: &Output) -> Result<ExitCode, CliError
     Ok(ExitCode::SUCCESS)
 }
 
-fn text(path: &PathBuf) -> String {
+fn text(path: &Path) -> String {
     path.display().to_string()
 }
 

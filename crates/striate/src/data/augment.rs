@@ -541,19 +541,12 @@ fn shifted(shape: Shape, from: &[f32], to: &mut [f32], down: isize, right: isize
                 to.fill(0.0);
                 continue;
             };
-            match fill {
-                Fill::Zero => {
-                    to.fill(0.0);
-                    if start < end {
-                        let first = (start as isize + right) as usize;
-                        to[start..end].copy_from_slice(&row[first..first + end - start]);
-                    }
-                }
-                Fill::Reflect => {
-                    for (x, to) in to.iter_mut().enumerate() {
-                        *to = row[reflect(x as isize + right, width)];
-                    }
-                }
+            if start < end {
+                let first = (start as isize + right) as usize;
+                to[start..end].copy_from_slice(&row[first..first + end - start]);
+            }
+            for x in (0..start.min(width)).chain(end.max(start)..width) {
+                to[x] = if fill == Fill::Zero { 0.0 } else { row[reflect(x as isize + right, width)] };
             }
         }
     }

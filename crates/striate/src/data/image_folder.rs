@@ -558,13 +558,13 @@ fn load(
         entries.sort_by_key(|entry| entry.part);
     }
     let decoder = Decoder { directory, entries: &entries, large: Mutex::new(()), strict: options.strict, progress };
-    let (shape, mut pixels, outcomes) = decoder.all(options.shape)?;
+    let (shape, mut pixels, faults) = decoder.all(options.shape)?;
 
     // What could not be read leaves a gap.
     let (image, mut kept) = (shape.len(), 0);
     let mut read = Vec::with_capacity(entries.len());
-    for (at, (entry, outcome)) in entries.into_iter().zip(outcomes).enumerate() {
-        match outcome {
+    for (at, (entry, fault)) in entries.into_iter().zip(faults).enumerate() {
+        match fault {
             Some(reason) => report.skipped.push(Skipped { path: entry.path, reason }),
             None => {
                 if kept != at {
@@ -620,6 +620,15 @@ enum Stop {
     Fault(DataError),
 }
 
+impl From<DataError> for Stop {
+    fn from(error: DataError) -> Self {
+        Stop::Fault(error)
+    }
+}
+
+/// For each image, why there are no pixels of it.
+type Faults = Vec<Option<DataError>>;
+
 /// Decodes all images of a list.
 struct Decoder<'a, P> {
     directory: &'a Directory,
@@ -632,7 +641,7 @@ struct Decoder<'a, P> {
 
 impl<P: Fn(usize, usize) + Sync> Decoder<'_, P> {
     /// The size of all images, their pixels, and for each image why it has none.
-    fn all(&self, shape: Option<Shape>) -> Result<(Shape, Vec<u8>, Vec<Option<DataError>>), DataError> {
+    fn all(&self, shape: Option<Shape>) -> Result<(Shape, Vec<u8>, Faults), DataError> {
         let mut own_size = shape.is_none();
         let mut target = match shape {
             Some(shape) => shape,
@@ -643,13 +652,13 @@ impl<P: Fn(usize, usize) + Sync> Decoder<'_, P> {
         }
         // At most three rounds: each stop happens once.
         loop {
-            match self.round(&preprocessing(target)?, own_size, shape.is_none())? {
-                (pixels, Ok(outcomes)) => return Ok((target, pixels, outcomes)),
-                (_, Err(Stop::OtherSize)) => {
+            match self.round(&preprocessing(target)?, own_size, shape.is_none()) {
+                Ok((pixels, faults)) => return Ok((target, pixels, faults)),
+                Err(Stop::OtherSize) => {
                     (own_size, target) = (false, Shape::new(target.channels, DEFAULT_SIDE, DEFAULT_SIDE));
                 }
-                (_, Err(Stop::Colour)) => target.channels = 3,
-                (_, Err(Stop::Fault(error))) => return Err(error),
+                Err(Stop::Colour) => target.channels = 3,
+                Err(Stop::Fault(error)) => return Err(error),
             }
         }
     }
@@ -675,7 +684,7 @@ impl<P: Fn(usize, usize) + Sync> Decoder<'_, P> {
         preprocessing: &Preprocessing,
         own_size: bool,
         own_channels: bool,
-    ) -> Result<(Vec<u8>, Result<Vec<Option<DataError>>, Stop>), DataError> {
+    ) -> Result<(Vec<u8>, Faults), Stop> {
         let (shape, images) = (preprocessing.shape, self.entries.len());
         let name = || self.directory.path.display().to_string();
         let bytes = checked_product(&[images, shape.channels, shape.height, shape.width])
@@ -710,14 +719,15 @@ impl<P: Fn(usize, usize) + Sync> Decoder<'_, P> {
             first.fetch_min(at, Memory::Relaxed);
             Err(stop)
         };
-        let outcomes: Vec<Result<Option<DataError>, Stop>> = pixels
+        let faults: Vec<Result<Option<DataError>, Stop>> = pixels
             .par_chunks_exact_mut(shape.len())
             .zip(self.entries)
             .enumerate()
             .map(|(at, (out, entry))| decode(at, entry, out))
             .collect();
         // In order, so that the first stop counts.
-        Ok((pixels, outcomes.into_iter().collect()))
+        let faults = faults.into_iter().collect::<Result<Faults, Stop>>()?;
+        Ok((pixels, faults))
     }
 
     fn is_fatal(&self, error: &DataError) -> bool {
