@@ -1,5 +1,6 @@
 //! Turning rows into columns: packing a side of a product whose vectors lie in one piece each.
 
+#[cfg(target_arch = "x86_64")]
 use super::Isa;
 
 /// Writes row `i` of `source` (each `depth` long, the next `stride` further), for each `i` below `rows`, into column `i`
