@@ -50,5 +50,5 @@ fn equal_bits_for_any_number_of_threads() {
 }
 
 fn convolution(filters: usize, window: Window) -> ConvolutionOptions {
-    ConvolutionOptions { filters, window, init: Init::He }
+    ConvolutionOptions::new(filters, window, Init::He)
 }

@@ -1,7 +1,7 @@
 //! Convolution (section 7.2): many channels, many filters, stride and padding.
 
 use super::{Backward, Forward, Init, Layer, Operator, ParameterRule, PoolingKind, Rule, expect_shape};
-use crate::kernels::convolution::{self as kernel, Epilogue, Geometry, OutputGradient};
+use crate::kernels::convolution::{self as kernel, Epilogue, Geometry, OutputGradient, Pass};
 use crate::kernels::pooling;
 use crate::shape::{Padding, Rounding, Shape, ShapeError, Window};
 use ndarray::{Array1, Array4};
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Convolution {
-    /// Filters (FN, C, FH, FW).
+    /// Filters (FN, C / groups, FH, FW): there are as many groups as inputs have more channels than a filter.
     pub w: Array4<f32>,
     /// Biases (FN).
     pub b: Array1<f32>,
@@ -61,7 +61,7 @@ impl Convolution {
         // The smallest input that any such window takes, to find faults before the first batch.
         let spanned = |kernel: usize, dilation: usize| (kernel.max(1) - 1).saturating_mul(dilation).saturating_add(1);
         let (height, width) = (spanned(height, window.dilation.0), spanned(width, window.dilation.1));
-        Geometry::new(Shape::new(channels, height, width), filters, Window { padding: Padding::NONE, ..window })?;
+        Geometry::new(Shape::new(channels, height, width), filters, 1, Window { padding: Padding::NONE, ..window })?;
         Ok(Self { w: standard(w), b, dw: None, db: None, window, x: None })
     }
 
@@ -84,14 +84,22 @@ impl Convolution {
         if n == 0 {
             return Err(ShapeError::Empty { what: "the convolution input", found: x.shape().to_vec() });
         }
-        expect_shape("the convolution input", &[n, self.w.dim().1, height, width], x.shape())?;
-        Geometry::new(Shape::new(channels, height, width), self.w.dim().0, self.window)
+        // A filter of fewer channels than the input has belongs to one of several groups.
+        let (filters, per_filter, ..) = self.w.dim();
+        if channels == 0 || !channels.is_multiple_of(per_filter) {
+            expect_shape("the convolution input", &[n, per_filter, height, width], x.shape())?;
+        }
+        Geometry::new(Shape::new(channels, height, width), filters, channels / per_filter, self.window)
     }
 
     /// (N, C, H, W) to (N, FN, OH, OW).
     ///
+    /// An input with G times as many channels as a filter is cut into G groups, each with FN / G filters of its own: with
+    /// one channel a filter this is a depthwise convolution.
+    ///
     /// # Errors
-    /// Another number of channels, or sizes that the window does not fit.
+    /// Channels that are no multiple of the filters', filters that cannot be cut into as many groups, or sizes that the
+    /// window does not fit.
     pub fn forward(&mut self, x: &Array4<f32>) -> Result<Array4<f32>, ShapeError> {
         let g = self.geometry(x)?;
         let x = x.as_standard_layout().into_owned();
@@ -99,9 +107,11 @@ impl Convolution {
         g.output.checked_len(batch)?;
         let mut y = Array4::zeros((batch, g.output.channels, g.output.height, g.output.width));
         let mut workspace = vec![0.0; kernel::forward_workspace(&g, batch, &Epilogue::NONE)];
+        let mut prepared = vec![0.0; kernel::prepared_len(&g, batch, Pass::Forward)];
         let (w, b) = (self.w.as_standard_layout(), self.b.as_standard_layout());
         if let (Some(x), Some(w), Some(b), Some(y)) = (x.as_slice(), w.as_slice(), b.as_slice(), y.as_slice_mut()) {
-            kernel::forward(&g, x, w, b, y, None, &mut workspace, &Epilogue::NONE);
+            kernel::prepare(&g, batch, Pass::Forward, w, &mut prepared);
+            kernel::forward(&g, x, &prepared, Some(b), None, y, None, &mut workspace, &Epilogue::NONE);
         }
         self.x = Some(x);
         Ok(y)
@@ -118,6 +128,7 @@ impl Convolution {
         let output = [batch, g.output.channels, g.output.height, g.output.width];
         expect_shape("the convolution's output gradient", &output, dy.shape())?;
         let mut workspace = vec![0.0; kernel::weights_workspace(&g, batch).max(kernel::input_workspace(&g, batch))];
+        let mut prepared = vec![0.0; kernel::prepared_len(&g, batch, Pass::BackwardInput)];
         let (mut dw, mut db, mut dx) =
             (Array4::zeros(self.w.raw_dim()), Array1::zeros(self.b.raw_dim()), Array4::zeros(x.raw_dim()));
         let (w, dy) = (self.w.as_standard_layout(), dy.as_standard_layout());
@@ -125,8 +136,9 @@ impl Convolution {
             && let (Some(dw), Some(db), Some(dx)) = (dw.as_slice_mut(), db.as_slice_mut(), dx.as_slice_mut())
         {
             let gradient = OutputGradient { dy, y: None, pool: None };
-            kernel::backward_weights(&g, x, gradient, dw, db, &mut workspace);
-            kernel::backward_input(&g, w, gradient, dx, &mut workspace);
+            kernel::backward_weights(&g, x, gradient, dw, Some(db), &mut workspace);
+            kernel::prepare(&g, batch, Pass::BackwardInput, w, &mut prepared);
+            kernel::backward_input(&g, &prepared, gradient, dx, false, &mut workspace);
         }
         self.dw = Some(dw);
         self.db = Some(db);
@@ -138,16 +150,51 @@ fn standard(w: Array4<f32>) -> Array4<f32> {
     if w.is_standard_layout() { w } else { w.as_standard_layout().into_owned() }
 }
 
-/// A convolution in a network's description. Its parameters are filters `W` (FN, C, FH, FW) and biases `b` (FN).
+/// A convolution in a network's description. Its parameters are filters `W` (FN, C / groups, FH, FW) and, unless left
+/// out, biases `b` (FN).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConvolutionOptions {
     /// Number of filters (FN), and so of output channels.
     pub filters: usize,
-    /// Filter size, stride, padding and rounding.
+    /// Filter size, stride, padding, dilation and rounding.
     pub window: Window,
+    /// Runs that channels and filters are cut into; a filter sees only the channels of its own run. As many groups as
+    /// channels make a depthwise convolution.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub groups: usize,
+    /// Whether each filter adds a number of its own.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub bias: bool,
     /// How the filters start.
     pub init: Init,
+}
+
+const fn one() -> usize {
+    1
+}
+
+fn is_one(groups: &usize) -> bool {
+    *groups == one()
+}
+
+const fn yes() -> bool {
+    true
+}
+
+fn is_yes(bias: &bool) -> bool {
+    *bias
+}
+
+impl ConvolutionOptions {
+    /// One group, with biases.
+    pub const fn new(filters: usize, window: Window, init: Init) -> Self {
+        Self { filters, window, groups: one(), bias: yes(), init }
+    }
+
+    fn geometry(&self, input: Shape) -> Result<Geometry, ShapeError> {
+        Geometry::new(input, self.filters, self.groups, self.window)
+    }
 }
 
 impl Rule for ConvolutionOptions {
@@ -156,7 +203,7 @@ impl Rule for ConvolutionOptions {
     }
 
     fn describe(&self) -> String {
-        let Window { kernel, stride, padding, .. } = self.window;
+        let Window { kernel, stride, padding, dilation, .. } = self.window;
         let pair = |(h, w): (usize, usize)| if h == w { h.to_string() } else { format!("{h}x{w}") };
         let mut text = format!("{} filters {}x{}", self.filters, kernel.0, kernel.1);
         if stride != (1, 1) {
@@ -165,31 +212,41 @@ impl Rule for ConvolutionOptions {
         if padding != Padding::NONE {
             text += &format!(", padding {padding}");
         }
+        if dilation != (1, 1) {
+            text += &format!(", dilation {}", pair(dilation));
+        }
+        if self.groups != 1 {
+            text += &format!(", {} groups", self.groups);
+        }
+        if !self.bias {
+            text += ", no bias";
+        }
         text
     }
 
     fn output(&self, input: Shape) -> Result<Shape, ShapeError> {
-        Ok(Geometry::new(input, self.filters, self.window)?.output)
+        Ok(self.geometry(input)?.output)
     }
 
     fn parameters(&self, input: Shape) -> Result<Vec<ParameterRule>, ShapeError> {
-        let g = Geometry::new(input, self.filters, self.window)?;
+        let g = self.geometry(input)?;
         let (height, width) = self.window.kernel;
-        let shape = vec![self.filters, input.channels, height, width];
-        Ok(vec![
-            ParameterRule { prefix: "W", shape, init: Some(self.init), fan_in: g.depth() },
-            ParameterRule { prefix: "b", shape: vec![self.filters], init: None, fan_in: g.depth() },
-        ])
+        let shape = vec![self.filters, g.group_channels(), height, width];
+        let mut parameters = vec![ParameterRule { prefix: "W", shape, init: Some(self.init), fan_in: g.depth() }];
+        if self.bias {
+            parameters.push(ParameterRule { prefix: "b", shape: vec![self.filters], init: None, fan_in: g.depth() });
+        }
+        Ok(parameters)
     }
 
     fn flops(&self, input: Shape) -> Result<u64, ShapeError> {
-        let g = Geometry::new(input, self.filters, self.window)?;
-        Ok((2 * g.depth() as u64 + 1) * g.output.len() as u64)
+        let g = self.geometry(input)?;
+        Ok((2 * g.depth() as u64 + u64::from(self.bias)) * g.output.len() as u64)
     }
 
     fn operator(&self, input: Shape, batch: usize) -> Result<Box<dyn Operator>, ShapeError> {
-        let geometry = Geometry::new(input, self.filters, self.window)?;
-        Ok(Box::new(ConvolutionOperator { geometry, batch, epilogue: Epilogue::NONE }))
+        let geometry = self.geometry(input)?;
+        Ok(Box::new(ConvolutionOperator { geometry, batch, bias: self.bias, epilogue: Epilogue::NONE }))
     }
 }
 
@@ -198,12 +255,15 @@ impl Rule for ConvolutionOptions {
 struct ConvolutionOperator {
     geometry: Geometry,
     batch: usize,
+    bias: bool,
     epilogue: Epilogue,
 }
 
 impl ConvolutionOperator {
-    fn split<'a>(&self, parameters: &'a [f32]) -> (&'a [f32], &'a [f32]) {
-        parameters.split_at(self.geometry.filters() * self.geometry.depth())
+    /// Filters, and biases if it has any.
+    fn split<'a>(&self, parameters: &'a [f32]) -> (&'a [f32], Option<&'a [f32]>) {
+        let (w, b) = parameters.split_at(self.geometry.weights());
+        (w, self.bias.then_some(b))
     }
 }
 
@@ -230,11 +290,12 @@ impl Operator for ConvolutionOperator {
     }
 
     fn workspace(&self, backward: bool) -> usize {
-        let g = &self.geometry;
+        let (g, batch) = (&self.geometry, self.batch);
         if backward {
-            kernel::weights_workspace(g, self.batch).max(kernel::input_workspace(g, self.batch))
+            let input = kernel::prepared_len(g, batch, Pass::BackwardInput) + kernel::input_workspace(g, batch);
+            kernel::weights_workspace(g, batch).max(input)
         } else {
-            kernel::forward_workspace(g, self.batch, &self.epilogue)
+            kernel::prepared_len(g, batch, Pass::Forward) + kernel::forward_workspace(g, batch, &self.epilogue)
         }
     }
 
@@ -247,21 +308,28 @@ impl Operator for ConvolutionOperator {
     }
 
     fn forward(&self, f: Forward<'_>) {
+        let g = &self.geometry;
         let (w, b) = self.split(f.parameters);
         let winner = (!f.saved.is_empty()).then(|| bytemuck::cast_slice_mut(f.saved));
-        kernel::forward(&self.geometry, f.input, w, b, f.output, winner, f.workspace, &self.epilogue);
+        let (prepared, workspace) = f.workspace.split_at_mut(kernel::prepared_len(g, self.batch, Pass::Forward));
+        kernel::prepare(g, self.batch, Pass::Forward, w, prepared);
+        kernel::forward(g, f.input, prepared, b, None, f.output, winner, workspace, &self.epilogue);
     }
 
     fn backward(&self, b: Backward<'_>) {
+        let g = &self.geometry;
         let gradient = OutputGradient {
             dy: b.output_gradient,
             y: self.epilogue.relu.then_some(b.output),
             pool: self.epilogue.pool.as_ref().map(|pool| (pool, bytemuck::cast_slice(b.saved))),
         };
-        let (dw, db) = b.parameter_gradient.split_at_mut(self.geometry.filters() * self.geometry.depth());
-        kernel::backward_weights(&self.geometry, b.input, gradient, dw, db, b.workspace);
+        let (dw, db) = b.parameter_gradient.split_at_mut(g.weights());
+        kernel::backward_weights(g, b.input, gradient, dw, self.bias.then_some(db), b.workspace);
         if !b.input_gradient.is_empty() {
-            kernel::backward_input(&self.geometry, self.split(b.parameters).0, gradient, b.input_gradient, b.workspace);
+            let len = kernel::prepared_len(g, self.batch, Pass::BackwardInput);
+            let (prepared, workspace) = b.workspace.split_at_mut(len);
+            kernel::prepare(g, self.batch, Pass::BackwardInput, self.split(b.parameters).0, prepared);
+            kernel::backward_input(g, prepared, gradient, b.input_gradient, false, workspace);
         }
     }
 }

@@ -46,7 +46,7 @@ impl SimpleConvNet {
         let convolution = Window::square(self.filter_size, self.stride, self.padding);
         let pooling = Window::square(2, 2, 0).rounding(Rounding::Floor);
         Description::new("simple-convnet", self.input)
-            .with("Conv1", ConvolutionOptions { filters: self.filters, window: convolution, init: self.init })
+            .with("Conv1", ConvolutionOptions::new(self.filters, convolution, self.init))
             .with("Relu1", ReluOptions {})
             .with("Pool1", PoolingOptions::max(pooling))
             .with("Affine1", AffineOptions { outputs: self.hidden, init: self.init })

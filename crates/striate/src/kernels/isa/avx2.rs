@@ -1,7 +1,6 @@
 //! x86-64 with AVX2 and FMA: a block of 6 x 16 in 12 of the 16 registers.
 
-use super::Tile;
-use super::generic::{Vector, tile};
+use super::generic::{Vector, tile_for};
 use std::arch::x86_64::*;
 
 impl Vector for __m256 {
@@ -44,21 +43,7 @@ impl Vector for __m256 {
     }
 }
 
-#[target_feature(enable = "avx2,fma")]
-unsafe fn kernel(
-    depth: usize,
-    a: *const f32,
-    steps: (usize, usize),
-    b: *const f32,
-    c: *mut f32,
-    stride: usize,
-    accumulate: bool,
-) {
-    // SAFETY: the caller keeps the contract of `generic::tile`, and this function is only reached where the set is.
-    unsafe { tile::<__m256, 6, 2>(depth, a, steps, b, c, stride, accumulate) }
-}
-
-pub(super) static TILE: Tile = Tile { rows: 6, columns: 16, kernel };
+tile_for!(__m256, 6 rows, 2 wide, "avx2,fma");
 
 /// Runs `body` compiled for this set.
 ///

@@ -1,7 +1,6 @@
 //! x86-64 with AVX-512F: a block of 12 x 32 in 24 of the 32 registers.
 
-use super::Tile;
-use super::generic::{Vector, tile};
+use super::generic::{Vector, tile_for};
 use std::arch::x86_64::*;
 
 impl Vector for __m512 {
@@ -44,21 +43,7 @@ impl Vector for __m512 {
     }
 }
 
-#[target_feature(enable = "avx512f,avx2,fma")]
-unsafe fn kernel(
-    depth: usize,
-    a: *const f32,
-    steps: (usize, usize),
-    b: *const f32,
-    c: *mut f32,
-    stride: usize,
-    accumulate: bool,
-) {
-    // SAFETY: the caller keeps the contract of `generic::tile`, and this function is only reached where the set is.
-    unsafe { tile::<__m512, 12, 2>(depth, a, steps, b, c, stride, accumulate) }
-}
-
-pub(super) static TILE: Tile = Tile { rows: 12, columns: 32, kernel };
+tile_for!(__m512, 12 rows, 2 wide, "avx512f,avx2,fma");
 
 /// Runs `body` compiled for this set.
 ///

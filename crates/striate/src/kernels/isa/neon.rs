@@ -2,8 +2,7 @@
 // Where the build target itself has the set, the compiler counts its instructions as safe.
 #![allow(unused_unsafe)]
 
-use super::Tile;
-use super::generic::{Vector, tile};
+use super::generic::{Vector, tile_for};
 use std::arch::aarch64::*;
 
 impl Vector for float32x4_t {
@@ -46,18 +45,4 @@ impl Vector for float32x4_t {
     }
 }
 
-#[target_feature(enable = "neon")]
-unsafe fn kernel(
-    depth: usize,
-    a: *const f32,
-    steps: (usize, usize),
-    b: *const f32,
-    c: *mut f32,
-    stride: usize,
-    accumulate: bool,
-) {
-    // SAFETY: the caller keeps the contract of `generic::tile`, and this function is only reached where the set is.
-    unsafe { tile::<float32x4_t, 8, 3>(depth, a, steps, b, c, stride, accumulate) }
-}
-
-pub(super) static TILE: Tile = Tile { rows: 8, columns: 12, kernel };
+tile_for!(float32x4_t, 8 rows, 3 wide, "neon");

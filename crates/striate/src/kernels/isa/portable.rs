@@ -1,7 +1,6 @@
 //! Plain Rust: four lanes that the compiler turns into whatever the build target has.
 
-use super::Tile;
-use super::generic::{Vector, tile};
+use super::generic::{Vector, tile_for};
 
 #[derive(Clone, Copy)]
 struct Four([f32; 4]);
@@ -44,17 +43,4 @@ impl Vector for Four {
     }
 }
 
-unsafe fn kernel(
-    depth: usize,
-    a: *const f32,
-    steps: (usize, usize),
-    b: *const f32,
-    c: *mut f32,
-    stride: usize,
-    accumulate: bool,
-) {
-    // SAFETY: the caller keeps the contract of `generic::tile`; plain Rust runs everywhere.
-    unsafe { tile::<Four, 4, 2>(depth, a, steps, b, c, stride, accumulate) }
-}
-
-pub(super) static TILE: Tile = Tile { rows: 4, columns: 8, kernel };
+tile_for!(Four, 4 rows, 2 wide);

@@ -2,8 +2,7 @@
 // Where the build target itself has the set, the compiler counts its instructions as safe.
 #![allow(unused_unsafe)]
 
-use super::Tile;
-use super::generic::{Vector, tile};
+use super::generic::{Vector, tile_for};
 use std::arch::wasm32::*;
 
 impl Vector for v128 {
@@ -46,18 +45,4 @@ impl Vector for v128 {
     }
 }
 
-#[target_feature(enable = "simd128")]
-unsafe fn kernel(
-    depth: usize,
-    a: *const f32,
-    steps: (usize, usize),
-    b: *const f32,
-    c: *mut f32,
-    stride: usize,
-    accumulate: bool,
-) {
-    // SAFETY: the caller keeps the contract of `generic::tile`, and this function is only reached where the set is.
-    unsafe { tile::<v128, 4, 2>(depth, a, steps, b, c, stride, accumulate) }
-}
-
-pub(super) static TILE: Tile = Tile { rows: 4, columns: 8, kernel };
+tile_for!(v128, 4 rows, 2 wide, "simd128");
