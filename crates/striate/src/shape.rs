@@ -332,6 +332,18 @@ fn padding_term((before, after): (usize, usize)) -> String {
     if before == after { format!("2*{before}") } else { format!("{before} + {after}") }
 }
 
+/// Numbers that divide both.
+fn common_divisors(a: usize, b: usize) -> impl Iterator<Item = usize> {
+    (1..=a.min(b)).filter(move |n| a.is_multiple_of(*n) && b.is_multiple_of(*n))
+}
+
+/// `1, 2 or 4`.
+fn one_of(numbers: impl Iterator<Item = usize>) -> String {
+    let mut words: Vec<String> = numbers.map(|n| n.to_string()).collect();
+    let last = words.pop().unwrap_or_default();
+    if words.is_empty() { last } else { format!("{} or {last}", words.join(", ")) }
+}
+
 /// Padding before and after, in words.
 fn padding_words((before, after): (usize, usize)) -> String {
     if before == after { before.to_string() } else { format!("{before} before and {after} after") }
@@ -434,6 +446,19 @@ pub enum ShapeError {
         found: String,
         /// What is allowed.
         expected: &'static str,
+    },
+    /// Channels or filters that cannot be cut into so many groups.
+    #[error(
+        "{channels} channels and {filters} filters cannot both be cut into {groups} equal groups; {} groups would do",
+        one_of(common_divisors(*.channels, *.filters))
+    )]
+    Groups {
+        /// Input channels.
+        channels: usize,
+        /// Filters.
+        filters: usize,
+        /// Groups asked for.
+        groups: usize,
     },
     /// Rounding up is only meaningful for pooling.
     #[error("ceil rounding is for pooling only; a convolution takes exact or floor")]

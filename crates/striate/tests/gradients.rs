@@ -68,11 +68,11 @@ fn values(a: &Array4<f32>) -> Vec<f32> {
     a.iter().copied().collect()
 }
 
-fn check_convolution(x: (usize, usize, usize, usize), filters: usize, window: Window) {
+fn check_convolution(x: (usize, usize, usize, usize), filters: usize, groups: usize, window: Window) {
     if window.output((x.2, x.3)).is_err() {
         return;
     }
-    let (input, w) = (array(x, 1), array((filters, x.1, window.kernel.0, window.kernel.1), 2));
+    let (input, w) = (array(x, 1), array((filters, x.1 / groups, window.kernel.0, window.kernel.1), 2));
     let b = Array1::from_vec(spread(filters, 3));
     let layer = |w: &Array4<f32>, b: &Array1<f32>| Convolution::with_window(w.clone(), b.clone(), window).unwrap();
     let mut exact = layer(&w, &b);
@@ -94,9 +94,9 @@ proptest! {
     fn convolution(
         n in 1usize..3, c in 1usize..4, h in 1usize..6, w in 1usize..6, filters in 1usize..4,
         kernel in (1usize..4, 1usize..4), stride in (1usize..5, 1usize..5), padding in (0usize..4, 0usize..4),
-        dilation in (1usize..3, 1usize..3)
+        dilation in (1usize..3, 1usize..3), groups in 1usize..4
     ) {
-        check_convolution((n, c, h, w), filters, Window { kernel, stride, padding: Padding::symmetric(padding.0, padding.1), dilation, rounding: Rounding::Floor });
+        check_convolution((n, groups * c, h, w), groups * filters, groups, Window { kernel, stride, padding: Padding::symmetric(padding.0, padding.1), dilation, rounding: Rounding::Floor });
     }
 
     #[test]

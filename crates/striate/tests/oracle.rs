@@ -52,11 +52,12 @@ fn meetings(
     }
 }
 
-fn check_convolution(x: Dim, filters: usize, window: Window) -> Result<(), TestCaseError> {
+fn check_convolution(x: Dim, filters: usize, groups: usize, window: Window) -> Result<(), TestCaseError> {
     let Ok((oh, ow)) = window.output((x.2, x.3)) else { return Ok(()) };
     let (n, c, h, w) = x;
+    let per_group = (c / groups, filters / groups);
     let input = numbers(1, x);
-    let weights = numbers(2, (filters, c, window.kernel.0, window.kernel.1));
+    let weights = numbers(2, (filters, per_group.0, window.kernel.0, window.kernel.1));
     let bias = Array1::from_iter(numbers(3, (1, 1, 1, filters)));
     let gradient = numbers(4, (n, filters, oh, ow));
     let mut y = Array4::<f64>::zeros((n, filters, oh, ow));
@@ -64,14 +65,15 @@ fn check_convolution(x: Dim, filters: usize, window: Window) -> Result<(), TestC
     for sample in 0..n {
         for f in 0..filters {
             y.slice_mut(ndarray::s![sample, f, .., ..]).fill(f64::from(bias[f]));
-            for channel in 0..c {
+            for within in 0..per_group.0 {
+                let channel = f / per_group.1 * per_group.0 + within;
                 meetings(window, (h, w), (oh, ow), |(oy, ox), (i, j), (iy, ix)| {
-                    let weight = f64::from(weights[[f, channel, i, j]]);
+                    let weight = f64::from(weights[[f, within, i, j]]);
                     let value = f64::from(input[[sample, channel, iy, ix]]);
                     let g = f64::from(gradient[[sample, f, oy, ox]]);
                     y[[sample, f, oy, ox]] += weight * value;
                     dx[[sample, channel, iy, ix]] += weight * g;
-                    dw[[f, channel, i, j]] += value * g;
+                    dw[[f, within, i, j]] += value * g;
                 });
             }
         }
@@ -85,6 +87,9 @@ fn check_convolution(x: Dim, filters: usize, window: Window) -> Result<(), TestC
     let found = layer.db.clone().unwrap().into_shape_with_order((1, 1, 1, filters)).unwrap();
     close("db", &found, &reshape(db))?;
 
+    if groups > 1 {
+        return Ok(());
+    }
     // The same through the public im2col, as the book computes it.
     let col = im2col(input.view(), window).unwrap();
     let flat = layer.w.clone().into_shape_with_order((filters, col.ncols())).unwrap();
@@ -167,7 +172,31 @@ proptest! {
     fn convolution(
         n in 1usize..4, c in 1usize..20, h in 1usize..21, w in 1usize..21, filters in 1usize..38, window in window(6, 7, 5)
     ) {
-        check_convolution((n, c, h, w), filters, window)?;
+        check_convolution((n, c, h, w), filters, 1, window)?;
+    }
+
+    #[test]
+    fn grouped_convolution(
+        n in 1usize..4, groups in 1usize..9, c in 1usize..5, h in 1usize..21, w in 1usize..21, filters in 1usize..9,
+        window in window(5, 4, 4)
+    ) {
+        check_convolution((n, groups * c, h, w), groups * filters, groups, window)?;
+    }
+
+    #[test]
+    fn depthwise_convolution(
+        n in 1usize..10, c in 2usize..9, h in 1usize..30, w in 1usize..40, multiplier in 1usize..4, window in window(5, 4, 4)
+    ) {
+        check_convolution((n, c, h, w), c * multiplier, c, window)?;
+    }
+
+    #[test]
+    fn three_by_three_with_many_channels(
+        n in 1usize..20, c in 16usize..40, h in 3usize..20, w in 3usize..40, filters in 16usize..40,
+        sides in (0usize..3, 0usize..3, 0usize..3, 0usize..3)
+    ) {
+        let padding = Padding { top: sides.0, left: sides.1, bottom: sides.2, right: sides.3 };
+        check_convolution((n, c, h, w), filters, 1, Window { padding, ..Window::square(3, 1, 0) })?;
     }
 
     #[test]
@@ -221,7 +250,7 @@ fn edges_of_the_shapes() {
         ((2, 3, 40, 40), 12, window((11, 11), (4, 4), (2, 2)), "AlexNet's first layer in small"),
     ];
     for (x, filters, window, name) in cases {
-        check_convolution(x, filters, window).unwrap_or_else(|e| panic!("{name}: {e}"));
+        check_convolution(x, filters, 1, window).unwrap_or_else(|e| panic!("{name}: {e}"));
     }
 }
 
@@ -253,6 +282,6 @@ fn every_instruction_set_of_this_machine() {
             .output()
             .unwrap();
         assert!(run.status.success(), "{isa}: {}", String::from_utf8_lossy(&run.stdout));
-        assert!(String::from_utf8_lossy(&run.stdout).contains("5 passed"), "{isa} ran every test");
+        assert!(String::from_utf8_lossy(&run.stdout).contains("8 passed"), "{isa} ran every test");
     }
 }

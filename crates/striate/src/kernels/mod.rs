@@ -17,5 +17,7 @@ pub(crate) mod normalize;
 pub(crate) mod pooling;
 pub(crate) mod softmax;
 
+pub use convolution::Probe;
+
 /// Elements a task of an elementwise pass works on.
 pub(crate) const CHUNK: usize = 16 * 1024;

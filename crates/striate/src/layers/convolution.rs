@@ -1,8 +1,12 @@
 //! Convolution (section 7.2): many channels, many filters, stride and padding.
 
-use super::{Backward, Forward, Init, Layer, Operator, ParameterRule, PoolingKind, Reach, Rule, expect_shape, is_zero};
-use crate::kernels::convolution::{self as kernel, Epilogue, Geometry, OutputGradient};
-use crate::kernels::pooling;
+use super::{
+    Backward, BatchNormOptions, Forward, Init, Layer, Operator, ParameterRule, PoolingKind, Reach, Rule, expect_shape,
+    is_zero,
+};
+use crate::kernels::convolution::{self as kernel, Epilogue, Geometry, OutputGradient, Pass};
+use crate::kernels::normalize::inverse_deviation;
+use crate::kernels::{elementwise, pooling};
 use crate::shape::{Padding, Rounding, Shape, ShapeError, Window};
 use ndarray::{Array1, Array4};
 use serde::{Deserialize, Serialize};
@@ -21,7 +25,7 @@ use serde::{Deserialize, Serialize};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Convolution {
-    /// Filters (FN, C, FH, FW).
+    /// Filters (FN, C / groups, FH, FW): there are as many groups as inputs have more channels than a filter.
     pub w: Array4<f32>,
     /// Biases (FN).
     pub b: Array1<f32>,
@@ -61,7 +65,7 @@ impl Convolution {
         // The smallest input that any such window takes, to find faults before the first batch.
         let spanned = |kernel: usize, dilation: usize| (kernel.max(1) - 1).saturating_mul(dilation).saturating_add(1);
         let (height, width) = (spanned(height, window.dilation.0), spanned(width, window.dilation.1));
-        Geometry::new(Shape::new(channels, height, width), filters, Window { padding: Padding::NONE, ..window }, 1)?;
+        Geometry::new(Shape::new(channels, height, width), filters, 1, Window { padding: Padding::NONE, ..window })?;
         Ok(Self { w: standard(w), b, dw: None, db: None, window, x: None })
     }
 
@@ -84,29 +88,34 @@ impl Convolution {
         if n == 0 {
             return Err(ShapeError::Empty { what: "the convolution input", found: x.shape().to_vec() });
         }
-        // Filters that see a part of the channels are as many groups as there are such parts.
-        let (filters, seen, ..) = self.w.dim();
-        if channels == 0 || channels % seen != 0 {
-            expect_shape("the convolution input", &[n, seen, height, width], x.shape())?;
+        // A filter of fewer channels than the input has belongs to one of several groups.
+        let (filters, per_filter, ..) = self.w.dim();
+        if channels == 0 || !channels.is_multiple_of(per_filter) {
+            expect_shape("the convolution input", &[n, per_filter, height, width], x.shape())?;
         }
-        Geometry::new(Shape::new(channels, height, width), filters, self.window, channels / seen)
+        Geometry::new(Shape::new(channels, height, width), filters, channels / per_filter, self.window)
     }
 
     /// (N, C, H, W) to (N, FN, OH, OW).
     ///
+    /// An input with G times as many channels as a filter is cut into G groups, each with FN / G filters of its own: with
+    /// one channel a filter this is a depthwise convolution.
+    ///
     /// # Errors
-    /// Another number of channels, or sizes that the window does not fit.
+    /// Channels that are no multiple of the filters', filters that cannot be cut into as many groups, or sizes that the
+    /// window does not fit.
     pub fn forward(&mut self, x: &Array4<f32>) -> Result<Array4<f32>, ShapeError> {
         let g = self.geometry(x)?;
         let x = x.as_standard_layout().into_owned();
         let batch = x.dim().0;
-        let output = g.sample_output();
-        output.checked_len(batch)?;
-        let mut y = Array4::zeros((batch, output.channels, output.height, output.width));
+        g.output.checked_len(batch)?;
+        let mut y = Array4::zeros((batch, g.output.channels, g.output.height, g.output.width));
         let mut workspace = vec![0.0; kernel::forward_workspace(&g, batch, &Epilogue::NONE)];
+        let mut prepared = vec![0.0; kernel::prepared_len(&g, batch, Pass::Forward, &Epilogue::NONE)];
         let (w, b) = (self.w.as_standard_layout(), self.b.as_standard_layout());
         if let (Some(x), Some(w), Some(b), Some(y)) = (x.as_slice(), w.as_slice(), b.as_slice(), y.as_slice_mut()) {
-            kernel::forward(&g, x, w, b, y, None, &mut workspace, &Epilogue::NONE);
+            kernel::prepare(&g, batch, Pass::Forward, &Epilogue::NONE, w, &mut prepared);
+            kernel::forward(&g, x, &prepared, Some(b), None, y, None, &mut workspace, &Epilogue::NONE);
         }
         self.x = Some(x);
         Ok(y)
@@ -120,9 +129,10 @@ impl Convolution {
         let x = self.x.as_ref().ok_or(ShapeError::BackwardBeforeForward)?;
         let g = self.geometry(x)?;
         let batch = x.dim().0;
-        let output = [batch, g.sample_output().channels, g.output.height, g.output.width];
+        let output = [batch, g.output.channels, g.output.height, g.output.width];
         expect_shape("the convolution's output gradient", &output, dy.shape())?;
         let mut workspace = vec![0.0; kernel::weights_workspace(&g, batch).max(kernel::input_workspace(&g, batch))];
+        let mut prepared = vec![0.0; kernel::prepared_len(&g, batch, Pass::BackwardInput, &Epilogue::NONE)];
         let (mut dw, mut db, mut dx) =
             (Array4::zeros(self.w.raw_dim()), Array1::zeros(self.b.raw_dim()), Array4::zeros(x.raw_dim()));
         let (w, dy) = (self.w.as_standard_layout(), dy.as_standard_layout());
@@ -130,8 +140,9 @@ impl Convolution {
             && let (Some(dw), Some(db), Some(dx)) = (dw.as_slice_mut(), db.as_slice_mut(), dx.as_slice_mut())
         {
             let gradient = OutputGradient { dy, y: None, pool: None };
-            kernel::backward_weights(&g, x, gradient, dw, db, &mut workspace);
-            kernel::backward_input(&g, w, gradient, (dx, false), &mut workspace);
+            kernel::backward_weights(&g, x, gradient, dw, Some(db), &mut workspace);
+            kernel::prepare(&g, batch, Pass::BackwardInput, &Epilogue::NONE, w, &mut prepared);
+            kernel::backward_input(&g, &prepared, gradient, dx, false, &mut workspace);
         }
         self.dw = Some(dw);
         self.db = Some(db);
@@ -143,62 +154,68 @@ fn standard(w: Array4<f32>) -> Array4<f32> {
     if w.is_standard_layout() { w } else { w.as_standard_layout().into_owned() }
 }
 
+/// A convolution in a network's description. Its parameters are filters `W` (FN, C / groups, FH, FW) and, unless left
+/// out, biases `b` (FN).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConvolutionOptions {
+    /// Number of filters (FN), and so of output channels.
+    pub filters: usize,
+    /// Filter size, stride, padding, dilation and rounding.
+    pub window: Window,
+    /// Runs that channels and filters are cut into; a filter sees only the channels of its own run. As many groups as
+    /// channels make a depthwise convolution.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub groups: usize,
+    /// Whether each filter adds a number of its own.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub bias: bool,
+    /// How the biases start.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bias_start: f32,
+    /// How the filters start.
+    pub init: Init,
+}
+
 const fn one() -> usize {
     1
+}
+
+fn is_one(groups: &usize) -> bool {
+    *groups == one()
 }
 
 const fn yes() -> bool {
     true
 }
 
-fn is_one(value: &usize) -> bool {
-    *value == one()
-}
-
-fn is_yes(value: &bool) -> bool {
-    *value
-}
-
-/// A convolution in a network's description. Its parameters are filters `W` (FN, C, FH, FW) and biases `b` (FN).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ConvolutionOptions {
-    /// Number of filters (FN), and so of output channels.
-    pub filters: usize,
-    /// Filter size, stride, padding and rounding.
-    pub window: Window,
-    /// How the filters start.
-    pub init: Init,
-    /// Groups that channels and filters are split into: each filter sees only its group's channels.
-    #[serde(default = "one", skip_serializing_if = "is_one")]
-    pub groups: usize,
-    /// Whether each filter has a bias.
-    #[serde(default = "yes", skip_serializing_if = "is_yes")]
-    pub bias: bool,
-    /// How the biases start.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub bias_start: f32,
+fn is_yes(bias: &bool) -> bool {
+    *bias
 }
 
 impl ConvolutionOptions {
-    /// One group, and biases that start at 0.
-    pub fn new(filters: usize, window: Window, init: Init) -> Self {
-        Self { filters, window, init, groups: 1, bias: true, bias_start: 0.0 }
+    /// One group, with biases that start at 0.
+    pub const fn new(filters: usize, window: Window, init: Init) -> Self {
+        Self { filters, window, groups: one(), bias: yes(), bias_start: 0.0, init }
     }
 
     /// The same with channels and filters split into groups.
-    pub fn groups(self, groups: usize) -> Self {
+    pub const fn groups(self, groups: usize) -> Self {
         Self { groups, ..self }
     }
 
     /// The same without biases: for a convolution before a batch normalisation, which has its own.
-    pub fn without_bias(self) -> Self {
+    pub const fn without_bias(self) -> Self {
         Self { bias: false, ..self }
     }
 
     /// The same with biases that start at `start`.
-    pub fn bias_start(self, start: f32) -> Self {
+    pub const fn bias_start(self, start: f32) -> Self {
         Self { bias_start: start, ..self }
+    }
+
+    fn geometry(&self, input: Shape) -> Result<Geometry, ShapeError> {
+        Geometry::new(input, self.filters, self.groups, self.window)
     }
 }
 
@@ -208,7 +225,7 @@ impl Rule for ConvolutionOptions {
     }
 
     fn describe(&self) -> String {
-        let Window { kernel, stride, padding, .. } = self.window;
+        let Window { kernel, stride, padding, dilation, .. } = self.window;
         let pair = |(h, w): (usize, usize)| if h == w { h.to_string() } else { format!("{h}x{w}") };
         let mut text = format!("{} filters {}x{}", self.filters, kernel.0, kernel.1);
         if stride != (1, 1) {
@@ -217,23 +234,31 @@ impl Rule for ConvolutionOptions {
         if padding != Padding::NONE {
             text += &format!(", padding {padding}");
         }
+        if dilation != (1, 1) {
+            text += &format!(", dilation {}", pair(dilation));
+        }
         if self.groups != 1 {
             text += &format!(", {} groups", self.groups);
+        }
+        if !self.bias {
+            text += ", no bias";
         }
         text
     }
 
     fn output(&self, input: Shape) -> Result<Shape, ShapeError> {
-        Ok(Geometry::new(input, self.filters, self.window, self.groups)?.sample_output())
+        Ok(self.geometry(input)?.output)
     }
 
     fn parameters(&self, input: Shape) -> Result<Vec<ParameterRule>, ShapeError> {
-        let g = Geometry::new(input, self.filters, self.window, self.groups)?;
+        let g = self.geometry(input)?;
         let (height, width) = self.window.kernel;
-        let shape = vec![self.filters, g.input.channels, height, width];
-        Ok(vec![ParameterRule::weight(shape, self.init, g.depth()), ParameterRule::bias(self.filters, self.bias_start)]
-            [..1 + usize::from(self.bias)]
-            .to_vec())
+        let shape = vec![self.filters, g.group_channels(), height, width];
+        let mut parameters = vec![ParameterRule::weight(shape, self.init, g.depth())];
+        if self.bias {
+            parameters.push(ParameterRule::bias(self.filters, self.bias_start));
+        }
+        Ok(parameters)
     }
 
     fn reach(&self) -> Reach {
@@ -241,41 +266,70 @@ impl Rule for ConvolutionOptions {
     }
 
     fn flops(&self, input: Shape) -> Result<u64, ShapeError> {
-        let g = Geometry::new(input, self.filters, self.window, self.groups)?;
-        Ok((2 * g.depth() as u64 + u64::from(self.bias)) * g.sample_output().len() as u64)
+        let g = self.geometry(input)?;
+        Ok((2 * g.depth() as u64 + u64::from(self.bias)) * g.output.len() as u64)
     }
 
     fn operator(&self, input: Shape, batch: usize) -> Result<Box<dyn Operator>, ShapeError> {
-        let geometry = Geometry::new(input, self.filters, self.window, self.groups)?;
-        Ok(Box::new(ConvolutionOperator { geometry, batch, epilogue: Epilogue::NONE }))
+        let geometry = self.geometry(input)?;
+        Ok(Box::new(ConvolutionOperator { geometry, batch, bias: self.bias, norm: None, epilogue: Epilogue::NONE }))
     }
 }
 
-/// A convolution with the ReLU and the max pooling that follow it, if they do.
+/// A convolution with what follows it, if it does: batch normalisation (where its statistics are fixed), a sum, ReLU, max
+/// pooling.
 #[derive(Debug)]
 struct ConvolutionOperator {
     geometry: Geometry,
     batch: usize,
+    bias: bool,
+    norm: Option<BatchNormOptions>,
     epilogue: Epilogue,
 }
 
 impl ConvolutionOperator {
-    fn split<'a>(&self, parameters: &'a [f32]) -> (&'a [f32], &'a [f32]) {
-        parameters.split_at(self.geometry.weights())
+    /// Filters, biases if it has any, and the parameters of the batch normalisation.
+    fn split<'a>(&self, parameters: &'a [f32]) -> (&'a [f32], Option<&'a [f32]>, &'a [f32]) {
+        let (w, rest) = parameters.split_at(self.geometry.weights());
+        let (b, norm) = rest.split_at(if self.bias { self.geometry.filters() } else { 0 });
+        (w, self.bias.then_some(b), norm)
+    }
+
+    fn prepared_len(&self, pass: Pass) -> usize {
+        kernel::prepared_len(&self.geometry, self.batch, pass, &self.epilogue)
+    }
+
+    /// Filters and biases with the batch normalisation's scale and shift multiplied in: they do both in one.
+    fn folded(&self, norm: BatchNormOptions, parameters: &[f32], biases: &mut [f32]) -> Vec<f32> {
+        let (w, b, rest) = self.split(parameters);
+        let filters = self.geometry.filters();
+        let [gamma, beta, mean, variance] = [0, 1, 2, 3].map(|i| &rest[i * filters..(i + 1) * filters]);
+        let mut w = w.to_vec();
+        for (f, w) in w.chunks_exact_mut(self.geometry.depth()).enumerate() {
+            let scale = gamma[f] * inverse_deviation(variance[f], norm.epsilon);
+            w.iter_mut().for_each(|w| *w *= scale);
+            biases[f] = (b.map_or(0.0, |b| b[f]) - mean[f]) * scale + beta[f];
+        }
+        w
     }
 }
 
 impl Operator for ConvolutionOperator {
     fn output(&self) -> Shape {
-        let unit = self.epilogue.pool.map_or(self.geometry.output, |pool| pool.output);
-        Shape { channels: unit.channels * self.geometry.groups, ..unit }
+        self.epilogue.pool.map_or(self.geometry.output, |pool| pool.output)
     }
 
-    fn absorb(&mut self, next: &Layer, _training: bool) -> bool {
+    fn absorb(&mut self, next: &Layer, training: bool) -> bool {
+        let bare = self.epilogue == Epilogue::NONE;
         match next {
-            Layer::Relu(_) if self.epilogue == Epilogue::NONE => self.epilogue.relu = true,
+            Layer::BatchNorm(options) if !training && bare && self.norm.is_none() => self.norm = Some(*options),
+            Layer::Relu(_) if !self.epilogue.relu && self.epilogue.pool.is_none() => self.epilogue.relu = true,
             Layer::Pooling(options) if options.pooling == PoolingKind::Max && self.epilogue.pool.is_none() => {
                 let Ok(pool) = pooling::Geometry::new(self.geometry.output, options.window) else { return false };
+                // A sum's gradient would have to be undone pooling and all.
+                if self.epilogue.residual {
+                    return false;
+                }
                 self.epilogue.pool = Some(pool);
             }
             _ => return false,
@@ -283,17 +337,48 @@ impl Operator for ConvolutionOperator {
         true
     }
 
+    fn absorb_sum(&mut self) -> bool {
+        let takes = self.epilogue == Epilogue::NONE;
+        self.epilogue.residual |= takes;
+        takes
+    }
+
+    fn method(&self) -> String {
+        kernel::describe(&self.geometry, self.batch, &self.epilogue)
+    }
+
+    fn prepared(&self, training: bool) -> usize {
+        let folded = if self.norm.is_some() { self.geometry.filters() } else { 0 };
+        let backward = if training { self.prepared_len(Pass::BackwardInput) } else { 0 };
+        folded + self.prepared_len(Pass::Forward) + backward
+    }
+
+    fn prepare(&self, parameters: &[f32], prepared: &mut [f32]) {
+        let (g, batch) = (&self.geometry, self.batch);
+        if let Some(norm) = self.norm {
+            let (biases, prepared) = prepared.split_at_mut(g.filters());
+            let w = self.folded(norm, parameters, biases);
+            return kernel::prepare(g, batch, Pass::Forward, &self.epilogue, &w, prepared);
+        }
+        let w = self.split(parameters).0;
+        let (forward, backward) = prepared.split_at_mut(self.prepared_len(Pass::Forward));
+        kernel::prepare(g, batch, Pass::Forward, &self.epilogue, w, forward);
+        if !backward.is_empty() {
+            kernel::prepare(g, batch, Pass::BackwardInput, &self.epilogue, w, backward);
+        }
+    }
+
     fn saved(&self) -> usize {
         // The place of each maximum, a u32 in the room of an f32.
-        self.epilogue.pool.map_or(0, |_| self.batch * self.output().len())
+        self.epilogue.pool.map_or(0, |pool| self.batch * pool.output.len())
     }
 
     fn workspace(&self, backward: bool) -> usize {
-        let g = &self.geometry;
+        let (g, batch) = (&self.geometry, self.batch);
         if backward {
-            kernel::weights_workspace(g, self.batch).max(kernel::input_workspace(g, self.batch))
+            kernel::weights_workspace(g, batch).max(kernel::input_workspace(g, batch))
         } else {
-            kernel::forward_workspace(g, self.batch, &self.epilogue)
+            kernel::forward_workspace(g, batch, &self.epilogue)
         }
     }
 
@@ -306,22 +391,33 @@ impl Operator for ConvolutionOperator {
     }
 
     fn forward(&self, f: Forward<'_>) {
-        let (w, b) = self.split(f.parameters);
+        let g = &self.geometry;
+        let (_, b, _) = self.split(f.parameters);
+        let (biases, prepared) = match self.norm {
+            Some(_) => f.prepared.split_at(g.filters()),
+            None => (b.unwrap_or_default(), f.prepared),
+        };
+        let prepared = &prepared[..self.prepared_len(Pass::Forward)];
         let winner = (!f.saved.is_empty()).then(|| bytemuck::cast_slice_mut(f.saved));
-        kernel::forward(&self.geometry, f.input, w, b, f.output, winner, f.workspace, &self.epilogue);
+        let residual = self.epilogue.residual.then_some(f.other);
+        let biases = (!biases.is_empty()).then_some(biases);
+        kernel::forward(g, f.input, prepared, biases, residual, f.output, winner, f.workspace, &self.epilogue);
     }
 
     fn backward(&self, b: Backward<'_>) {
-        let gradient = OutputGradient {
-            dy: b.output_gradient,
-            y: self.epilogue.relu.then_some(b.output),
-            pool: self.epilogue.pool.as_ref().map(|pool| (pool, bytemuck::cast_slice(b.saved))),
-        };
-        let (dw, db) = b.parameter_gradient.split_at_mut(self.geometry.weights());
-        kernel::backward_weights(&self.geometry, b.input, gradient, dw, db, b.workspace);
+        let g = &self.geometry;
+        let y = self.epilogue.relu.then_some(b.output);
+        let pool = self.epilogue.pool.as_ref().map(|pool| (pool, bytemuck::cast_slice(b.saved)));
+        let gradient = OutputGradient { dy: b.output_gradient, y, pool };
+        let (dw, db) = b.parameter_gradient.split_at_mut(g.weights());
+        kernel::backward_weights(g, b.input, gradient, dw, self.bias.then_some(db), b.workspace);
         if b.input_gradient.is_wanted() {
-            let dx = (b.input_gradient.values, b.input_gradient.accumulate);
-            kernel::backward_input(&self.geometry, self.split(b.parameters).0, gradient, dx, b.workspace);
+            let prepared = &b.prepared[self.prepared_len(Pass::Forward)..];
+            let dx = b.input_gradient;
+            kernel::backward_input(g, prepared, gradient, dx.values, dx.accumulate, b.workspace);
+        }
+        if b.other_gradient.is_wanted() {
+            elementwise::pass_gradient(b.output_gradient, y, b.other_gradient.values, b.other_gradient.accumulate);
         }
     }
 }

@@ -19,6 +19,9 @@ pub(super) struct Few<'a> {
 /// Channels up to which a whole map is worth following as a list: its rows fill the registers badly, but nothing is packed.
 const FEW_CHANNELS: usize = 8;
 
+/// Pixels up to which that holds: the numbers of a longer list leave the L1 cache.
+const FEW_PIXELS: usize = 1024;
+
 /// Whether a filter fits the registers of [`few_weights`].
 fn fits_few(g: &Geometry) -> bool {
     g.window.dilation == (1, 1) && g.window.kernel.1 <= ROW && (1..=MAX_ROWS).contains(&g.window.kernel.0)
@@ -30,7 +33,7 @@ impl<'a> OutputGradient<'a> {
     pub(super) fn few(&self, g: &Geometry) -> Option<Few<'a>> {
         let (area, winner) = match self.pool {
             Some((pool, winner)) if 2 * pool.output.area() <= g.pixels() => (pool.output.area(), Some(winner)),
-            None if g.input.channels <= FEW_CHANNELS => (g.pixels(), None),
+            None if g.groups == 1 && g.input.channels <= FEW_CHANNELS && g.pixels() <= FEW_PIXELS => (g.pixels(), None),
             _ => return None,
         };
         fits_few(g).then_some(Few { dy: self.dy, y: self.y, winner, area })

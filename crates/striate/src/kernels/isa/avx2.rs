@@ -1,8 +1,7 @@
 //! x86-64 with AVX2 and FMA: a block of 6 x 16 in 12 of the 16 registers.
 
-use super::Tile;
 use super::direct::{Direct, PixelRow, direct_row};
-use super::generic::{Vector, tile};
+use super::generic::{Vector, tile_for};
 use super::winners::{MAX_ROWS, ROW, Winners, seen_by_winners_of};
 use std::arch::x86_64::*;
 
@@ -56,33 +55,7 @@ impl Vector for __m256 {
     }
 }
 
-#[target_feature(enable = "avx2,fma")]
-unsafe fn kernel(
-    depth: usize,
-    a: *const f32,
-    steps: (usize, usize),
-    b: *const f32,
-    c: *mut f32,
-    stride: usize,
-    accumulate: bool,
-) {
-    // SAFETY: the caller keeps the contract of `generic::tile`, and this function is only reached where the set is.
-    unsafe { tile::<__m256, 6, 2>(depth, a, steps, b, c, stride, accumulate) }
-}
-
-#[target_feature(enable = "avx2,fma")]
-unsafe fn narrow(
-    depth: usize,
-    a: *const f32,
-    steps: (usize, usize),
-    b: *const f32,
-    c: *mut f32,
-    stride: usize,
-    accumulate: bool,
-) {
-    // SAFETY: the caller keeps the contract of `generic::tile`, and this function is only reached where the set is.
-    unsafe { tile::<__m256, 6, 1>(depth, a, steps, b, c, stride, accumulate) }
-}
+tile_for!(__m256, 6 rows, 2 wide, "avx2,fma");
 
 /// [`super::transpose::transpose`] in blocks of 8 x 8 registers.
 ///
@@ -137,8 +110,6 @@ pub(super) unsafe fn transpose(
         }
     }
 }
-
-pub(super) static TILE: Tile = Tile { rows: 6, columns: 16, kernel, narrow: (8, narrow) };
 
 #[target_feature(enable = "avx2,fma")]
 unsafe fn direct(row: &PixelRow<'_>, weights: *const f32, bias: *const f32, relu: bool, y: *mut f32, winner: *mut u32) {

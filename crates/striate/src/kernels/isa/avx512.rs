@@ -1,8 +1,7 @@
 //! x86-64 with AVX-512F: a block of 12 x 32 in 24 of the 32 registers.
 
-use super::Tile;
 use super::direct::{Direct, PixelRow, direct_row};
-use super::generic::{Vector, tile};
+use super::generic::{Vector, tile_for};
 use std::arch::x86_64::*;
 
 impl Vector for __m512 {
@@ -55,35 +54,7 @@ impl Vector for __m512 {
     }
 }
 
-#[target_feature(enable = "avx512f,avx2,fma")]
-unsafe fn kernel(
-    depth: usize,
-    a: *const f32,
-    steps: (usize, usize),
-    b: *const f32,
-    c: *mut f32,
-    stride: usize,
-    accumulate: bool,
-) {
-    // SAFETY: the caller keeps the contract of `generic::tile`, and this function is only reached where the set is.
-    unsafe { tile::<__m512, 12, 2>(depth, a, steps, b, c, stride, accumulate) }
-}
-
-#[target_feature(enable = "avx512f,avx2,fma")]
-unsafe fn narrow(
-    depth: usize,
-    a: *const f32,
-    steps: (usize, usize),
-    b: *const f32,
-    c: *mut f32,
-    stride: usize,
-    accumulate: bool,
-) {
-    // SAFETY: the caller keeps the contract of `generic::tile`, and this function is only reached where the set is.
-    unsafe { tile::<__m512, 12, 1>(depth, a, steps, b, c, stride, accumulate) }
-}
-
-pub(super) static TILE: Tile = Tile { rows: 12, columns: 32, kernel, narrow: (16, narrow) };
+tile_for!(__m512, 12 rows, 2 wide, "avx512f,avx2,fma");
 
 #[target_feature(enable = "avx512f,avx2,fma")]
 unsafe fn direct(row: &PixelRow<'_>, weights: *const f32, bias: *const f32, relu: bool, y: *mut f32, winner: *mut u32) {

@@ -39,24 +39,111 @@ pub(crate) unsafe fn tile<V: Vector, const ROWS: usize, const WIDE: usize>(
     stride: usize,
     accumulate: bool,
 ) {
-    // SAFETY: all reads are those the caller vouches for: `a` and `b` advance by one depth exactly `depth` times (with
-    // `wrapping_add`, as the last step may leave `a`'s array), and rows of `c` are written at most WIDE * LANES long.
+    // SAFETY: all reads are those the caller vouches for: `a` (each row of it) and `b` advance by one depth exactly `depth`
+    // times (with `wrapping_add`, as the last step may leave the array), and rows of `c` are written WIDE * LANES long.
     unsafe {
         let mut sums = [[V::zero(); WIDE]; ROWS];
-        for _ in 0..depth {
-            let mut right = [V::zero(); WIDE];
-            for (j, r) in right.iter_mut().enumerate() {
-                *r = V::load(b.add(j * V::LANES));
+        if steps == (1, ROWS) {
+            // A packed panel: the rows' places are constants, where a step known only now would make each wait for the last.
+            for _ in 0..depth {
+                step(&mut sums, |i| V::splat(a.add(i)), b);
+                a = a.wrapping_add(ROWS);
+                b = b.add(WIDE * V::LANES);
             }
-            for (i, row) in sums.iter_mut().enumerate() {
-                let left = V::splat(a.add(i * steps.0));
-                for (sum, &r) in row.iter_mut().zip(&right) {
-                    *sum = sum.mul_add(left, r);
+        } else {
+            let mut rows = [a; ROWS];
+            for (i, row) in rows.iter_mut().enumerate() {
+                *row = a.wrapping_add(i * steps.0);
+            }
+            for _ in 0..depth {
+                step(&mut sums, |i| V::splat(rows[i]), b);
+                for row in &mut rows {
+                    *row = row.wrapping_add(steps.1);
                 }
+                b = b.add(WIDE * V::LANES);
             }
-            a = a.wrapping_add(steps.1);
-            b = b.add(WIDE * V::LANES);
         }
+        store(&sums, c, stride, accumulate);
+    }
+}
+
+/// One step of the depth: adds row by row the number that `left` gives, times what lies at `b`.
+///
+/// # Safety
+/// The machine has `V`'s instructions, and `b` holds `WIDE * LANES` numbers.
+#[inline(always)]
+unsafe fn step<V: Vector, const ROWS: usize, const WIDE: usize>(
+    sums: &mut [[V; WIDE]; ROWS],
+    left: impl Fn(usize) -> V,
+    b: *const f32,
+) {
+    // SAFETY: reads WIDE * LANES numbers, which the caller vouches for.
+    unsafe {
+        let mut right = [V::zero(); WIDE];
+        for (j, r) in right.iter_mut().enumerate() {
+            *r = V::load(b.add(j * V::LANES));
+        }
+        for (i, row) in sums.iter_mut().enumerate() {
+            let left = left(i);
+            for (sum, &r) in row.iter_mut().zip(&right) {
+                *sum = sum.mul_add(left, r);
+            }
+        }
+    }
+}
+
+/// The same where the depth is a rectangle of a larger picture: row `i` of the left side at depth `(y, x)` is at
+/// `a + offsets[i] + y * pitch + x`.
+///
+/// # Safety
+/// The machine has `V`'s instructions; those places are readable for each of the `ROWS` numbers at `offsets`, each `y`
+/// below `size.0` and each `x` below `size.1`; `b` holds `size.0 * size.1 * WIDE * LANES` numbers, and each of the rows
+/// at `c + i * stride` holds `WIDE * LANES`.
+#[inline(always)]
+pub(crate) unsafe fn strips<V: Vector, const ROWS: usize, const WIDE: usize>(
+    size: (usize, usize),
+    pitch: usize,
+    a: *const f32,
+    offsets: *const usize,
+    mut b: *const f32,
+    c: *mut f32,
+    stride: usize,
+    accumulate: bool,
+) {
+    // SAFETY: all reads are those the caller vouches for: a row's pointer only moves past the picture (with
+    // `wrapping_add`) after its last read, and `b` advances by one depth exactly `size.0 * size.1` times.
+    unsafe {
+        let mut sums = [[V::zero(); WIDE]; ROWS];
+        let mut rows = [a; ROWS];
+        for (i, row) in rows.iter_mut().enumerate() {
+            *row = a.add(*offsets.add(i));
+        }
+        for _ in 0..size.0 {
+            for x in 0..size.1 {
+                step(&mut sums, |i| V::splat(rows[i].add(x)), b);
+                b = b.add(WIDE * V::LANES);
+            }
+            for row in &mut rows {
+                *row = row.wrapping_add(pitch);
+            }
+        }
+        store(&sums, c, stride, accumulate);
+    }
+}
+
+/// Writes a block, or adds it to what is there.
+///
+/// # Safety
+/// The machine has `V`'s instructions; each of the rows at `c + i * stride` holds `WIDE * LANES` numbers.
+#[inline(always)]
+unsafe fn store<V: Vector, const ROWS: usize, const WIDE: usize>(
+    sums: &[[V; WIDE]; ROWS],
+    c: *mut f32,
+    stride: usize,
+    accumulate: bool,
+) {
+    // SAFETY: rows are written WIDE * LANES long, which the caller vouches for.
+    unsafe {
         for (i, row) in sums.iter().enumerate() {
             for (j, &sum) in row.iter().enumerate() {
                 let target = c.add(i * stride + j * V::LANES);
@@ -66,3 +153,94 @@ pub(crate) unsafe fn tile<V: Vector, const ROWS: usize, const WIDE: usize>(
         }
     }
 }
+
+/// Does nothing but multiply-adds, in as many registers as the micro-kernel sums in: the machine's arithmetic ceiling.
+///
+/// # Safety
+/// The machine has `V`'s instructions; `numbers` holds two, and `sums` `ROWS * WIDE * LANES`.
+#[inline(always)]
+pub(crate) unsafe fn multiply_adds<V: Vector, const ROWS: usize, const WIDE: usize>(
+    rounds: usize,
+    numbers: *const f32,
+    sums: *mut f32,
+) {
+    // SAFETY: reads two numbers and writes ROWS * WIDE * LANES, which the caller vouches for.
+    unsafe {
+        let (a, b) = (V::splat(numbers), V::splat(numbers.add(1)));
+        let mut registers = [[V::zero(); WIDE]; ROWS];
+        for _ in 0..rounds {
+            for sum in registers.as_flattened_mut() {
+                *sum = sum.mul_add(a, b);
+            }
+        }
+        store(&registers, sums, WIDE * V::LANES, false);
+    }
+}
+
+/// A [`Tile`](super::Tile) of `$rows` rows and `$wide` registers: the functions above, compiled for a set.
+macro_rules! tile_for {
+    ($vector:ty, $rows:literal rows, $wide:literal wide $(, $feature:literal)?) => {
+        pub(super) static TILE: crate::kernels::isa::Tile = {
+            use crate::kernels::isa::generic::{Vector, multiply_adds, strips, tile};
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn product(
+                depth: usize,
+                a: *const f32,
+                steps: (usize, usize),
+                b: *const f32,
+                c: *mut f32,
+                stride: usize,
+                accumulate: bool,
+            ) {
+                // SAFETY: the caller keeps the contract of `tile`; this function is only reached where the set is.
+                unsafe { tile::<$vector, $rows, $wide>(depth, a, steps, b, c, stride, accumulate) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn narrow(
+                depth: usize,
+                a: *const f32,
+                steps: (usize, usize),
+                b: *const f32,
+                c: *mut f32,
+                stride: usize,
+                accumulate: bool,
+            ) {
+                // SAFETY: the caller keeps the contract of `tile`; this function is only reached where the set is.
+                unsafe { tile::<$vector, $rows, 1>(depth, a, steps, b, c, stride, accumulate) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn product_of_strips(
+                size: (usize, usize),
+                pitch: usize,
+                a: *const f32,
+                offsets: *const usize,
+                b: *const f32,
+                c: *mut f32,
+                stride: usize,
+                accumulate: bool,
+            ) {
+                // SAFETY: the caller keeps the contract of `strips`; this function is only reached where the set is.
+                unsafe { strips::<$vector, $rows, $wide>(size, pitch, a, offsets, b, c, stride, accumulate) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn ceiling(rounds: usize, numbers: *const f32, sums: *mut f32) {
+                // SAFETY: the caller keeps the contract of `multiply_adds`; only reached where the set is.
+                unsafe { multiply_adds::<$vector, $rows, $wide>(rounds, numbers, sums) }
+            }
+
+            crate::kernels::isa::Tile {
+                rows: $rows,
+                columns: $wide * <$vector as Vector>::LANES,
+                kernel: product,
+                narrow: (<$vector as Vector>::LANES, narrow),
+                strips: product_of_strips,
+                ceiling,
+            }
+        };
+    };
+}
+pub(super) use tile_for;

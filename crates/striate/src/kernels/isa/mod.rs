@@ -199,6 +199,10 @@ pub(crate) struct Tile {
     kernel: Kernel,
     /// Columns of a block one register wide, for a right side's last columns, and its kernel.
     narrow: (usize, Kernel),
+    /// See [`generic::strips`].
+    strips: Strips,
+    /// See [`generic::multiply_adds`].
+    ceiling: Ceiling,
 }
 
 /// The left side of a block: row `i` at depth `k` is `data[i * steps.0 + k * steps.1]`.
@@ -211,8 +215,37 @@ pub(crate) struct Left<'a> {
 /// `depth, a, steps of a, b, c, stride of c, accumulate`.
 type Kernel = unsafe fn(usize, *const f32, (usize, usize), *const f32, *mut f32, usize, bool);
 
+/// `size of the depth, pitch, a, offsets, b, c, stride of c, accumulate`.
+type Strips = unsafe fn((usize, usize), usize, *const f32, *const usize, *const f32, *mut f32, usize, bool);
+
+/// `rounds, two numbers, sums`.
+type Ceiling = unsafe fn(usize, *const f32, *mut f32);
+
+/// Multiply-adds in registers, `rounds` of as many as the active set's micro-kernel has under way at once; returns the
+/// floating-point operations done (a multiply-add counts two). Timing it gives the rate that no kernel can beat.
+///
+/// ```
+/// let begun = std::time::Instant::now();
+/// let operations = striate::kernels::isa::ceiling(10_000);
+/// println!("{:.0} GFLOP/s", operations as f64 / begun.elapsed().as_secs_f64() / 1e9);
+/// # assert!(operations >= 10_000);
+/// ```
+pub fn ceiling(rounds: usize) -> u64 {
+    let tile = tile();
+    let mut sums = [0.0; MAX_TILE];
+    let numbers = std::hint::black_box([0.5f32, 1e-3]);
+    // SAFETY: a `Tile` is only handed out for a detected instruction set, no tile is larger than MAX_TILE, and there are
+    // two numbers.
+    unsafe { (tile.ceiling)(rounds, numbers.as_ptr(), sums.as_mut_ptr()) };
+    std::hint::black_box(sums);
+    2 * rounds as u64 * (tile.rows * tile.columns) as u64
+}
+
 /// The largest tile of any set, for temporaries on the stack.
-pub(crate) const MAX_TILE: usize = 12 * 32;
+pub(crate) const MAX_TILE: usize = MAX_ROWS * 32;
+
+/// The most rows of any set's tile.
+pub(crate) const MAX_ROWS: usize = 12;
 
 impl Tile {
     /// A packed panel (depth x rows) as a left side.
@@ -233,7 +266,34 @@ impl Tile {
         unsafe { (self.kernel)(depth, a.data.as_ptr(), a.steps, b.as_ptr(), c.as_mut_ptr(), stride, accumulate) }
     }
 
-    /// The same for a block of which only `rows x columns` lie inside `c`.
+    /// `c (+)= a · b` where the depth is a rectangle of `size` in a picture with rows `pitch` apart: row `i` of the left
+    /// side at depth `(y, x)` is `a[offsets[i] + y * pitch + x]`. `b` is a packed panel as for [`Tile::run`].
+    #[inline]
+    pub(crate) fn run_strips(
+        &self,
+        size: (usize, usize),
+        pitch: usize,
+        a: &[f32],
+        offsets: &[usize],
+        b: &[f32],
+        c: &mut [f32],
+        stride: usize,
+        accumulate: bool,
+    ) {
+        let depth = size.0 * size.1;
+        let offsets = &offsets[..self.rows];
+        let furthest = offsets.iter().max().map_or(0, |&o| o + (size.0.max(1) - 1) * pitch + size.1.max(1) - 1);
+        assert!(depth == 0 || furthest < a.len(), "the left side is too short");
+        assert!(b.len() >= depth * self.columns, "the right panel is shorter than the depth");
+        assert!(stride >= self.columns && c.len() >= (self.rows - 1) * stride + self.columns, "block is too small");
+        // SAFETY: a `Tile` is only handed out for a detected instruction set, and the lengths were checked just now.
+        unsafe {
+            let (a, o) = (a.as_ptr(), offsets.as_ptr());
+            (self.strips)(size, pitch, a, o, b.as_ptr(), c.as_mut_ptr(), stride, accumulate)
+        }
+    }
+
+    /// As [`Tile::run`], for a block of which only `rows x columns` lie inside `c`.
     #[inline]
     pub(crate) fn run_edge(
         &self,
@@ -304,6 +364,32 @@ mod tests {
                                 "{isa} depth {depth} ({i}, {j}): {found} {expected}"
                             );
                         }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn strips_of_a_picture_are_rows_of_the_left_side() {
+        let random = Random::new(6, Purpose::Test, 0);
+        let picture: Vec<f32> = (0..40 * 30).map(|i| random.normal(i as u64)).collect();
+        for isa in Isa::available() {
+            let tile = isa.tile().expect("available");
+            let offsets: Vec<usize> = (0..tile.rows).map(|i| i * 37 % 200).collect();
+            for (size, pitch) in [((0, 5), 7), ((1, 1), 30), ((3, 9), 30), ((13, 13), 15)] {
+                let depth = size.0 * size.1;
+                let b: Vec<f32> = (0..depth * tile.columns).map(|i| random.normal(9999 + i as u64)).collect();
+                let stride = tile.columns + 1;
+                let mut c = vec![0.5; tile.rows * stride];
+                tile.run_strips(size, pitch, &picture, &offsets, &b, &mut c, stride, true);
+                for (i, offset) in offsets.iter().enumerate() {
+                    for j in 0..tile.columns {
+                        let at = |k: usize| picture[offset + k / size.1 * pitch + k % size.1];
+                        let term = |k: usize| f64::from(at(k)) * f64::from(b[k * tile.columns + j]);
+                        let expected = 0.5 + (0..depth).map(term).sum::<f64>();
+                        let found = f64::from(c[i * stride + j]);
+                        assert!((found - expected).abs() < 1e-4, "{isa} {size:?} ({i}, {j}): {found} {expected}");
                     }
                 }
             }

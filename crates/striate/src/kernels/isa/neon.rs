@@ -2,9 +2,8 @@
 // Where the build target itself has the set, the compiler counts its instructions as safe.
 #![allow(unused_unsafe)]
 
-use super::Tile;
 use super::direct::{Direct, PixelRow, direct_row};
-use super::generic::{Vector, tile};
+use super::generic::{Vector, tile_for};
 use super::winners::{MAX_ROWS, ROW, Winners, seen_by_winners_of};
 use std::arch::aarch64::*;
 
@@ -57,35 +56,7 @@ impl Vector for float32x4_t {
     }
 }
 
-#[target_feature(enable = "neon")]
-unsafe fn kernel(
-    depth: usize,
-    a: *const f32,
-    steps: (usize, usize),
-    b: *const f32,
-    c: *mut f32,
-    stride: usize,
-    accumulate: bool,
-) {
-    // SAFETY: the caller keeps the contract of `generic::tile`, and this function is only reached where the set is.
-    unsafe { tile::<float32x4_t, 8, 3>(depth, a, steps, b, c, stride, accumulate) }
-}
-
-#[target_feature(enable = "neon")]
-unsafe fn narrow(
-    depth: usize,
-    a: *const f32,
-    steps: (usize, usize),
-    b: *const f32,
-    c: *mut f32,
-    stride: usize,
-    accumulate: bool,
-) {
-    // SAFETY: the caller keeps the contract of `generic::tile`, and this function is only reached where the set is.
-    unsafe { tile::<float32x4_t, 8, 1>(depth, a, steps, b, c, stride, accumulate) }
-}
-
-pub(super) static TILE: Tile = Tile { rows: 8, columns: 12, kernel, narrow: (4, narrow) };
+tile_for!(float32x4_t, 8 rows, 3 wide, "neon");
 
 #[target_feature(enable = "neon")]
 unsafe fn direct(row: &PixelRow<'_>, weights: *const f32, bias: *const f32, relu: bool, y: *mut f32, winner: *mut u32) {

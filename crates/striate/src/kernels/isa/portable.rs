@@ -1,8 +1,7 @@
 //! Plain Rust: four lanes that the compiler turns into whatever the build target has.
 
-use super::Tile;
 use super::direct::{Direct, PixelRow, direct_row};
-use super::generic::{Vector, tile};
+use super::generic::{Vector, tile_for};
 use super::winners::{MAX_ROWS, ROW, Winners, seen_by_winners_of};
 
 #[derive(Clone, Copy)]
@@ -53,33 +52,7 @@ impl Vector for Four {
     }
 }
 
-unsafe fn kernel(
-    depth: usize,
-    a: *const f32,
-    steps: (usize, usize),
-    b: *const f32,
-    c: *mut f32,
-    stride: usize,
-    accumulate: bool,
-) {
-    // SAFETY: the caller keeps the contract of `generic::tile`; plain Rust runs everywhere.
-    unsafe { tile::<Four, 4, 2>(depth, a, steps, b, c, stride, accumulate) }
-}
-
-unsafe fn narrow(
-    depth: usize,
-    a: *const f32,
-    steps: (usize, usize),
-    b: *const f32,
-    c: *mut f32,
-    stride: usize,
-    accumulate: bool,
-) {
-    // SAFETY: the caller keeps the contract of `generic::tile`; plain Rust runs everywhere.
-    unsafe { tile::<Four, 4, 1>(depth, a, steps, b, c, stride, accumulate) }
-}
-
-pub(super) static TILE: Tile = Tile { rows: 4, columns: 8, kernel, narrow: (4, narrow) };
+tile_for!(Four, 4 rows, 2 wide);
 
 unsafe fn direct(row: &PixelRow<'_>, weights: *const f32, bias: *const f32, relu: bool, y: *mut f32, winner: *mut u32) {
     // SAFETY: the caller keeps the contract of `direct_row`, and this function is only reached where the set is.

@@ -2,9 +2,8 @@
 // Where the build target itself has the set, the compiler counts its instructions as safe.
 #![allow(unused_unsafe)]
 
-use super::Tile;
 use super::direct::{Direct, PixelRow, direct_row};
-use super::generic::{Vector, tile};
+use super::generic::{Vector, tile_for};
 use super::winners::{MAX_ROWS, ROW, Winners, seen_by_winners_of};
 use std::arch::wasm32::*;
 
@@ -54,35 +53,7 @@ impl Vector for v128 {
     }
 }
 
-#[target_feature(enable = "simd128")]
-unsafe fn kernel(
-    depth: usize,
-    a: *const f32,
-    steps: (usize, usize),
-    b: *const f32,
-    c: *mut f32,
-    stride: usize,
-    accumulate: bool,
-) {
-    // SAFETY: the caller keeps the contract of `generic::tile`, and this function is only reached where the set is.
-    unsafe { tile::<v128, 4, 2>(depth, a, steps, b, c, stride, accumulate) }
-}
-
-#[target_feature(enable = "simd128")]
-unsafe fn narrow(
-    depth: usize,
-    a: *const f32,
-    steps: (usize, usize),
-    b: *const f32,
-    c: *mut f32,
-    stride: usize,
-    accumulate: bool,
-) {
-    // SAFETY: the caller keeps the contract of `generic::tile`, and this function is only reached where the set is.
-    unsafe { tile::<v128, 4, 1>(depth, a, steps, b, c, stride, accumulate) }
-}
-
-pub(super) static TILE: Tile = Tile { rows: 4, columns: 8, kernel, narrow: (4, narrow) };
+tile_for!(v128, 4 rows, 2 wide, "simd128");
 
 #[target_feature(enable = "simd128")]
 unsafe fn direct(row: &PixelRow<'_>, weights: *const f32, bias: *const f32, relu: bool, y: *mut f32, winner: *mut u32) {

@@ -1,0 +1,273 @@
+//! Implicit GEMM: a convolution as a matrix product whose right side, the windows, is packed straight from the image.
+//!
+//! With F = filters, K = channels·height·width of a filter and P = pixels, a group of an image is `out (F x P) = w (F x K)
+//! · windows (K x P)`. The pixels of several small images stand side by side, so that no lane of a panel is wasted. The
+//! gradient of the input is a convolution of the same kind (see `input.rs`), and so is reading Winograd's tiles.
+
+use super::padded::Padded;
+use super::{each_chunk, round_up};
+use crate::kernels::isa::{self, Tile};
+use crate::kernels::matmul::DEPTH_BLOCK;
+use std::ops::Range;
+
+/// Where a filter reads along one axis of the padded source: place `t` is `first + t * step` from the pixel's own start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Taps {
+    pub(super) count: usize,
+    pub(super) first: usize,
+    pub(super) step: usize,
+}
+
+/// What is read for each pixel of a grid: the same places, relative to the pixel's own start, in each channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Gather {
+    pub(super) source: Padded,
+    /// Channels read.
+    pub(super) channels: usize,
+    /// Places along rows and columns.
+    pub(super) taps: (Taps, Taps),
+    /// Source rows between neighbouring rows of the grid. Neighbouring columns are as far apart as the source's phases.
+    pub(super) row_stride: usize,
+    /// Rows and columns of pixels.
+    pub(super) grid: (usize, usize),
+}
+
+/// The widest panel of any set, in numbers.
+const WIDEST: usize = 32;
+
+/// Panels packed at a time: a channel's neighbouring pixels are read while they are in the cache.
+pub(super) const TOGETHER: usize = 4;
+
+impl Gather {
+    /// Pixels of one image.
+    pub(super) fn pixels(&self) -> usize {
+        self.grid.0 * self.grid.1
+    }
+
+    /// Numbers read for a pixel in one channel.
+    pub(super) fn taps(&self) -> usize {
+        self.taps.0.count * self.taps.1.count
+    }
+
+    /// Numbers read for a pixel.
+    pub(super) fn depth(&self) -> usize {
+        self.channels * self.taps()
+    }
+
+    /// Where pixel `(0, 0)` reads for place `k` of its depth.
+    #[inline(always)]
+    pub(super) fn offset(&self, k: usize) -> usize {
+        let (rows, columns) = self.taps;
+        let (channel, tap) = (k / self.taps(), k % self.taps());
+        let (i, j) = (tap / columns.count, tap % columns.count);
+        channel * self.source.plane()
+            + (rows.first + i * rows.step) * self.source.row()
+            + self.source.column(columns.first + j * columns.step)
+    }
+
+    /// Numbers that [`Gather::pack`] may write for a panel of `width` pixels and `depth`.
+    pub(super) fn panel(width: usize, depth: usize) -> usize {
+        (depth + 1) * width
+    }
+
+    /// Writes what `pixels` (at most [`TOGETHER`] panels of `width`; across images `image` numbers apart) read at `depths`
+    /// into `panel[k * width + pixel]`, panel after panel. Missing pixels get any numbers.
+    pub(super) fn pack(
+        &self,
+        source: &[f32],
+        image: usize,
+        pixels: Range<usize>,
+        depths: Range<usize>,
+        width: usize,
+        panels: &mut [f32],
+    ) {
+        pack_panels(self, source, image, pixels, depths, width, panels);
+    }
+
+    /// `out = weights · windows` for the pixels `block` (counted through all images of `source`), where `weights` are
+    /// packed by the tile's rows over the whole depth. `out` gets `rows` rows `out_pitch` apart, rounded up to whole
+    /// tiles on both axes. `right` holds [`Gather::right_len`] numbers.
+    pub(super) fn multiply(
+        &self,
+        tile: &Tile,
+        source: &[f32],
+        image: usize,
+        block: Range<usize>,
+        weights: &[f32],
+        right: &mut [f32],
+        out: &mut [f32],
+        out_pitch: usize,
+        parallel: bool,
+    ) {
+        let depth = self.depth();
+        let panels = block.len().div_ceil(tile.columns);
+        for k in (0..depth).step_by(DEPTH_BLOCK) {
+            let depths = k..depth.min(k + DEPTH_BLOCK);
+            let panel_len = Self::panel(tile.columns, depths.len());
+            let right = &mut right[..panels * panel_len];
+            each_chunk(parallel, right, TOGETHER * panel_len, |i, panels| {
+                let start = block.start + i * TOGETHER * tile.columns;
+                let pixels = start..block.end.min(start + TOGETHER * tile.columns);
+                self.pack(source, image, pixels, depths.clone(), tile.columns, panels);
+            });
+            let side = Side { data: &right[..], pitch: panel_len };
+            let left = Side { data: &weights[k * tile.rows..], pitch: depth * tile.rows };
+            multiply(tile, depths.len(), left, side, panels, out, out_pitch, k > 0, parallel);
+        }
+    }
+
+    /// Numbers that [`Gather::multiply`] packs for a block of so many pixels.
+    pub(super) fn right_len(&self, tile: &Tile, pixels: usize) -> usize {
+        pixels.div_ceil(tile.columns) * Self::panel(tile.columns, self.depth().min(DEPTH_BLOCK))
+    }
+}
+
+/// A side of a product: packed panels, `pitch` apart.
+#[derive(Clone, Copy)]
+pub(super) struct Side<'a> {
+    pub(super) data: &'a [f32],
+    pub(super) pitch: usize,
+}
+
+/// Rows of the left side that stay in the L2 cache while the right panels pass.
+const ROW_BLOCK: usize = 192;
+
+/// `out (+)= left · right` for panels of so much depth, `panels` of them on the right; `out` is whole tiles, its rows `out_pitch` apart.
+pub(super) fn multiply(
+    tile: &Tile,
+    depth: usize,
+    left: Side<'_>,
+    right: Side<'_>,
+    panels: usize,
+    out: &mut [f32],
+    out_pitch: usize,
+    accumulate: bool,
+    parallel: bool,
+) {
+    let rows = out.len() / out_pitch;
+    let share = if parallel { round_up(rows.div_ceil(8), tile.rows) } else { rows };
+    let block = share.min(round_up(ROW_BLOCK, tile.rows)).max(tile.rows);
+    each_chunk(parallel, out, block * out_pitch, |i, out| {
+        let (left_pitch, left) = (left.pitch, &left.data[i * block / tile.rows * left.pitch..]);
+        for j in 0..panels {
+            let panel = &right.data[j * right.pitch..][..depth * tile.columns];
+            for (p, out) in out.chunks_exact_mut(tile.rows * out_pitch).enumerate() {
+                let left = &left[p * left_pitch..][..depth * tile.rows];
+                tile.run(depth, tile.panel(left), panel, &mut out[j * tile.columns..], out_pitch, accumulate);
+            }
+        }
+    });
+}
+
+#[inline(always)]
+fn pack_panels_body(
+    g: &Gather,
+    source: &[f32],
+    image: usize,
+    pixels: Range<usize>,
+    depths: Range<usize>,
+    width: usize,
+    panels: &mut [f32],
+) {
+    match width {
+        8 => pack_width::<8>(g, source, image, pixels, depths, panels),
+        12 => pack_width::<12>(g, source, image, pixels, depths, panels),
+        16 => pack_width::<16>(g, source, image, pixels, depths, panels),
+        _ => pack_width::<WIDEST>(g, source, image, pixels, depths, panels),
+    }
+}
+
+isa::vectorized!(
+    fn pack_panels(
+        g: &Gather,
+        source: &[f32],
+        image: usize,
+        pixels: Range<usize>,
+        depths: Range<usize>,
+        width: usize,
+        panels: &mut [f32],
+    ) = pack_panels_body
+);
+
+#[inline(always)]
+fn pack_width<const W: usize>(
+    g: &Gather,
+    source: &[f32],
+    image: usize,
+    pixels: Range<usize>,
+    depths: Range<usize>,
+    panels: &mut [f32],
+) {
+    let panel_len = Gather::panel(W, depths.len());
+    // Runs of neighbouring pixels within a panel: where each starts in the source and in the panels.
+    let mut runs = [(0usize, 0usize); TOGETHER * WIDEST];
+    let (mut count, mut pixel) = (0, 0);
+    let (mut n, at) = (pixels.start / g.pixels(), pixels.start % g.pixels());
+    let (mut y, mut x) = (at / g.grid.1, at % g.grid.1);
+    while pixel < pixels.len() {
+        let place = pixel / W * panel_len + pixel % W;
+        runs[count] = (n * image + y * g.row_stride * g.source.row() + x, place);
+        count += 1;
+        let step = (g.grid.1 - x).min(W - pixel % W);
+        (pixel, x) = (pixel + step, x + step);
+        if x == g.grid.1 {
+            (x, y) = (0, y + 1);
+            if y == g.grid.0 {
+                (y, n) = (0, n + 1);
+            }
+        }
+    }
+    let runs = &runs[..count];
+    let mut walk = Walk::new(g, depths.start);
+    for k in 0..depths.len() {
+        let source = &source[walk.next()..];
+        let panels = &mut panels[k * W..];
+        // Each run is copied a whole panel wide: the next run, or the next depth, overwrites what is too much.
+        for &(start, at) in runs {
+            let Some(target) = panels.get_mut(at..).and_then(|t| t.first_chunk_mut::<W>()) else { continue };
+            match source.get(start..).and_then(|s| s.first_chunk::<W>()) {
+                Some(whole) => *target = *whole,
+                None => {
+                    let rest = source.get(start..).unwrap_or_default();
+                    target.iter_mut().zip(rest).for_each(|(t, s)| *t = *s);
+                }
+            }
+        }
+    }
+}
+
+/// [`Gather::offset`] for one place after the other.
+pub(super) struct Walk<'a> {
+    g: &'a Gather,
+    channel: usize,
+    row: usize,
+    i: usize,
+    j: usize,
+}
+
+impl<'a> Walk<'a> {
+    #[inline(always)]
+    pub(super) fn new(g: &'a Gather, k: usize) -> Self {
+        let (rows, columns) = g.taps;
+        let i = k / columns.count % rows.count;
+        let channel = k / g.taps() * g.source.plane();
+        Self { g, channel, row: (rows.first + i * rows.step) * g.source.row(), i, j: k % columns.count }
+    }
+
+    #[inline(always)]
+    pub(super) fn next(&mut self) -> usize {
+        let (rows, columns) = self.g.taps;
+        let offset = self.channel + self.row + self.g.source.column(columns.first + self.j * columns.step);
+        self.j += 1;
+        if self.j == columns.count {
+            (self.j, self.i) = (0, self.i + 1);
+            self.row += rows.step * self.g.source.row();
+            if self.i == rows.count {
+                self.i = 0;
+                self.row = rows.first * self.g.source.row();
+                self.channel += self.g.source.plane();
+            }
+        }
+        offset
+    }
+}

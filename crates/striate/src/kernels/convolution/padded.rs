@@ -1,0 +1,149 @@
+//! A copy of a feature map with its padding written out and its columns sorted by their rest modulo the stride, so that
+//! neighbouring output pixels read neighbouring numbers at any stride, and nobody asks whether a pixel is real.
+
+use crate::kernels::isa;
+
+/// Layout of such a copy: rows of `phases` runs of `pitch` numbers; padded column `x` is number `x / phases` of run
+/// `x % phases`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Padded {
+    size: (usize, usize),
+    before: (usize, usize),
+    rows: usize,
+    phases: usize,
+    pitch: usize,
+}
+
+impl Padded {
+    /// For maps of `size` with rows and columns of zeros `before` and `after`, and a column stride of `phases`.
+    pub(super) fn new(size: (usize, usize), before: (usize, usize), after: (usize, usize), phases: usize) -> Self {
+        let rows = before.0 + size.0 + after.0;
+        let pitch = (before.1 + size.1 + after.1).div_ceil(phases);
+        Self { size, before, rows, phases, pitch }
+    }
+
+    /// Whether the copy would be the map itself.
+    pub(super) fn is_plain(&self) -> bool {
+        self.phases == 1 && (self.rows, self.pitch) == self.size
+    }
+
+    /// Numbers of one map's copy.
+    pub(super) fn plane(&self) -> usize {
+        self.rows * self.row()
+    }
+
+    /// Numbers from one row to the next.
+    pub(super) fn row(&self) -> usize {
+        self.phases * self.pitch
+    }
+
+    /// Where padded column `x` is in its row.
+    #[inline(always)]
+    pub(super) fn column(&self, x: usize) -> usize {
+        // A division costs more than the copy of a run.
+        match self.phases {
+            1 => x,
+            2 => x % 2 * self.pitch + x / 2,
+            4 => x % 4 * self.pitch + x / 4,
+            phases => x % phases * self.pitch + x / phases,
+        }
+    }
+
+    /// Writes a map's copy.
+    pub(super) fn copy(&self, map: &[f32], copy: &mut [f32]) {
+        copy_plane(self, map, copy)
+    }
+
+    /// Adds a copy back to the map (or with `overwrite` replaces the map by it), without the padding.
+    pub(super) fn fold(&self, copy: &[f32], map: &mut [f32], overwrite: bool) {
+        fold_plane(self, copy, map, overwrite)
+    }
+
+    /// The run of row `y` that holds columns of rest `phase`: where it starts in the copy, the first of the map's columns
+    /// in it, and how many there are.
+    #[inline(always)]
+    fn run(&self, y: usize, phase: usize) -> (usize, usize, usize) {
+        // The first x with (x + before) % phases == phase.
+        let x = (phase + self.phases - self.before.1 % self.phases) % self.phases;
+        let start = (y + self.before.0) * self.row() + phase * self.pitch + (x + self.before.1) / self.phases;
+        (start, x, self.size.1.saturating_sub(x).div_ceil(self.phases))
+    }
+}
+
+#[inline(always)]
+fn copy_plane_body(p: &Padded, map: &[f32], copy: &mut [f32]) {
+    let copy = &mut copy[..p.plane()];
+    if (p.rows, p.pitch * p.phases) != p.size {
+        copy.fill(0.0);
+    }
+    for (y, row) in map.chunks_exact(p.size.1).enumerate() {
+        for phase in 0..p.phases {
+            let (start, x, len) = p.run(y, phase);
+            let target = &mut copy[start..start + len];
+            match p.phases {
+                1 => target.copy_from_slice(row),
+                2 => target.iter_mut().zip(row[x.min(row.len())..].iter().step_by(2)).for_each(|(t, &s)| *t = s),
+                4 => target.iter_mut().zip(row[x.min(row.len())..].iter().step_by(4)).for_each(|(t, &s)| *t = s),
+                n => target.iter_mut().zip(row[x.min(row.len())..].iter().step_by(n)).for_each(|(t, &s)| *t = s),
+            }
+        }
+    }
+}
+
+isa::vectorized!(fn copy_plane(p: &Padded, map: &[f32], copy: &mut [f32]) = copy_plane_body);
+
+#[inline(always)]
+fn fold_plane_body(p: &Padded, copy: &[f32], map: &mut [f32], overwrite: bool) {
+    for (y, row) in map.chunks_exact_mut(p.size.1).enumerate() {
+        for phase in 0..p.phases {
+            let (start, x, len) = p.run(y, phase);
+            let source = &copy[start..start + len];
+            let from = x.min(row.len());
+            let target = row[from..].iter_mut().step_by(p.phases).zip(source);
+            if overwrite {
+                target.for_each(|(t, &s)| *t = s);
+            } else {
+                target.for_each(|(t, &s)| *t += s);
+            }
+        }
+    }
+}
+
+isa::vectorized!(fn fold_plane(p: &Padded, copy: &[f32], map: &mut [f32], overwrite: bool) = fold_plane_body);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_pixel_has_its_place_and_the_rest_is_zero(
+            size in (1usize..9, 1usize..20), before in (0usize..4, 0usize..4), after in (0usize..4, 0usize..4),
+            phases in 1usize..6
+        ) {
+            let p = Padded::new(size, before, after, phases);
+            let map: Vec<f32> = (1..=size.0 * size.1).map(|i| i as f32).collect();
+            let mut copy = vec![f32::NAN; p.plane()];
+            p.copy(&map, &mut copy);
+            let mut seen = 0;
+            for y in 0..before.0 + size.0 + after.0 {
+                for x in 0..before.1 + size.1 + after.1 {
+                    let inside = (before.0..before.0 + size.0).contains(&y) && (before.1..before.1 + size.1).contains(&x);
+                    let expected = if inside { map[(y - before.0) * size.1 + x - before.1] } else { 0.0 };
+                    prop_assert_eq!(copy[y * p.row() + p.column(x)], expected);
+                    seen += usize::from(inside);
+                }
+            }
+            prop_assert_eq!(copy.iter().filter(|&&v| v != 0.0).count(), seen);
+            let mut back = vec![1.0; map.len()];
+            p.fold(&copy, &mut back, false);
+            prop_assert!(back.iter().zip(&map).all(|(b, m)| *b == m + 1.0));
+            p.fold(&copy, &mut back, true);
+            prop_assert_eq!(&back, &map);
+            if p.is_plain() {
+                prop_assert_eq!(copy, map);
+            }
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! The gradient of the weights as a product: `dwᵀ (K x F) = windowsᵀ (K x P) · dyᵀ (P x F)`, summed over the images.
+//!
+//! The windows are the left side, of which one number at a time is read, so they need no packing at all: the windows that
+//! weight `k` saw are a rectangle of the padded image ("strips"). Only the output's gradient is packed, turned.
+
+use super::gather::{Gather, Walk};
+use super::geometry::Geometry;
+use super::weights::{OutputGradient, sum_pieces};
+use super::{Cut, PIXELS, each_chunk, forward, round_up};
+use crate::kernels::isa::{self, Tile};
+use crate::kernels::matmul::DEPTH_BLOCK;
+use rayon::prelude::*;
+
+/// A piece's buffers.
+struct Lens {
+    /// Rows (weights of a filter) and columns (filters of a group) in whole tiles.
+    rows: usize,
+    columns: usize,
+    maps: usize,
+    padded: usize,
+    right: usize,
+}
+
+impl Lens {
+    fn new(g: &Geometry, gather: &Gather) -> Self {
+        let tile = isa::tile();
+        let columns = round_up(g.group_filters(), tile.columns);
+        let padded = if gather.source.is_plain() { 0 } else { g.input.channels * gather.source.plane() };
+        Self {
+            rows: round_up(g.depth(), tile.rows),
+            columns,
+            maps: g.output.len(),
+            padded,
+            right: columns * g.pixels(),
+        }
+    }
+
+    fn sums(&self, g: &Geometry) -> usize {
+        g.groups * self.rows * self.columns
+    }
+
+    fn total(&self, g: &Geometry) -> usize {
+        self.sums(g) + g.filters() + self.maps + self.padded + self.right
+    }
+}
+
+fn cut(g: &Geometry, batch: usize) -> Cut {
+    let lens = Lens::new(g, &forward::windows(g));
+    // Every piece's sums are read again: fewer where they are large.
+    Cut::new(batch, usize::MAX, PIXELS, |_| lens.total(g) + 8 * lens.sums(g))
+}
+
+/// Numbers of workspace [`backward_weights`] needs.
+pub(super) fn workspace(g: &Geometry, batch: usize) -> usize {
+    cut(g, batch).pieces * Lens::new(g, &forward::windows(g)).total(g)
+}
+
+pub(super) fn backward_weights(
+    g: &Geometry,
+    x: &[f32],
+    dy: OutputGradient<'_>,
+    dw: &mut [f32],
+    db: Option<&mut [f32]>,
+    workspace: &mut [f32],
+) {
+    let tile = isa::tile();
+    let gather = forward::windows(g);
+    let lens = Lens::new(g, &gather);
+    let task_len = lens.total(g);
+    let cut = cut(g, x.len() / g.input.len());
+    let workspace = &mut workspace[..cut.pieces * task_len];
+    let pieces = workspace.par_chunks_exact_mut(task_len).zip(x.par_chunks(cut.images * g.input.len()));
+    pieces.enumerate().for_each(|(piece, (workspace, x))| {
+        let (sums, workspace) = workspace.split_at_mut(lens.sums(g));
+        let (db, workspace) = workspace.split_at_mut(g.filters());
+        let (maps, workspace) = workspace.split_at_mut(lens.maps);
+        let (padded, right) = workspace.split_at_mut(lens.padded);
+        db.fill(0.0);
+        for (n, image) in x.chunks_exact(g.input.len()).enumerate() {
+            let maps = dy.images(g, piece * cut.images + n, 1, maps, cut.parallel);
+            OutputGradient::add_biases(g, maps, db, cut.parallel);
+            let source = if gather.source.is_plain() {
+                image
+            } else {
+                let area = g.input.area();
+                each_chunk(cut.parallel, padded, gather.source.plane(), |c, copy| {
+                    gather.source.copy(&image[c * area..][..area], copy);
+                });
+                &*padded
+            };
+            for (group, sums) in sums.chunks_exact_mut(lens.rows * lens.columns).enumerate() {
+                let source = &source[group * gather.channels * gather.source.plane()..];
+                let maps = &maps[group * g.group_filters() * g.pixels()..][..g.group_filters() * g.pixels()];
+                add_image(&gather, tile, source, maps, sums, lens.columns, right, n > 0, cut.parallel);
+            }
+        }
+    });
+    let workspace = &*workspace;
+    for (group, dw) in dw.chunks_exact_mut(g.group_filters() * g.depth()).enumerate() {
+        dw.par_chunks_mut(tile.columns * g.depth()).enumerate().for_each(|(i, dw)| {
+            let first = group * lens.rows * lens.columns + i * tile.columns;
+            turn_back(workspace, task_len, first, lens.columns, g.depth(), dw);
+        });
+    }
+    if let Some(db) = db {
+        sum_pieces(workspace, task_len, lens.sums(g), db);
+    }
+}
+
+/// Adds (or with `accumulate` false, writes) one image's and group's part.
+fn add_image(
+    gather: &Gather,
+    tile: &Tile,
+    source: &[f32],
+    maps: &[f32],
+    sums: &mut [f32],
+    pitch: usize,
+    right: &mut [f32],
+    accumulate: bool,
+    parallel: bool,
+) {
+    let (height, width) = gather.grid;
+    let (pixels, depth) = (gather.pixels(), gather.depth());
+    let right = &mut right[..pitch * pixels];
+    each_chunk(parallel, right, tile.columns * pixels, |i, panel| {
+        let maps = &maps[i * tile.columns * pixels..];
+        turn(&maps[..maps.len().min(tile.columns * pixels)], pixels, tile.columns, panel);
+    });
+    let right = &*right;
+    let rows = sums.len() / pitch;
+    let share = if parallel { round_up(rows.div_ceil(16), tile.rows) } else { rows };
+    let lines = (DEPTH_BLOCK / width).max(1);
+    let step = gather.row_stride * gather.source.row();
+    each_chunk(parallel, sums, share * pitch, |task, sums| {
+        for y in (0..height).step_by(lines) {
+            let size = (lines.min(height - y), width);
+            for (j, panel) in right.chunks_exact(tile.columns * pixels).enumerate() {
+                let panel = &panel[y * width * tile.columns..][..size.0 * width * tile.columns];
+                let mut walk = Walk::new(gather, task * share);
+                for (p, sums) in sums.chunks_exact_mut(tile.rows * pitch).enumerate() {
+                    let first = task * share + p * tile.rows;
+                    let mut offsets = [0; isa::MAX_ROWS];
+                    for (i, offset) in offsets[..tile.rows].iter_mut().enumerate() {
+                        // Rows after the last weight repeat the first one's place; nobody reads their sums.
+                        *offset = if first + i < depth { walk.next() + y * step } else { 0 };
+                    }
+                    let target = &mut sums[j * tile.columns..];
+                    tile.run_strips(size, step, source, &offsets, panel, target, pitch, accumulate || y > 0);
+                }
+            }
+        }
+    });
+}
+
+/// Turns up to `width` maps into rows of one number a map; missing maps are zeros.
+#[inline(always)]
+fn turn_body(maps: &[f32], pixels: usize, width: usize, panel: &mut [f32]) {
+    if maps.len() < width * pixels {
+        panel.fill(0.0);
+    }
+    // A few pixels of all maps at a time, so that a row of the panel is written while it is in the cache.
+    for start in (0..pixels).step_by(16) {
+        let end = pixels.min(start + 16);
+        for (f, map) in maps.chunks_exact(pixels).enumerate() {
+            let target = panel[start * width + f..].iter_mut().step_by(width);
+            map[start..end].iter().zip(target).for_each(|(&s, t)| *t = s);
+        }
+    }
+}
+
+isa::vectorized!(fn turn(maps: &[f32], pixels: usize, width: usize, panel: &mut [f32]) = turn_body);
+
+/// Sums the pieces' columns from `first` on, one for each filter of `dw`, in the order of the pieces.
+#[inline(always)]
+fn turn_back_body(workspace: &[f32], task_len: usize, first: usize, pitch: usize, depth: usize, dw: &mut [f32]) {
+    for k in 0..depth {
+        let mut sums = [0.0f32; 32];
+        let count = dw.len() / depth;
+        for piece in workspace.chunks_exact(task_len) {
+            let row = &piece[first + k * pitch..][..count];
+            sums.iter_mut().zip(row).for_each(|(s, r)| *s += r);
+        }
+        dw[k..].iter_mut().step_by(depth).zip(sums).for_each(|(d, s)| *d = s);
+    }
+}
+
+isa::vectorized!(
+    fn turn_back(workspace: &[f32], task_len: usize, first: usize, pitch: usize, depth: usize, dw: &mut [f32])
+        = turn_back_body
+);

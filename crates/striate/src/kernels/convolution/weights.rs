@@ -1,0 +1,152 @@
+//! The gradient of the weights and biases, and the output's gradient as it arrives.
+
+use super::few::{few_len, few_weights};
+use super::geometry::Geometry;
+use super::{Cut, Method, PIXELS, depthwise, each_chunk, method, strips, sum, winograd};
+use crate::kernels::{CHUNK, elementwise, isa, pooling};
+use rayon::prelude::*;
+
+/// The gradient of a convolution's output as it arrives: after the activation and the pooling that were fused with it.
+#[derive(Clone, Copy)]
+pub(crate) struct OutputGradient<'a> {
+    /// Gradient of the fused output.
+    pub(crate) dy: &'a [f32],
+    /// The fused output itself, if ReLU must be undone.
+    pub(crate) y: Option<&'a [f32]>,
+    /// The pooling and its winners, if it must be undone.
+    pub(crate) pool: Option<(&'a pooling::Geometry, &'a [u32])>,
+}
+
+impl OutputGradient<'_> {
+    /// The gradients of the convolution's own output for `count` images from `first` on, in `maps` if they had to be
+    /// worked out.
+    pub(super) fn images<'b>(
+        &'b self,
+        g: &Geometry,
+        first: usize,
+        count: usize,
+        maps: &'b mut [f32],
+        parallel: bool,
+    ) -> &'b [f32] {
+        let area = self.pool.map_or(g.pixels(), |(pool, _)| pool.output.area());
+        let plane = first * g.filters();
+        if self.pool.is_none() && self.y.is_none() {
+            return &self.dy[plane * area..][..count * g.output.len()];
+        }
+        let maps = &mut maps[..count * g.output.len()];
+        each_chunk(parallel, maps, g.pixels(), |i, map| {
+            let range = (plane + i) * area..(plane + i + 1) * area;
+            let dy = &self.dy[range.clone()];
+            let y = self.y.map(|y| &y[range.clone()]);
+            match (self.pool, y) {
+                (Some((_, winner)), y) => {
+                    map.fill(0.0);
+                    for (at, (&dy, &winner)) in dy.iter().zip(&winner[range]).enumerate() {
+                        if y.is_none_or(|y| y[at] > 0.0) {
+                            map[winner as usize] += dy;
+                        }
+                    }
+                }
+                (None, Some(y)) => isa::vectorize(|| {
+                    map.copy_from_slice(dy);
+                    elementwise::relu_gradient(map, y);
+                }),
+                (None, None) => map.copy_from_slice(dy),
+            }
+        });
+        maps
+    }
+
+    /// Adds the sums of each filter's map to `db`.
+    pub(super) fn add_biases(g: &Geometry, maps: &[f32], db: &mut [f32], parallel: bool) {
+        let pixels = g.pixels();
+        each_chunk(parallel, db, 1, |f, db| {
+            for image in maps.chunks_exact(g.output.len()) {
+                db[0] += isa::vectorize(|| sum(&image[f * pixels..][..pixels]));
+            }
+        });
+    }
+}
+
+/// Whether the weights' gradient follows the winners of a fused pooling.
+fn follows_winners(g: &Geometry, dy: &OutputGradient<'_>) -> bool {
+    g.groups == 1 && dy.few(g).is_some()
+}
+
+fn winners_len(g: &Geometry) -> usize {
+    g.weights() + g.filters() + few_len(g)
+}
+
+fn few_cut(g: &Geometry, batch: usize) -> Cut {
+    Cut::new(batch, usize::MAX, PIXELS, |_| winners_len(g))
+}
+
+/// Numbers of workspace [`backward_weights`] needs.
+pub(crate) fn weights_workspace(g: &Geometry, batch: usize) -> usize {
+    let direct = match method(g, batch) {
+        Method::Depthwise => depthwise::weights_workspace(g, batch),
+        Method::Winograd(_) => winograd::weights_workspace(g, batch),
+        Method::ImplicitGemm => strips::workspace(g, batch),
+    };
+    direct.max(few_cut(g, batch).pieces * winners_len(g))
+}
+
+/// Gradients of filters and (if asked for) biases, summed over the batch; overwrites `dw` and `db`.
+pub(crate) fn backward_weights(
+    g: &Geometry,
+    x: &[f32],
+    dy: OutputGradient<'_>,
+    dw: &mut [f32],
+    db: Option<&mut [f32]>,
+    workspace: &mut [f32],
+) {
+    let batch = x.len() / g.input.len();
+    match method(g, batch) {
+        _ if follows_winners(g, &dy) => along_winners(g, x, dy, dw, db, workspace),
+        Method::Depthwise => depthwise::backward_weights(g, x, dy, dw, db, workspace),
+        Method::Winograd(_) => winograd::backward_weights(g, x, dy, dw, db, workspace),
+        Method::ImplicitGemm => strips::backward_weights(g, x, dy, dw, db, workspace),
+    }
+}
+
+fn along_winners(
+    g: &Geometry,
+    x: &[f32],
+    dy: OutputGradient<'_>,
+    dw: &mut [f32],
+    db: Option<&mut [f32]>,
+    workspace: &mut [f32],
+) {
+    let cut = few_cut(g, x.len() / g.input.len());
+    let task_len = winners_len(g);
+    let workspace = &mut workspace[..cut.pieces * task_len];
+    let pieces = workspace.par_chunks_exact_mut(task_len).zip(x.par_chunks(cut.images * g.input.len()));
+    pieces.enumerate().for_each(|(piece, (workspace, x))| {
+        let (dw, workspace) = workspace.split_at_mut(g.weights());
+        let (db, workspace) = workspace.split_at_mut(g.filters());
+        dw.fill(0.0);
+        db.fill(0.0);
+        for (n, image) in x.chunks_exact(g.input.len()).enumerate() {
+            if let Some(few) = dy.few(g) {
+                few_weights(g, &few, piece * cut.images + n, image, dw, db, workspace);
+            }
+        }
+    });
+    sum_pieces(workspace, task_len, 0, dw);
+    if let Some(db) = db {
+        sum_pieces(workspace, task_len, g.weights(), db);
+    }
+}
+
+/// Sums what each piece of `workspace` has from `offset` on, in the order of the pieces.
+pub(super) fn sum_pieces(workspace: &[f32], task_len: usize, offset: usize, target: &mut [f32]) {
+    target.par_chunks_mut(CHUNK).enumerate().for_each(|(i, target)| {
+        isa::vectorize(|| {
+            target.fill(0.0);
+            for piece in workspace.chunks_exact(task_len) {
+                let piece = &piece[offset + i * CHUNK..][..target.len()];
+                target.iter_mut().zip(piece).for_each(|(t, p)| *t += p);
+            }
+        });
+    });
+}
