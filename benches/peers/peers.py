@@ -58,6 +58,8 @@ def variants(case, compiled):
         for compile_it in (False, True) if compiled else (False,):
             torch.manual_seed(0)
             net = case.build().to(memory_format=layout)
+            # Else the compiler gives up on the next network of the same kind and falls back to eager.
+            torch.compiler.reset()
             yield layout, (torch.compile(net) if compile_it else net)
 
 
@@ -79,11 +81,12 @@ def pytorch(case, threads, seconds, compiled):
                 optimizer.step()
 
             keep(f"training step, batch {case.batch}", step)
-    for (layout, net), count in itertools.product(variants(case, compiled), (case.batch, 1)):
-        net.eval()
-        x, _ = batch_of(case, count, layout)
-        with torch.inference_mode():
-            keep(f"inference, batch {count}", lambda: net(x))
+    for count in (case.batch, 1):
+        for layout, net in variants(case, compiled):
+            net.eval()
+            x, _ = batch_of(case, count, layout)
+            with torch.inference_mode():
+                keep(f"inference, batch {count}", lambda: net(x))
     return best
 
 
