@@ -36,8 +36,18 @@ fn equal_bits_for_any_number_of_threads() {
         .with("Dropout", DropoutOptions { ratio: 0.3 })
         .with("Pool2", PoolingOptions::average(Window::square(2, 1, 0)))
         .with("Conv3", convolution(5, Window::square(1, 1, 0)));
+    let depthwise = ConvolutionOptions { groups: 24, ..convolution(48, Window::square(3, 1, 1)) };
+    let grouped = ConvolutionOptions { groups: 4, bias: false, ..convolution(20, Window::square(3, 2, 1)) };
+    let wide = Description::new("wide", Shape::new(17, 19, 19))
+        .with("Conv1", convolution(24, Window::square(3, 1, 1)))
+        .with("Conv2", depthwise)
+        .with("Conv3", grouped)
+        .with("Conv4", convolution(18, Window::square(3, 1, 1)))
+        .with("Conv5", convolution(7, Window::square(1, 1, 0)));
     let book = SimpleConvNet { filters: 13, hidden: 37, ..SimpleConvNet::default() }.description();
-    for (description, batch) in [(&book, 1), (&book, 7), (&book, 50), (&deep, 1), (&deep, 3), (&deep, 33)] {
+    let cases =
+        [(&book, 1), (&book, 7), (&book, 50), (&deep, 1), (&deep, 3), (&deep, 33), (&wide, 1), (&wide, 2), (&wide, 11)];
+    for (description, batch) in cases {
         let one = bits(description, batch, 1);
         for threads in [2, 3, 4] {
             assert!(

@@ -82,8 +82,7 @@ isa::vectorized!(
 /// The windows of a forward pass, a group's channels at a time.
 pub(super) fn windows(g: &Geometry) -> Gather {
     let (w, p) = (&g.window, &g.window.padding);
-    let source =
-        Padded::new((g.input.height, g.input.width), (p.top, p.left), (p.bottom, p.right), w.stride.1);
+    let source = Padded::new((g.input.height, g.input.width), (p.top, p.left), (p.bottom, p.right), w.stride.1);
     let taps = (
         Taps { count: w.kernel.0, first: 0, step: w.dilation.0 },
         Taps { count: w.kernel.1, first: 0, step: w.dilation.1 },
@@ -298,14 +297,19 @@ fn piece_forward(
                 let pixels = block.clone();
                 gather.multiply(tile, source, image, pixels, weights, right, out, lens.pitch, cut.parallel);
             }
-            let row = |f: usize| {
-                (f / g.group_filters() * lens.group_rows + f % g.group_filters()) * lens.pitch
-            };
+            let row = |f: usize| (f / g.group_filters() * lens.group_rows + f % g.group_filters()) * lens.pitch;
             match &part.pool {
                 None => finish_block(part, first, block, y, |n, f| &out[row(f) + n..]),
                 Some(pool) => {
                     if part.addends.residual.is_some() {
-                        add_residual(part, part.first + first, lens.group_rows, lens.pitch, x.len() / g.input.len(), out);
+                        add_residual(
+                            part,
+                            part.first + first,
+                            lens.group_rows,
+                            lens.pitch,
+                            x.len() / g.input.len(),
+                            out,
+                        );
                     }
                     let winner = winner.as_deref_mut().map(|w| &mut w[first * y_len..][..y.len()]);
                     part.pool(pool, y, winner, |n, f| &out[row(f) + n * g.pixels()..][..g.pixels()]);

@@ -272,15 +272,7 @@ fn piece_backward(
 
 /// Writes (or adds) the sums of a phase's pixels from `first` on where they belong in a channel of the input.
 #[inline(always)]
-fn place_body(
-    rows: &Line,
-    columns: &Line,
-    first: usize,
-    sums: &[f32],
-    width: usize,
-    accumulate: bool,
-    dx: &mut [f32],
-) {
+fn place_body(rows: &Line, columns: &Line, first: usize, sums: &[f32], width: usize, accumulate: bool, dx: &mut [f32]) {
     let (mut at, mut sums) = (first, sums);
     while !sums.is_empty() {
         let (y, x) = (at / columns.pixels, at % columns.pixels);

@@ -16,12 +16,7 @@ pub(super) struct Padded {
 
 impl Padded {
     /// For maps of `size` with rows and columns of zeros `before` and `after`, and a column stride of `phases`.
-    pub(super) fn new(
-        size: (usize, usize),
-        before: (usize, usize),
-        after: (usize, usize),
-        phases: usize,
-    ) -> Self {
+    pub(super) fn new(size: (usize, usize), before: (usize, usize), after: (usize, usize), phases: usize) -> Self {
         let rows = before.0 + size.0 + after.0;
         let pitch = (before.1 + size.1 + after.1).div_ceil(phases);
         Self { size, before, rows, phases, pitch }

@@ -34,13 +34,7 @@ impl Probe {
     ///
     /// # Errors
     /// Shapes that do not fit each other.
-    pub fn new(
-        input: Shape,
-        filters: usize,
-        groups: usize,
-        window: Window,
-        batch: usize,
-    ) -> Result<Self, ShapeError> {
+    pub fn new(input: Shape, filters: usize, groups: usize, window: Window, batch: usize) -> Result<Self, ShapeError> {
         let g = Geometry::new(input, filters, groups, window)?;
         let random = crate::random::Random::new(1, crate::random::Purpose::Test, 0);
         let numbers = |stream: u64, len: usize| -> Vec<f32> {
