@@ -11,6 +11,9 @@ use crate::kernels::isa::{self, Tile};
 use crate::kernels::matmul::DEPTH_BLOCK;
 use rayon::prelude::*;
 
+/// Numbers of sums that stay in the L2 cache while the panels pass: 128 KiB.
+const NEAR: usize = 32 * 1024;
+
 /// A piece's buffers.
 struct Lens {
     /// Rows (weights of a filter) and columns (filters of a group) in whole tiles.
@@ -131,21 +134,25 @@ fn add_image(
     let share = if parallel { round_up(rows.div_ceil(16), tile.rows) } else { rows };
     let lines = (DEPTH_BLOCK / width).max(1);
     let step = gather.row_stride * gather.source.row();
+    let near = round_up((NEAR / pitch).max(1), tile.rows);
     each_chunk(parallel, sums, share * pitch, |task, sums| {
         for y in (0..height).step_by(lines) {
             let size = (lines.min(height - y), width);
-            for (j, panel) in right.chunks_exact(tile.columns * pixels).enumerate() {
-                let panel = &panel[y * width * tile.columns..][..size.0 * width * tile.columns];
-                let mut walk = Walk::new(gather, task * share);
-                for (p, sums) in sums.chunks_exact_mut(tile.rows * pitch).enumerate() {
-                    let first = task * share + p * tile.rows;
-                    let mut offsets = [0; isa::MAX_ROWS];
-                    for (i, offset) in offsets[..tile.rows].iter_mut().enumerate() {
-                        // Rows after the last weight repeat the first one's place; nobody reads their sums.
-                        *offset = if first + i < depth { walk.next() + y * step } else { 0 };
+            for (i, sums) in sums.chunks_mut(near * pitch).enumerate() {
+                let first = task * share + i * near;
+                for (j, panel) in right.chunks_exact(tile.columns * pixels).enumerate() {
+                    let panel = &panel[y * width * tile.columns..][..size.0 * width * tile.columns];
+                    let mut walk = Walk::new(gather, first);
+                    for (p, sums) in sums.chunks_exact_mut(tile.rows * pitch).enumerate() {
+                        let mut offsets = [0; isa::MAX_ROWS];
+                        for (i, offset) in offsets[..tile.rows].iter_mut().enumerate() {
+                            // Rows after the last weight may read anything; nobody reads their sums.
+                            let real = first + p * tile.rows + i < depth;
+                            *offset = if real { walk.next() + y * step } else { 0 };
+                        }
+                        let target = &mut sums[j * tile.columns..];
+                        tile.run_strips(size, step, source, &offsets, panel, target, pitch, accumulate || y > 0);
                     }
-                    let target = &mut sums[j * tile.columns..];
-                    tile.run_strips(size, step, source, &offsets, panel, target, pitch, accumulate || y > 0);
                 }
             }
         }
@@ -173,14 +180,21 @@ isa::vectorized!(fn turn(maps: &[f32], pixels: usize, width: usize, panel: &mut 
 /// Sums the pieces' columns from `first` on, one for each filter of `dw`, in the order of the pieces.
 #[inline(always)]
 fn turn_back_body(workspace: &[f32], task_len: usize, first: usize, pitch: usize, depth: usize, dw: &mut [f32]) {
-    for k in 0..depth {
-        let mut sums = [0.0f32; 32];
-        let count = dw.len() / depth;
+    // A cache line of each filter at a time: filters are often a multiple of a page apart, and would push each other out.
+    const LINE: usize = 16;
+    let filters = dw.len() / depth;
+    for start in (0..depth).step_by(LINE) {
+        let count = LINE.min(depth - start);
+        let mut sums = [[0.0f32; 32]; LINE];
         for piece in workspace.chunks_exact(task_len) {
-            let row = &piece[first + k * pitch..][..count];
-            sums.iter_mut().zip(row).for_each(|(s, r)| *s += r);
+            for (k, sums) in sums.iter_mut().enumerate().take(count) {
+                let row = &piece[first + (start + k) * pitch..][..filters];
+                sums.iter_mut().zip(row).for_each(|(s, r)| *s += r);
+            }
         }
-        dw[k..].iter_mut().step_by(depth).zip(sums).for_each(|(d, s)| *d = s);
+        for (f, dw) in dw.chunks_exact_mut(depth).enumerate() {
+            dw[start..start + count].iter_mut().zip(&sums).for_each(|(d, s)| *d = s[f]);
+        }
     }
 }
 
