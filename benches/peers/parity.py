@@ -5,10 +5,15 @@
 
 Builds `cargo build --release -p striate --examples` first. Weights are PyTorch's, drawn anew; they are copied over by
 position, a convolution's as it is, a linear layer's transposed. Both sides run in training mode (batch normalisation by
-the batch's statistics) with dropout off. Printed is the largest difference relative to the largest value of each array;
-the worst must be at most 1e-4 in float32.
+the batch's statistics) with dropout off.
+
+The truth is PyTorch in float64. Printed is the largest difference relative to the largest value of each array, the worst
+array's, for ours and for PyTorch's own float32; ours must be at most 1e-4. A number within rounding of a ReLU's edge or of
+a tie in a maximum sends its gradient one way or the other, in any float32 engine, and the gradients of a whole batch then
+differ by percents; so the batch is the first, counted by seed, on which PyTorch's float32 agrees with its float64.
 """
 
+import copy
 import json
 import subprocess
 import sys
@@ -56,9 +61,9 @@ MODELS = {
     "alexnet": (AlexNet, (3, 227, 227), 1000, ["dropout=0"]),
     "alexnet-torchvision": (torchvision.models.alexnet, (3, 224, 224), 1000, []),
     "vgg11": (torchvision.models.vgg11, (3, 224, 224), 1000, []),
-    "resnet18": (torchvision.models.resnet18, (3, 224, 224), 1000, []),
-    "resnet50": (torchvision.models.resnet50, (3, 96, 96), 1000, []),
-    "mobilenet-v2": (torchvision.models.mobilenet_v2, (3, 224, 224), 1000, ["dropout=0"]),
+    "resnet18": (torchvision.models.resnet18, (3, 64, 64), 1000, []),
+    "resnet50": (torchvision.models.resnet50, (3, 64, 64), 1000, []),
+    "mobilenet-v2": (torchvision.models.mobilenet_v2, (3, 64, 64), 1000, ["dropout=0"]),
 }
 
 
@@ -83,23 +88,52 @@ def flat(kind, tensor):
     return (tensor.T if kind == "linear" else tensor).detach().contiguous().flatten()
 
 
-def compare(name):
-    make, shape, classes, settings = MODELS[name]
-    torch.manual_seed(5)
+def batch_of(make, shape, classes, seed):
+    """Model, images, labels, and what PyTorch makes of them in either precision."""
+    torch.manual_seed(seed)
     model = make().float()
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    batch = 8 if shape[1] < 64 else 4
+    batch = 8 if shape[1] < 64 else 2
     # Pictures have smooth surfaces; noise alone would make every map alike.
-    x = nn.functional.interpolate(torch.randn(batch, shape[0], 8, 8), size=shape[1:], mode="bilinear") + 0.3 * torch.randn(batch, *shape)
-    labels = torch.randint(classes, (batch,))
-    model.train()
+    smooth = nn.functional.interpolate(torch.randn(batch, shape[0], 8, 8), size=shape[1:], mode="bilinear")
+    x, labels = smooth + 0.3 * torch.randn(batch, *shape), torch.randint(classes, (batch,))
     weights = torch.cat([flat(*pair) for pair in arrays(model)])
-    before = [tensor.detach().clone() for kind, tensor in arrays(model) if kind == "statistic"]
-    logits = model(x)
-    loss = nn.functional.cross_entropy(logits, labels)
-    loss.backward()
+    sides = []
+    for side in (model, copy.deepcopy(model).double()):
+        side.train()
+        before = [flat(kind, tensor).clone() for kind, tensor in arrays(side)]
+        logits = side(x.to(next(side.parameters()).dtype))
+        loss = nn.functional.cross_entropy(logits, labels)
+        loss.backward()
+        # In the place of a running statistic's gradient we have the step: value -= step.
+        gradients = [
+            old - flat("", tensor) if kind == "statistic" else flat(kind, tensor.grad)
+            for old, (kind, tensor) in zip(before, arrays(side), strict=True)
+        ]
+        sides.append((logits.detach().double(), loss.item(), [gradient.double() for gradient in gradients]))
+    return weights, x, labels, sides
+
+
+def worst(found, truth):
+    """The largest relative difference of any array, and which; an array that is zero but for rounding counts as zero."""
+    least = 1e-6 * max(array.abs().max().item() for array in truth)
+    differences = [((a - b).abs().max() / b.abs().max().clamp_min(least)).item() for a, b in zip(found, truth, strict=True)]
+    return max(range(len(differences)), key=differences.__getitem__), max(differences)
+
+
+def compare(name):
+    make, shape, classes, settings = MODELS[name]
+    for seed in range(1, 31):
+        weights, x, labels, (single, double) = batch_of(make, shape, classes, seed)
+        own = worst(single[2], double[2])[1]
+        if own <= LIMIT / 2:
+            break
+    else:
+        print(f"{name:20} no batch of 30 on which PyTorch's float32 agrees with its float64; the last differs by {own:.1e}")
+        return False
+    logits, loss, truth = double
     with tempfile.TemporaryDirectory() as directory:
         directory = Path(directory)
         directory.joinpath("weights.f32").write_bytes(weights.numpy().astype("<f4").tobytes())
@@ -111,31 +145,23 @@ def compare(name):
         if done.returncode != 0:
             raise SystemExit(done.stderr)
         found = json.loads(done.stdout)
-        read = lambda file: torch.frombuffer(bytearray(directory.joinpath(file).read_bytes()), dtype=torch.float32)
+        read = lambda file: torch.frombuffer(bytearray(directory.joinpath(file).read_bytes()), dtype=torch.float32).double()
         our_logits, our_gradients = read("logits.f32").reshape(logits.shape), read("gradients.f32")
-    difference = lambda a, b: ((a - b).abs().max() / b.abs().max().clamp_min(1e-12)).item()
-    worst = ("logits", difference(our_logits, logits.detach()))
-    error = abs(found["loss"] - loss.item()) / loss.item()
-    gradients, start = [], 0
-    statistics = iter(before)
-    for (kind, tensor), (ours, sizes) in zip(arrays(model), found["parameters"], strict=True):
-        part = our_gradients[start : start + tensor.numel()]
-        start += tensor.numel()
-        if kind == "statistic":
-            # In the place of a gradient we have the step: value -= step.
-            gradients.append((ours, difference(flat("", next(statistics)) - part, flat("", tensor))))
-        else:
-            gradients.append((ours, difference(part, flat(kind, tensor.grad))))
-    assert start == our_gradients.numel()
-    gradient = max(gradients, key=lambda pair: pair[1])
-    verdict = "ok" if max(worst[1], error, gradient[1]) <= LIMIT else "DIFFERS"
-    print(f"{name:22} logits {worst[1]:.1e}   loss {error:.1e}   gradients {gradient[1]:.1e} ({gradient[0]} of {len(gradients)})   {verdict}")
+    ours = our_gradients.split([array.numel() for array in truth])
+    array, gradient = worst(ours, truth)
+    scores = worst([our_logits], [logits])[1]
+    error = abs(found["loss"] - loss) / loss
+    verdict = "ok" if max(scores, error, gradient) <= LIMIT else "DIFFERS"
+    print(
+        f"{name:20} seed {seed:2}   logits {scores:.1e}   loss {error:.1e}   gradients {gradient:.1e} "
+        f"({found['parameters'][array][0]} of {len(truth)} arrays)   PyTorch's own {own:.1e}   {verdict}"
+    )
     return verdict == "ok"
 
 
 def main():
     subprocess.run(["cargo", "build", "--release", "-q", "-p", "striate", "--examples"], cwd=ROOT, check=True)
-    print(f"PyTorch {torch.__version__}, torchvision {torchvision.__version__}; largest relative differences, limit {LIMIT:g}")
+    print(f"PyTorch {torch.__version__}, torchvision {torchvision.__version__}; largest relative differences to float64, limit {LIMIT:g}")
     results = [compare(name) for name in sys.argv[1:] or MODELS]
     sys.exit(0 if all(results) else 1)
 

@@ -47,10 +47,29 @@ fn equal_bits_for_any_number_of_threads() {
         .with_inputs("Concat", ConcatOptions {}, ["Gelu", "Norm"])
         .with("Grid", AdaptivePoolingOptions { output: (2, 2) })
         .with("Affine", AffineOptions::new(5, Init::He));
+    let depthwise = convolution(48, Window::square(3, 1, 1)).groups(24);
+    let grouped = convolution(20, Window::square(3, 2, 1)).groups(4).without_bias();
+    let wide = Description::new("wide", Shape::new(17, 19, 19))
+        .with("Conv1", convolution(24, Window::square(3, 1, 1)))
+        .with("Conv2", depthwise)
+        .with("Conv3", grouped)
+        .with("Conv4", convolution(18, Window::square(3, 1, 1)))
+        .with("Conv5", convolution(7, Window::square(1, 1, 0)));
     let book = SimpleConvNet { filters: 13, hidden: 37, ..SimpleConvNet::default() }.description();
-    for (description, batch) in
-        [(&book, 1), (&book, 7), (&book, 50), (&deep, 1), (&deep, 3), (&deep, 33), (&residual, 5), (&lrn, 6)]
-    {
+    let cases = [
+        (&book, 1),
+        (&book, 7),
+        (&book, 50),
+        (&deep, 1),
+        (&deep, 3),
+        (&deep, 33),
+        (&wide, 1),
+        (&wide, 2),
+        (&wide, 11),
+        (&residual, 5),
+        (&lrn, 6),
+    ];
+    for (description, batch) in cases {
         let one = bits(description, batch, 1);
         for threads in [2, 3, 4] {
             assert!(

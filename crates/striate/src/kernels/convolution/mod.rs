@@ -186,3 +186,112 @@ fn sum(values: &[f32]) -> f32 {
     }
     lanes.iter().chain(rest).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::pooling;
+    use crate::random::{Purpose, Random};
+    use crate::shape::{Shape, ShapeError, Window};
+
+    fn numbers(stream: u64, len: usize) -> Vec<f32> {
+        let random = Random::new(9, Purpose::Test, stream);
+        (0..len).map(|i| random.normal(i as u64)).collect()
+    }
+
+    /// A convolution for each way of computing it, with the batch and the way.
+    fn one_of_each() -> [(Geometry, usize, Method); 4] {
+        let g = |channels, filters, groups, window| {
+            Geometry::new(Shape::new(channels, 13, 10), filters, groups, window).unwrap()
+        };
+        let floor = |window: Window| window.rounding(crate::shape::Rounding::Floor);
+        [
+            (g(5, 7, 1, Window::square(3, 1, 1)), 3, Method::ImplicitGemm),
+            (g(6, 9, 3, floor(Window::square(3, 2, 1))), 2, Method::ImplicitGemm),
+            (g(6, 12, 6, Window::square(3, 1, 1)), 3, Method::Depthwise),
+            (g(18, 17, 1, Window::square(3, 1, 1)), 3, Method::Winograd(4)),
+        ]
+    }
+
+    fn run(g: &Geometry, batch: usize, residual: Option<&[f32]>, epilogue: &Epilogue) -> Vec<f32> {
+        let (x, w, b) = (numbers(1, batch * g.input.len()), numbers(2, g.weights()), numbers(3, g.filters()));
+        let mut prepared = vec![f32::NAN; prepared_len(g, batch, Pass::Forward, epilogue)];
+        prepare(g, batch, Pass::Forward, epilogue, &w, &mut prepared);
+        let mut workspace = vec![f32::NAN; forward_workspace(g, batch, epilogue)];
+        let len = batch * epilogue.pool.map_or(g.output, |pool| pool.output).len();
+        let (mut y, mut winner) = (vec![f32::NAN; len], vec![u32::MAX; len]);
+        let winner = epilogue.pool.map(|_| &mut winner[..]);
+        forward(g, &x, &prepared, Some(&b), residual, &mut y, winner, &mut workspace, epilogue);
+        y
+    }
+
+    fn close(what: &str, found: &[f32], expected: &[f32]) {
+        assert_eq!(found.len(), expected.len(), "{what}");
+        for (i, (a, b)) in found.iter().zip(expected).enumerate() {
+            assert!((a - b).abs() < 1e-3, "{what}, {i}: {a}, expected {b}");
+        }
+    }
+
+    #[test]
+    fn a_residual_is_added_before_relu_and_pooling() {
+        for (g, batch, how) in one_of_each() {
+            assert_eq!(method(&g, batch), how);
+            assert!(!how.to_string().is_empty());
+            let plain = run(&g, batch, None, &Epilogue::NONE);
+            let residual = numbers(4, plain.len());
+            let relu = |v: f32| v.max(0.0);
+            let sum: Vec<f32> = plain.iter().zip(&residual).map(|(a, b)| relu(a + b)).collect();
+            close("sum", &run(&g, batch, Some(&residual), &Epilogue { relu: true, pool: None, residual: true }), &sum);
+            let window = Window::square(2, 2, 0).rounding(crate::shape::Rounding::Floor);
+            let pool = pooling::Geometry::new(g.output, window).unwrap();
+            for residual in [None, Some(&residual[..])] {
+                let whole =
+                    run(&g, batch, residual, &Epilogue { relu: true, pool: None, residual: residual.is_some() });
+                let pooled =
+                    run(&g, batch, residual, &Epilogue { relu: true, pool: Some(pool), residual: residual.is_some() });
+                let mut expected = Vec::new();
+                for map in whole.chunks_exact(g.pixels()) {
+                    for y in 0..pool.output.height {
+                        for x in 0..pool.output.width {
+                            let at = 2 * y * g.output.width + 2 * x;
+                            let below = at + g.output.width;
+                            expected.push(
+                                [map[at], map[at + 1], map[below], map[below + 1]].into_iter().fold(0.0, f32::max),
+                            );
+                        }
+                    }
+                }
+                close("pooled", &pooled, &expected);
+            }
+        }
+    }
+
+    #[test]
+    fn the_gradient_of_the_input_can_be_added_to_what_is_there() {
+        for (g, batch, _) in one_of_each() {
+            let (w, dy) = (numbers(2, g.weights()), numbers(5, batch * g.output.len()));
+            let mut prepared = vec![f32::NAN; prepared_len(&g, batch, Pass::BackwardInput, &Epilogue::NONE)];
+            prepare(&g, batch, Pass::BackwardInput, &Epilogue::NONE, &w, &mut prepared);
+            let gradient = OutputGradient { dy: &dy, y: None, pool: None };
+            let run = |dx: &mut [f32], accumulate| {
+                let mut workspace = vec![f32::NAN; input_workspace(&g, batch)];
+                backward_input(&g, &prepared, gradient, dx, accumulate, &mut workspace);
+            };
+            let mut fresh = vec![f32::NAN; batch * g.input.len()];
+            run(&mut fresh, false);
+            let before = numbers(6, fresh.len());
+            let mut added = before.clone();
+            run(&mut added, true);
+            let sum: Vec<f32> = fresh.iter().zip(&before).map(|(a, b)| a + b).collect();
+            close("dx", &added, &sum);
+        }
+    }
+
+    #[test]
+    fn groups_that_do_not_divide_say_which_would() {
+        let error = Geometry::new(Shape::new(6, 5, 5), 12, 4, Window::square(3, 1, 1)).unwrap_err();
+        assert_eq!(error, ShapeError::Groups { channels: 6, filters: 12, groups: 4 });
+        assert!(error.to_string().contains("1, 2, 3 or 6 groups would do"), "{error}");
+        assert!(Geometry::new(Shape::new(6, 5, 5), 12, 0, Window::square(3, 1, 1)).is_err());
+    }
+}

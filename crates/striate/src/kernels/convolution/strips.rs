@@ -11,9 +11,13 @@ use crate::kernels::isa::{self, Tile};
 use crate::kernels::matmul::DEPTH_BLOCK;
 use rayon::prelude::*;
 
+/// Tasks that the rows of a panel of sums are cut into.
+const SHARES: usize = 4;
+
 /// A piece's buffers.
 struct Lens {
-    /// Rows (weights of a filter) and columns (filters of a group) in whole tiles.
+    /// Rows (weights of a filter), in whole tiles for each of the [`SHARES`], and columns (filters of a group) in whole tiles.
+    /// The sums of a group are panels of `rows` by the tile's columns, so that a block of them is in one piece.
     rows: usize,
     columns: usize,
     maps: usize,
@@ -27,7 +31,7 @@ impl Lens {
         let columns = round_up(g.group_filters(), tile.columns);
         let padded = if gather.source.is_plain() { 0 } else { g.input.channels * gather.source.plane() };
         Self {
-            rows: round_up(g.depth(), tile.rows),
+            rows: round_up(g.depth(), SHARES * tile.rows),
             columns,
             maps: g.output.len(),
             padded,
@@ -91,15 +95,15 @@ pub(super) fn backward_weights(
             for (group, sums) in sums.chunks_exact_mut(lens.rows * lens.columns).enumerate() {
                 let source = &source[group * gather.channels * gather.source.plane()..];
                 let maps = &maps[group * g.group_filters() * g.pixels()..][..g.group_filters() * g.pixels()];
-                add_image(&gather, tile, source, maps, sums, lens.columns, right, n > 0, cut.parallel);
+                add_image(&gather, tile, source, maps, sums, lens.rows, right, n > 0, cut.parallel);
             }
         }
     });
     let workspace = &*workspace;
     for (group, dw) in dw.chunks_exact_mut(g.group_filters() * g.depth()).enumerate() {
         dw.par_chunks_mut(tile.columns * g.depth()).enumerate().for_each(|(i, dw)| {
-            let first = group * lens.rows * lens.columns + i * tile.columns;
-            turn_back(workspace, task_len, first, lens.columns, g.depth(), dw);
+            let first = (group * lens.columns + i * tile.columns) * lens.rows;
+            turn_back(workspace, task_len, first, tile.columns, g.depth(), dw);
         });
     }
     if let Some(db) = db {
@@ -114,39 +118,37 @@ fn add_image(
     source: &[f32],
     maps: &[f32],
     sums: &mut [f32],
-    pitch: usize,
+    rows: usize,
     right: &mut [f32],
     accumulate: bool,
     parallel: bool,
 ) {
     let (height, width) = gather.grid;
     let (pixels, depth) = (gather.pixels(), gather.depth());
-    let right = &mut right[..pitch * pixels];
+    let right = &mut right[..sums.len() / rows * pixels];
     each_chunk(parallel, right, tile.columns * pixels, |i, panel| {
         let maps = &maps[i * tile.columns * pixels..];
         turn(&maps[..maps.len().min(tile.columns * pixels)], pixels, tile.columns, panel);
     });
     let right = &*right;
-    let rows = sums.len() / pitch;
-    let share = if parallel { round_up(rows.div_ceil(16), tile.rows) } else { rows };
+    let share = rows / SHARES;
     let lines = (DEPTH_BLOCK / width).max(1);
     let step = gather.row_stride * gather.source.row();
-    each_chunk(parallel, sums, share * pitch, |task, sums| {
+    each_chunk(parallel, sums, share * tile.columns, |task, sums| {
+        let (panel, first) = (task / SHARES, task % SHARES * share);
+        let panel = &right[panel * tile.columns * pixels..][..tile.columns * pixels];
+        let needed = depth.saturating_sub(first).div_ceil(tile.rows);
         for y in (0..height).step_by(lines) {
             let size = (lines.min(height - y), width);
-            for (j, panel) in right.chunks_exact(tile.columns * pixels).enumerate() {
-                let panel = &panel[y * width * tile.columns..][..size.0 * width * tile.columns];
-                let mut walk = Walk::new(gather, task * share);
-                for (p, sums) in sums.chunks_exact_mut(tile.rows * pitch).enumerate() {
-                    let first = task * share + p * tile.rows;
-                    let mut offsets = [0; isa::MAX_ROWS];
-                    for (i, offset) in offsets[..tile.rows].iter_mut().enumerate() {
-                        // Rows after the last weight repeat the first one's place; nobody reads their sums.
-                        *offset = if first + i < depth { walk.next() + y * step } else { 0 };
-                    }
-                    let target = &mut sums[j * tile.columns..];
-                    tile.run_strips(size, step, source, &offsets, panel, target, pitch, accumulate || y > 0);
+            let panel = &panel[y * width * tile.columns..][..size.0 * width * tile.columns];
+            let mut walk = Walk::new(gather, first);
+            for (p, sums) in sums.chunks_exact_mut(tile.rows * tile.columns).enumerate().take(needed) {
+                let mut offsets = [0; isa::MAX_ROWS];
+                for (i, offset) in offsets[..tile.rows].iter_mut().enumerate() {
+                    // Rows after the last weight may read anything; nobody reads their sums.
+                    *offset = if first + p * tile.rows + i < depth { walk.next() + y * step } else { 0 };
                 }
+                tile.run_strips(size, step, source, &offsets, panel, sums, tile.columns, accumulate || y > 0);
             }
         }
     });
@@ -170,21 +172,28 @@ fn turn_body(maps: &[f32], pixels: usize, width: usize, panel: &mut [f32]) {
 
 isa::vectorized!(fn turn(maps: &[f32], pixels: usize, width: usize, panel: &mut [f32]) = turn_body);
 
-/// Sums the pieces' columns from `first` on, one for each filter of `dw`, in the order of the pieces.
+/// Sums the pieces' panels (`width` wide) that begin at `first`, a column for each filter of `dw`, in the order of the pieces.
 #[inline(always)]
-fn turn_back_body(workspace: &[f32], task_len: usize, first: usize, pitch: usize, depth: usize, dw: &mut [f32]) {
-    for k in 0..depth {
-        let mut sums = [0.0f32; 32];
-        let count = dw.len() / depth;
+fn turn_back_body(workspace: &[f32], task_len: usize, first: usize, width: usize, depth: usize, dw: &mut [f32]) {
+    // A cache line of each filter at a time: filters are often a multiple of a page apart, and would push each other out.
+    const LINE: usize = 16;
+    let filters = dw.len() / depth;
+    for start in (0..depth).step_by(LINE) {
+        let count = LINE.min(depth - start);
+        let mut sums = [[0.0f32; 32]; LINE];
         for piece in workspace.chunks_exact(task_len) {
-            let row = &piece[first + k * pitch..][..count];
-            sums.iter_mut().zip(row).for_each(|(s, r)| *s += r);
+            for (k, sums) in sums.iter_mut().enumerate().take(count) {
+                let row = &piece[first + (start + k) * width..][..filters];
+                sums.iter_mut().zip(row).for_each(|(s, r)| *s += r);
+            }
         }
-        dw[k..].iter_mut().step_by(depth).zip(sums).for_each(|(d, s)| *d = s);
+        for (f, dw) in dw.chunks_exact_mut(depth).enumerate() {
+            dw[start..start + count].iter_mut().zip(&sums).for_each(|(d, s)| *d = s[f]);
+        }
     }
 }
 
 isa::vectorized!(
-    fn turn_back(workspace: &[f32], task_len: usize, first: usize, pitch: usize, depth: usize, dw: &mut [f32])
+    fn turn_back(workspace: &[f32], task_len: usize, first: usize, width: usize, depth: usize, dw: &mut [f32])
         = turn_back_body
 );

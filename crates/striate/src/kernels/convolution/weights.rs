@@ -85,8 +85,8 @@ fn few_cut(g: &Geometry, batch: usize) -> Cut {
 pub(crate) fn weights_workspace(g: &Geometry, batch: usize) -> usize {
     let direct = match method(g, batch) {
         Method::Depthwise => depthwise::weights_workspace(g, batch),
-        Method::Winograd(_) => winograd::weights_workspace(g, batch),
-        Method::ImplicitGemm => strips::workspace(g, batch),
+        Method::Winograd(_) if winograd::gradient_fits(g, batch) => winograd::weights_workspace(g, batch),
+        _ => strips::workspace(g, batch),
     };
     direct.max(few_cut(g, batch).pieces * winners_len(g))
 }
@@ -104,8 +104,10 @@ pub(crate) fn backward_weights(
     match method(g, batch) {
         _ if follows_winners(g, &dy) => along_winners(g, x, dy, dw, db, workspace),
         Method::Depthwise => depthwise::backward_weights(g, x, dy, dw, db, workspace),
-        Method::Winograd(_) => winograd::backward_weights(g, x, dy, dw, db, workspace),
-        Method::ImplicitGemm => strips::backward_weights(g, x, dy, dw, db, workspace),
+        Method::Winograd(_) if winograd::gradient_fits(g, batch) => {
+            winograd::backward_weights(g, x, dy, dw, db, workspace);
+        }
+        _ => strips::backward_weights(g, x, dy, dw, db, workspace),
     }
 }
 

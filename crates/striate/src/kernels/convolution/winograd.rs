@@ -24,8 +24,8 @@ pub(super) const OUT: usize = 4;
 const SIDE: usize = OUT + 2;
 /// Products of a tile.
 const PLACES: usize = SIDE * SIDE;
-/// Channels whose tiles are gathered at once.
-const GATHERED: usize = 4;
+/// Numbers gathered of a channel, for the widest panel of any set, with room for a run after the last.
+const RAW: usize = (PLACES + 1) * 32;
 /// Lanes that the transforms work on at once.
 const LANES: usize = 8;
 
@@ -39,6 +39,12 @@ pub(super) fn fits(g: &Geometry, batch: usize) -> bool {
     // Lanes in the tiles' last rows and columns are wasted.
     let full = 4 * g.output.area() >= 2 * tiles * OUT * OUT;
     plain && narrow && full && g.input.channels >= 16 && g.filters() >= 16 && batch * tiles >= 16
+}
+
+/// Whether the weights' gradient pays too: its sums, four times as large as the weights, are read and written for every
+/// block of tiles.
+pub(super) fn gradient_fits(g: &Geometry, batch: usize) -> bool {
+    batch * Direction::forward(g).tiles() >= 64
 }
 
 /// `Bᵀ d` for one line of six.
@@ -188,9 +194,14 @@ impl Direction {
     }
 }
 
-/// Tiles worked on at once: many enough that the transformed weights are read seldom.
+/// Tiles worked on at once: few enough that they stay in the L2 cache, or where the transformed weights are too large for
+/// it, many enough that those are read seldom.
 fn tiles_at_once(d: &Direction) -> usize {
-    if d.gather.channels + d.filters > 320 { 64 } else { 32 }
+    match d.gather.channels + d.filters {
+        0..=160 => 16,
+        161..=320 => 32,
+        _ => 64,
+    }
 }
 
 /// A piece's buffers.
@@ -326,8 +337,8 @@ fn transform_panel<const L: usize>(
     }
 }
 
-/// Transforms the tiles `tiles` (a panel of the micro-kernel's columns or fewer) of every channel. The numbers of place `p`,
-/// channel `c` go to `panel[c * steps.0 + p * steps.1..]`.
+/// Transforms the tiles `tiles` (a panel of the micro-kernel's columns or fewer) of `channels`. The numbers of place `p`,
+/// channel `c` go to `panel[c * steps.0 + p * steps.1..]`. `raw` is [`RAW`] numbers for each channel gathered at once.
 #[inline(always)]
 fn transform_tiles_body(
     gather: &Gather,
@@ -337,15 +348,16 @@ fn transform_tiles_body(
     channels: Range<usize>,
     width: usize,
     steps: (usize, usize),
+    raw: &mut [f32],
     panel: &mut [f32],
 ) {
-    let mut raw = [0.0f32; (GATHERED * PLACES + 1) * 32];
+    let gathered = raw.len() / RAW;
     for (at, c) in channels.clone().enumerate() {
-        if at % GATHERED == 0 {
-            let depths = c * PLACES..channels.end.min(c + GATHERED) * PLACES;
-            gather.pack(source, image, tiles.clone(), depths, width, &mut raw);
+        if at % gathered == 0 {
+            let depths = c * PLACES..channels.end.min(c + gathered) * PLACES;
+            gather.pack(source, image, tiles.clone(), depths, width, raw);
         }
-        let raw = &raw[at % GATHERED * PLACES * width..];
+        let raw = &raw[at % gathered * PLACES * width..];
         let panel = &mut panel[at * steps.0..];
         let mut lane = 0;
         while lane < width {
@@ -369,6 +381,7 @@ isa::vectorized!(
         channels: Range<usize>,
         width: usize,
         steps: (usize, usize),
+        raw: &mut [f32],
         panel: &mut [f32],
     ) = transform_tiles_body
 );
@@ -425,7 +438,8 @@ fn block_products(
         let start = block.start + i * tile.columns;
         let range = start..block.end.min(start + tile.columns);
         let steps = (tile.columns, channels * tile.columns);
-        transform_tiles(&d.gather, source, image, range, 0..channels, tile.columns, steps, panel);
+        let mut raw = [0.0; 4 * RAW];
+        transform_tiles(&d.gather, source, image, range, 0..channels, tile.columns, steps, &mut raw, panel);
     });
     let tiles = &*tiles;
     let place_len = lens.rows * lens.pitch;
@@ -684,11 +698,12 @@ pub(super) fn backward_weights(
             let block = start..all.min(start + lens.block);
             let channel_len = PLACES * lens.pitch;
             tiles[..channels * channel_len].par_chunks_mut(channel_len).enumerate().for_each(|(c, tiles)| {
+                let mut raw = [0.0; RAW];
                 for at in (0..block.len()).step_by(tile.columns) {
                     let range = block.start + at..block.end.min(block.start + at + tile.columns);
-                    let steps = (0, lens.pitch);
-                    let image = channels * plane;
-                    transform_tiles(&d.gather, padded, image, range, c..c + 1, tile.columns, steps, &mut tiles[at..]);
+                    let (image, steps, width) = (channels * plane, (0, lens.pitch), tile.columns);
+                    let tiles = &mut tiles[at..];
+                    transform_tiles(&d.gather, padded, image, range, c..c + 1, width, steps, &mut raw, tiles);
                 }
             });
             let panel_len = PLACES * lens.pitch * tile.columns;
@@ -736,20 +751,54 @@ fn transform_gradients_body(
         let (n, at) = (tile / d.tiles(), tile % d.tiles());
         let (y, x) = (at / d.gather.grid.1 * OUT, at % d.gather.grid.1 * OUT);
         let (rows, run) = (OUT.min(height - y), OUT.min(columns - x));
-        for first in (0..width).step_by(4) {
-            let mut square = [[[0.0f32; 4]; OUT]; OUT];
-            for (l, f) in (fs.start + first..fs.end).take(4).enumerate() {
-                let map = &maps[(n * d.filters + f) * area + y * columns + x..];
-                for (i, line) in square.iter_mut().enumerate().take(rows) {
-                    for (lanes, &v) in line.iter_mut().zip(&map[i * columns..][..run]) {
-                        lanes[l] = v;
-                    }
+        let origin = &maps[(n * d.filters + fs.start) * area + y * columns + x..];
+        let mut first = 0;
+        while first < width {
+            let lanes = fs.len().saturating_sub(first);
+            let origin = origin.get(first * area..).unwrap_or_default();
+            let target = &mut panel[t * width + first..];
+            if width.is_multiple_of(LANES) {
+                gradient_lanes::<LANES>(origin, area, columns, (rows, run), lanes, pitch * width, target);
+                first += LANES;
+            } else {
+                gradient_lanes::<4>(origin, area, columns, (rows, run), lanes, pitch * width, target);
+                first += 4;
+            }
+        }
+    }
+}
+
+/// One tile of `L` filters, `lanes` of which there are: they begin at `origin` and are `area` apart.
+#[inline(always)]
+fn gradient_lanes<const L: usize>(
+    origin: &[f32],
+    area: usize,
+    columns: usize,
+    (rows, run): (usize, usize),
+    lanes: usize,
+    step: usize,
+    panel: &mut [f32],
+) {
+    let mut square = [[[0.0f32; L]; OUT]; OUT];
+    for l in 0..lanes.min(L) {
+        let map = &origin[l * area..];
+        for i in 0..rows {
+            let line = &map[i * columns..];
+            if let (true, Some(line)) = (run == OUT, line.first_chunk::<OUT>()) {
+                for j in 0..OUT {
+                    square[i][j][l] = line[j];
+                }
+            } else {
+                for j in 0..run {
+                    square[i][j][l] = line[j];
                 }
             }
-            let places = both_ways::<OUT, SIDE, 4>(&square, gradient_line);
-            for (place, lanes) in places.as_flattened().iter().enumerate() {
-                store(lanes, &mut panel[(place * pitch + t) * width + first..]);
-            }
+        }
+    }
+    let places = both_ways::<OUT, SIDE, L>(&square, gradient_line);
+    for i in 0..SIDE {
+        for j in 0..SIDE {
+            store(&places[i][j], &mut panel[(i * SIDE + j) * step..]);
         }
     }
 }
