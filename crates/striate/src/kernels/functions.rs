@@ -41,10 +41,10 @@ pub(crate) fn sigmoid(x: f32) -> f32 {
 pub(crate) fn tanh(x: f32) -> f32 {
     let square = x * x;
     let p = -5.704_988_6e-3_f32;
-    let p = p * square + 2.063_908_9e-2;
+    let p = p * square + 2.063_909e-2;
     let p = p * square - 5.373_971_4e-2;
     let p = p * square + 0.133_314_42;
-    let p = p * square - 0.333_332_81;
+    let p = p * square - 0.333_332_8;
     let near = x + x * square * p;
     let far = 1.0 - 2.0 / (exp(2.0 * x.abs()) + 1.0);
     let far = if x < 0.0 { -far } else { far };

@@ -40,10 +40,10 @@ impl Add {
     ///
     /// # Errors
     /// No forward pass before, or a gradient of another shape.
-    pub fn backward<D: Dimension>(&mut self, dy: &Array<f32, D>) -> Result<(Array<f32, D>, Array<f32, D>), ShapeError> {
+    pub fn backward<D: Dimension>(&mut self, dy: &Array<f32, D>) -> Result<[Array<f32, D>; 2], ShapeError> {
         let shape = self.shape.as_ref().ok_or(ShapeError::BackwardBeforeForward)?;
         expect_shape("the output gradient of add", shape, dy.shape())?;
-        Ok((dy.clone(), dy.clone()))
+        Ok([dy.clone(), dy.clone()])
     }
 }
 
