@@ -62,7 +62,7 @@ pub(crate) fn run(args: &SummaryArgs, global: &Global, output: &Output) -> Resul
     }
     let summary = description.summary(batch)?;
     layers(description, &summary, output);
-    output.line(format!("FLOPs: one image. Field: rows x columns of the input that one number depends on."));
+    output.line("FLOPs: one image. Field: rows x columns of the input that one number depends on.");
     output.line(format!(
         "Memory for a batch of {}: {} to train, {} to predict (parameters included, optimizer state not).",
         thousands(batch),
