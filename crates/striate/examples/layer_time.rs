@@ -1,4 +1,4 @@
-//! Times single convolutions of AlexNet, VGG-11 and ResNet-18: forward, gradient of the input, gradient of the weights.
+//! Times single convolutions of AlexNet, VGG-11, ResNet-18 and two small networks: forward, gradient of the input, gradient of the weights.
 //!
 //! `cargo run --release -p striate --example layer_time -- [THREADS] [SECONDS] [NAME]` prints one JSON object a line, for the
 //! layers whose name contains NAME: milliseconds, and the fraction of the arithmetic ceiling that multiply-adds in registers reach
@@ -13,7 +13,7 @@ use striate::shape::{Rounding, Shape, Window};
 /// Name, channels, side of the input, filters, kernel, stride, padding, batch (each is also timed at 1).
 type Layer = (&'static str, usize, usize, usize, usize, usize, usize, usize);
 
-const LAYERS: [Layer; 17] = [
+const LAYERS: [Layer; 23] = [
     ("alexnet.conv1 11x11/4", 3, 224, 64, 11, 4, 2, 32),
     ("alexnet.conv2 5x5", 64, 27, 192, 5, 1, 2, 32),
     ("alexnet.conv3 3x3", 192, 13, 384, 3, 1, 1, 32),
@@ -31,6 +31,12 @@ const LAYERS: [Layer; 17] = [
     ("resnet18.layer2 3x3/2", 64, 56, 128, 3, 2, 1, 16),
     ("resnet18.layer2 1x1/2", 64, 56, 128, 1, 2, 0, 16),
     ("bottleneck 1x1 at 56", 64, 56, 256, 1, 1, 0, 16),
+    ("deep-convnet.conv2 3x3 at 28", 16, 28, 16, 3, 1, 1, 100),
+    ("deep-convnet.conv4 3x3 at 14", 32, 14, 32, 3, 1, 2, 100),
+    ("deep-convnet.conv6 3x3 at 8", 64, 8, 64, 3, 1, 1, 100),
+    ("cifar-net.block1 3x3 at 31", 24, 31, 32, 3, 1, 1, 100),
+    ("cifar-net.block2 3x3 at 15", 32, 15, 96, 3, 1, 1, 100),
+    ("cifar-net.block2 3x3 at 7", 96, 7, 96, 3, 1, 1, 100),
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {

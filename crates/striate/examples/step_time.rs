@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 use striate::layers::{AffineOptions, ConvolutionOptions, Init, Layer, PoolingOptions, ReluOptions, SigmoidOptions};
-use striate::models::simple_convnet::SimpleConvNet;
+use striate::models::{self, simple_convnet::SimpleConvNet};
 use striate::network::{Description, Mode, Network, Plan, Runner, StepKey};
 use striate::optim::OptimizerOptions;
 use striate::shape::{Shape, Window};
@@ -25,7 +25,11 @@ fn main() -> Result<(), Error> {
         let momentum: OptimizerOptions = "momentum".parse()?;
         let classic = lenet(SigmoidOptions {}, PoolingOptions::average);
         clock.network("LeNet, sigmoid and average", classic, 64, momentum)?;
-        clock.network("LeNet, ReLU and max", lenet(ReluOptions {}, PoolingOptions::max), 64, momentum)
+        clock.network("LeNet, ReLU and max", lenet(ReluOptions {}, PoolingOptions::max), 64, momentum)?;
+        for name in ["deep-convnet", "cifar-net"] {
+            clock.network(name, models::build(name, &models::Request::default())?, 100, OptimizerOptions::adam())?;
+        }
+        Ok(())
     })
 }
 
@@ -55,6 +59,9 @@ struct Clock {
 
 impl Clock {
     fn network(&self, name: &str, description: Description, batch: usize, rule: OptimizerOptions) -> Result<(), Error> {
+        if !["training step", "inference"].iter().any(|work| format!("{name}: {work}").contains(&self.wanted)) {
+            return Ok(());
+        }
         let mut network = Network::new(description, 1)?;
         let mut optimizer = rule.build(network.parameters().len())?;
         let mut gradients = network.parameters().zeros_like();

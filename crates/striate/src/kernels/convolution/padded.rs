@@ -3,6 +3,9 @@
 
 use crate::kernels::isa;
 
+/// Rows of a map copied at a time.
+const BAND: usize = 8;
+
 /// Layout of such a copy: rows of `phases` runs of `pitch` numbers; padded column `x` is number `x / phases` of run
 /// `x % phases`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,16 +79,52 @@ fn copy_plane_body(p: &Padded, map: &[f32], copy: &mut [f32]) {
     if (p.rows, p.pitch * p.phases) != p.size {
         copy.fill(0.0);
     }
-    for (y, row) in map.chunks_exact(p.size.1).enumerate() {
+    if p.phases == 4 {
+        return copy_by_fours(p, map, copy);
+    }
+    // A few rows stay in the cache while they are read once for each phase.
+    for (band, rows) in map.chunks(BAND * p.size.1).enumerate() {
         for phase in 0..p.phases {
-            let (start, x, len) = p.run(y, phase);
-            let target = &mut copy[start..start + len];
-            match p.phases {
-                1 => target.copy_from_slice(row),
-                2 => target.iter_mut().zip(row[x.min(row.len())..].iter().step_by(2)).for_each(|(t, &s)| *t = s),
-                4 => target.iter_mut().zip(row[x.min(row.len())..].iter().step_by(4)).for_each(|(t, &s)| *t = s),
-                n => target.iter_mut().zip(row[x.min(row.len())..].iter().step_by(n)).for_each(|(t, &s)| *t = s),
+            let (start, x, len) = p.run(band * BAND, phase);
+            for (row, copy) in rows.chunks_exact(p.size.1).zip(copy[start..].chunks_mut(p.row())) {
+                match p.phases {
+                    1 => copy[..len].copy_from_slice(row),
+                    2 => spread(row, x, 2, &mut copy[..len]),
+                    n => spread(row, x, n, &mut copy[..len]),
+                }
             }
+        }
+    }
+}
+
+/// Every `step`-th number of a row, from `first` on.
+#[inline(always)]
+fn spread(row: &[f32], first: usize, step: usize, target: &mut [f32]) {
+    target.iter_mut().zip(row[first.min(row.len())..].iter().step_by(step)).for_each(|(t, &s)| *t = s);
+}
+
+/// Rows whose columns are sorted by their rest modulo four: whole fours of columns at a time.
+#[inline(always)]
+fn copy_by_fours(p: &Padded, map: &[f32], copy: &mut [f32]) {
+    // The columns up to the first multiple of four in the copy, and where the fours after them go.
+    let head = ((4 - p.before.1 % 4) % 4).min(p.size.1);
+    let first = (p.before.1 + head) / 4;
+    let rows = copy[p.before.0 * p.row()..].chunks_exact_mut(p.row());
+    for (row, copy) in map.chunks_exact(p.size.1).zip(rows) {
+        let (start, row) = row.split_at(head);
+        for (x, &value) in start.iter().enumerate() {
+            copy[p.column(p.before.1 + x)] = value;
+        }
+        let (fours, rest) = row.as_chunks::<4>();
+        let (one, others) = copy.split_at_mut(p.pitch);
+        let (two, others) = others.split_at_mut(p.pitch);
+        let (three, four) = others.split_at_mut(p.pitch);
+        let targets = one[first..].iter_mut().zip(&mut two[first..]).zip(&mut three[first..]).zip(&mut four[first..]);
+        for (&[a, b, c, d], (((one, two), three), four)) in fours.iter().zip(targets) {
+            (*one, *two, *three, *four) = (a, b, c, d);
+        }
+        for (x, &value) in rest.iter().enumerate() {
+            copy[x * p.pitch + first + fours.len()] = value;
         }
     }
 }

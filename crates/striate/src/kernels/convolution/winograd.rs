@@ -475,33 +475,48 @@ fn finish_plane_body(
     finish: Finish<'_>,
     y: &mut [f32],
 ) {
-    let mut next = tiles.start;
-    while next < tiles.end {
-        let (row, column) = (next / columns, next % columns);
-        let count = LANES.min(columns - column).min(tiles.end - next);
+    // Lanes are tiles, whether or not they stand in one row of tiles.
+    for first in tiles.clone().step_by(LANES) {
         let mut square = [[[0.0f32; LANES]; SIDE]; SIDE];
         for (place, lanes) in square.as_flattened_mut().iter_mut().enumerate() {
-            load(lanes, &products[place * place_len + next - tiles.start..]);
+            load(lanes, &products[place * place_len + first - tiles.start..]);
         }
         let outputs = both_ways::<SIDE, OUT, LANES>(&square, output_line);
-        let width = (count * OUT).min(size.1 - column * OUT);
-        for (i, line) in outputs.iter().enumerate().take(size.0 - row * OUT) {
-            let mut pixels = [0.0f32; LANES * OUT];
-            for (l, pixels) in pixels.as_chunks_mut::<OUT>().0.iter_mut().enumerate() {
-                *pixels = std::array::from_fn(|j| line[j][l]);
-            }
-            let at = (row * OUT + i) * size.1 + column * OUT;
-            let (target, sums) = (&mut y[at..][..width], &pixels[..width]);
-            match finish {
-                Finish::Write => copy_short(target, sums),
-                Finish::Add => target.iter_mut().zip(sums).for_each(|(t, s)| *t += s),
-                Finish::Outputs { bias, residual, relu } => {
-                    finish_row_body(sums, bias, residual.map(|r| &r[at..][..width]), relu, target);
+        let mut lines = [[[0.0f32; OUT]; LANES]; OUT];
+        for (line, output) in lines.iter_mut().zip(&outputs) {
+            *line = turned(output);
+        }
+        let (mut next, last) = (first, tiles.end.min(first + LANES));
+        while next < last {
+            let (row, column) = (next / columns, next % columns);
+            let count = (columns - column).min(last - next);
+            let width = (count * OUT).min(size.1 - column * OUT);
+            for (i, line) in lines.iter().enumerate().take(size.0 - row * OUT) {
+                let at = (row * OUT + i) * size.1 + column * OUT;
+                let (target, sums) = (&mut y[at..][..width], &line[next - first..].as_flattened()[..width]);
+                match finish {
+                    Finish::Write => copy_short(target, sums),
+                    Finish::Add => target.iter_mut().zip(sums).for_each(|(t, s)| *t += s),
+                    Finish::Outputs { bias, residual, relu } => {
+                        finish_row_body(sums, bias, residual.map(|r| &r[at..][..width]), relu, target);
+                    }
                 }
             }
+            next += count;
         }
-        next += count;
     }
+}
+
+/// Lanes become rows.
+#[inline(always)]
+fn turned(lanes: &[[f32; LANES]; OUT]) -> [[f32; OUT]; LANES] {
+    let mut rows = [[0.0; OUT]; LANES];
+    for l in 0..LANES {
+        for j in 0..OUT {
+            rows[l][j] = lanes[j][l];
+        }
+    }
+    rows
 }
 
 isa::vectorized!(
