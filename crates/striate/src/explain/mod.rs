@@ -3,20 +3,35 @@
 //! All views that look inside a pass read [taps](crate::network::Taps) of a plan. A *score* is the logit of a class, before
 //! any softmax, in a network that runs as it predicts (batch normalisation by its running statistics, no dropout).
 
+pub mod depth;
+pub mod embedding;
 pub mod feature_maps;
 pub mod filters;
 pub mod grad_cam;
+pub mod im2col;
 mod lens;
+pub mod maximize;
 pub mod occlusion;
+pub mod responses;
 pub mod saliency;
+pub mod shift;
+pub mod similar;
 
+pub use self::depth::{Patch, Unit, top_patches};
+pub use self::embedding::{Pca, pca};
 pub use self::feature_maps::{FeatureMaps, feature_maps};
 pub use self::filters::Filters;
 pub use self::grad_cam::{Cam, CamRule, cam};
+pub use self::im2col::{Im2colCost, im2col_cost};
+pub use self::maximize::{MaximizeOptions, Maximized, maximize};
 pub use self::occlusion::{Occlusion, OcclusionOptions, occlusion};
+pub use self::responses::{Orientation, Response, Responses, responses};
 pub use self::saliency::{IntegratedGradients, SmoothGrad, gradient, integrated_gradients, smooth_grad};
+pub use self::shift::{Shifted, shift};
+pub use self::similar::{ClassMeans, Readout, features, nearest};
 
 use crate::network::NetworkError;
+use crate::shape::Shape;
 
 /// Why a view can't be had.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -59,6 +74,29 @@ pub enum ExplainError {
         network: String,
         /// Its layers.
         layers: Vec<String>,
+    },
+    /// Data whose images are not the network's inputs.
+    #[error("{data} has images of {found}, but the network takes {expected}")]
+    Data {
+        /// The data set.
+        data: String,
+        /// Its images.
+        found: Shape,
+        /// The network's input.
+        expected: Shape,
+    },
+    /// An image whose channels are not the filters'.
+    #[error(
+        "the filters of {layer} look at {filters} channels, but an image has {image}; \
+         choose the first convolution, or a model for such images"
+    )]
+    Channels {
+        /// The layer.
+        layer: String,
+        /// Channels of a filter.
+        filters: usize,
+        /// Channels of the image.
+        image: usize,
     },
     /// An option outside its range.
     #[error("{option} is {found}, but must be {expected}")]

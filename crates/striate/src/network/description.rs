@@ -5,6 +5,7 @@ use crate::layers::{Init, Layer, ParameterRule, Reach, Role};
 use crate::shape::{Shape, ShapeError};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// A layer under its name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -116,6 +117,14 @@ impl Description {
         Ok(self.nodes()?.into_iter().map(|node| node.output).collect())
     }
 
+    /// The patch of the input that an output of each layer depends on, in order.
+    ///
+    /// # Errors
+    /// As for [`Description::shapes`].
+    pub fn receptive_fields(&self) -> Result<Vec<ReceptiveField>, NetworkError> {
+        Ok(receptive_fields(&self.nodes()?, self.input))
+    }
+
     /// Every layer with its inputs and sizes, checked.
     pub(crate) fn nodes(&self) -> Result<Vec<Node<'_>>, NetworkError> {
         if self.layers.is_empty() {
@@ -203,7 +212,7 @@ impl Description {
     pub fn summary(&self, batch: usize) -> Result<Summary, NetworkError> {
         let nodes = self.nodes()?;
         let mut layers: Vec<LayerSummary> = Vec::with_capacity(nodes.len());
-        let mut fields: Vec<Field> = Vec::with_capacity(nodes.len());
+        let mut fields = receptive_fields(&nodes, self.input).into_iter();
         let mut learns = Vec::with_capacity(nodes.len());
         for node in &nodes {
             let (named, rule) = (node.named, node.named.layer.rule());
@@ -214,13 +223,7 @@ impl Description {
             let before = |source: &Source| matches!(source, Source::Layer(j) if learns[*j]);
             // Backward, an input's gradient costs what forward cost, and so does that of the parameters.
             let (gradient, weights) = (node.sources.iter().any(before), !parameters.is_empty());
-            let field = node.sources.iter().map(|source| match source {
-                Source::Input => Field::PIXEL,
-                Source::Layer(j) => fields[*j],
-            });
-            let field = field.reduce(Field::join).unwrap_or(Field::PIXEL).through(rule.reach(), self.input);
             learns.push(gradient || weights);
-            fields.push(field);
             layers.push(LayerSummary {
                 name: named.name.clone(),
                 kind: rule.kind(),
@@ -235,7 +238,7 @@ impl Description {
                 } else {
                     node.output.checked_len(batch)? * size_of::<f32>()
                 },
-                receptive_field: field.size,
+                receptive_field: fields.next().unwrap_or(Field::PIXEL).size,
             });
         }
         Ok(Summary {
@@ -249,26 +252,73 @@ impl Description {
     }
 }
 
-/// The patch of the network's input that one number of a layer's output depends on, and how far apart the patches of
-/// neighbours lie, as (height, width).
-#[derive(Clone, Copy)]
-struct Field {
-    size: (usize, usize),
-    step: (usize, usize),
+fn receptive_fields(nodes: &[Node<'_>], input: Shape) -> Vec<Field> {
+    let mut fields: Vec<Field> = Vec::with_capacity(nodes.len());
+    for node in nodes {
+        let sources = node.sources.iter().map(|source| match source {
+            Source::Input => Field::PIXEL,
+            Source::Layer(j) => fields[*j],
+        });
+        let joined = sources.reduce(Field::join).unwrap_or(Field::PIXEL);
+        fields.push(joined.through(node.named.layer.rule().reach(), input));
+    }
+    fields
 }
 
-impl Field {
-    const PIXEL: Field = Field { size: (1, 1), step: (1, 1) };
+/// The patch of the network's input that one number of a layer's output depends on, and how far apart the patches of
+/// neighbours lie, as (height, width) or (row, column).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReceptiveField {
+    /// Height and width of the patch, padding included.
+    pub size: (usize, usize),
+    /// Rows and columns between the patches of neighbours.
+    pub step: (usize, usize),
+    /// Row and column of the first pixel of the first output's patch; negative in the padding.
+    pub start: (isize, isize),
+}
+
+use ReceptiveField as Field;
+
+impl ReceptiveField {
+    const PIXEL: Field = Field { size: (1, 1), step: (1, 1), start: (0, 0) };
+
+    /// Rows and columns of the input (of this shape) that the output in `row` and `column` depends on, without padding.
+    ///
+    /// ```
+    /// use striate::{models::simple_convnet::SimpleConvNet, shape::Shape};
+    /// let description = SimpleConvNet::default().description();
+    /// let pooled = description.receptive_fields()?[2];
+    /// assert_eq!((pooled.size, pooled.step), ((6, 6), (2, 2)));
+    /// assert_eq!(pooled.patch((1, 11), Shape::new(1, 28, 28)), (2..8, 22..28));
+    /// # Ok::<(), striate::network::NetworkError>(())
+    /// ```
+    pub fn patch(&self, (row, column): (usize, usize), input: Shape) -> (Range<usize>, Range<usize>) {
+        let along = |at: usize, start: isize, step: usize, size: usize, limit: usize| {
+            let first = start.saturating_add_unsigned(at.saturating_mul(step));
+            let end = first.saturating_add_unsigned(size).clamp(0, limit as isize) as usize;
+            (first.clamp(0, limit as isize) as usize).min(end)..end
+        };
+        (
+            along(row, self.start.0, self.step.0, self.size.0, input.height),
+            along(column, self.start.1, self.step.1, self.size.1, input.width),
+        )
+    }
 
     fn join(self, other: Field) -> Field {
-        let larger = |a: (usize, usize), b: (usize, usize)| (a.0.max(b.0), a.1.max(b.1));
-        Field { size: larger(self.size, other.size), step: larger(self.step, other.step) }
+        let axis = |a: (isize, usize, usize), b: (isize, usize, usize)| {
+            let start = a.0.min(b.0);
+            let end = a.0.saturating_add_unsigned(a.1).max(b.0.saturating_add_unsigned(b.1));
+            (start, end.saturating_sub(start) as usize, a.2.max(b.2))
+        };
+        let rows = axis((self.start.0, self.size.0, self.step.0), (other.start.0, other.size.0, other.step.0));
+        let columns = axis((self.start.1, self.size.1, self.step.1), (other.start.1, other.size.1, other.step.1));
+        Field { size: (rows.1, columns.1), step: (rows.2, columns.2), start: (rows.0, columns.0) }
     }
 
     fn through(self, reach: Reach, input: Shape) -> Field {
         match reach {
             Reach::Point => self,
-            Reach::All => Field { size: (input.height, input.width), step: self.step },
+            Reach::All => Field { size: (input.height, input.width), step: self.step, start: (0, 0) },
             Reach::Window(w) => {
                 // Sizes are bounded by the shape rules; saturation only guards the product of steps.
                 let grown = |size: usize, step: usize, kernel: usize, dilation: usize| {
@@ -280,6 +330,10 @@ impl Field {
                         grown(self.size.1, self.step.1, w.kernel.1, w.dilation.1),
                     ),
                     step: (self.step.0.saturating_mul(w.stride.0), self.step.1.saturating_mul(w.stride.1)),
+                    start: (
+                        self.start.0.saturating_sub_unsigned(w.padding.top.saturating_mul(self.step.0)),
+                        self.start.1.saturating_sub_unsigned(w.padding.left.saturating_mul(self.step.1)),
+                    ),
                 }
             }
         }

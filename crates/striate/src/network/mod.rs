@@ -12,7 +12,7 @@ pub mod taps;
 
 use crate::layers::{Role, check_labels, expect_shape};
 use crate::shape::{Shape, ShapeError};
-pub use description::{Description, LayerSummary, NamedLayer, Summary};
+pub use description::{Description, LayerSummary, NamedLayer, ReceptiveField, Summary};
 use ndarray::{Array2, ArrayView4};
 pub use parameters::{ParameterSpec, Parameters};
 pub use plan::{Mode, Plan};

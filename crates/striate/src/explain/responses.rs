@@ -1,0 +1,181 @@
+//! What each filter answers to in an image of any size (section 7.6.1), and the direction of the edges it answers to.
+
+use super::filters::Filters;
+use super::{ExplainError, lens};
+use crate::layers::{ConvolutionOptions, Init};
+use crate::network::{Description, Mode, Network, Plan, Runner};
+use crate::shape::{Rounding, Shape};
+use ndarray::{Array2, ArrayView3, ArrayView4, Axis};
+
+/// The direction of a filter.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Orientation {
+    /// The edges and lines that it answers to, in degrees from 0 to 180: 0 is horizontal, 90 vertical, 45 rises to the right.
+    pub degrees: f32,
+    /// How much of its energy has that direction: 0 for a spot, which has none, to 1.
+    pub coherence: f32,
+}
+
+impl Orientation {
+    /// Below this coherence a filter has no direction to speak of.
+    pub const LEAST: f32 = 0.25;
+
+    /// Of one filter (C, FH, FW), by its structure tensor: the sum over its places of `g gᵀ`, with `g` the difference to
+    /// the right and below neighbour (zeros around it). By Parseval's theorem that is its energy by spatial frequency, so
+    /// the eigenvector of the larger eigenvalue is the direction in which what it answers to changes most, and edges lie
+    /// across it. The coherence is the eigenvalues' difference over their sum (Bigün & Granlund 1987).
+    ///
+    /// ```
+    /// use striate::explain::Orientation;
+    /// let edge = ndarray::array![[[1., 1., 1.], [0., 0., 0.], [-1., -1., -1.]]];
+    /// let o = Orientation::of(edge.view());
+    /// assert!(o.degrees.min(180.0 - o.degrees) < 1.0 && o.coherence > Orientation::LEAST);
+    /// assert_eq!(o.name(), "horizontal");
+    /// ```
+    pub fn of(filter: ArrayView3<'_, f32>) -> Self {
+        let (channels, rows, columns) = filter.dim();
+        let at = |c: usize, y: isize, x: isize| {
+            let inside = (0..rows as isize).contains(&y) && (0..columns as isize).contains(&x);
+            if inside { f64::from(filter[[c, y as usize, x as usize]]) } else { 0.0 }
+        };
+        let (mut xx, mut xy, mut yy) = (0.0, 0.0, 0.0);
+        for c in 0..channels {
+            for y in -1..rows as isize {
+                for x in -1..columns as isize {
+                    // Central in the middle of four neighbours, so that both differences are of one place.
+                    let [a, b, d, e] = [at(c, y, x), at(c, y, x + 1), at(c, y + 1, x), at(c, y + 1, x + 1)];
+                    let (dx, dy) = ((b + e - a - d) / 2.0, (d + e - a - b) / 2.0);
+                    xx += dx * dx;
+                    xy += dx * dy;
+                    yy += dy * dy;
+                }
+            }
+        }
+        let difference = (xx - yy).hypot(2.0 * xy);
+        let steepest = 0.5 * (2.0 * xy).atan2(xx - yy);
+        // Edges lie across the steepest direction; rows count downward, angles upward.
+        let degrees = (90.0 - steepest.to_degrees()).rem_euclid(180.0);
+        let total = xx + yy;
+        Self { degrees: degrees as f32, coherence: if total > 0.0 { (difference / total) as f32 } else { 0.0 } }
+    }
+
+    /// The direction in a word.
+    pub fn name(&self) -> &'static str {
+        match self.degrees {
+            _ if self.coherence < Self::LEAST => "no direction",
+            22.5..67.5 => "rising",
+            67.5..112.5 => "vertical",
+            112.5..157.5 => "falling",
+            _ => "horizontal",
+        }
+    }
+}
+
+/// One filter with what it makes of an image.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Response {
+    /// Its number in the layer.
+    pub filter: usize,
+    /// The edges it answers to.
+    pub orientation: Orientation,
+    /// The convolution's output (OH, OW) before any activation.
+    pub map: Array2<f32>,
+}
+
+/// Every filter's response to one image.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Responses {
+    /// The parameter the filters come from: `W1`.
+    pub name: String,
+    /// Those with a direction first, from horizontal over rising to vertical and falling; then those without.
+    pub responses: Vec<Response>,
+}
+
+/// Convolves an image (C, H, W) of any size with the given filters, without padding and pixel by pixel, as the book does
+/// with a photograph.
+///
+/// # Errors
+/// An image of other channels than the filters', smaller than they are, or with a value that is not finite.
+pub fn responses(filters: &Filters, image: ArrayView3<'_, f32>) -> Result<Responses, ExplainError> {
+    let (count, channels, height, width) = filters.values.dim();
+    let (found, rows, columns) = image.dim();
+    if found != channels {
+        return Err(ExplainError::Channels { layer: filters.name.clone(), filters: channels, image: found });
+    }
+    let window = crate::shape::Window {
+        kernel: (height, width),
+        ..crate::shape::Window::square(1, 1, 0).rounding(Rounding::Floor)
+    };
+    let convolution = ConvolutionOptions::new(count, window, Init::He).without_bias();
+    let description = Description::new("responses", Shape::new(channels, rows, columns)).with("filters", convolution);
+    let mut network = Network::new(description, 1)?;
+    if let Some(mut w) = network.parameters_mut().get_mut("W1") {
+        w.iter_mut().zip(filters.values.iter()).for_each(|(to, &from)| *to = from);
+    }
+    lens::check_sample(&network, image)?;
+    let mut runner = Runner::new(Plan::new(network.description(), 1, Mode::Inference)?)?;
+    runner.input_mut().iter_mut().zip(image.iter()).for_each(|(to, &from)| *to = from);
+    let maps = runner.predict(network.parameters());
+    let (rows, columns) = (rows - height + 1, columns - width + 1);
+    let maps = ArrayView4::from_shape((1, count, rows, columns), maps).map_err(|_| ExplainError::Option {
+        option: "the image",
+        found: format!("{} numbers", maps.len()),
+        expected: format!("{count} maps of {rows} x {columns}"),
+    })?;
+    let mut responses: Vec<Response> = filters
+        .values
+        .axis_iter(Axis(0))
+        .zip(maps.index_axis(Axis(0), 0).axis_iter(Axis(0)))
+        .enumerate()
+        .map(|(filter, (weights, map))| Response { filter, orientation: Orientation::of(weights), map: map.to_owned() })
+        .collect();
+    responses.sort_by(|a, b| {
+        let key = |r: &Response| {
+            let o = r.orientation;
+            // Just under 180 is as good as horizontal.
+            let turned = if o.degrees >= 157.5 { o.degrees - 180.0 } else { o.degrees };
+            if o.coherence < Orientation::LEAST { 1000.0 } else { turned }
+        };
+        key(a).total_cmp(&key(b)).then(a.filter.cmp(&b.filter))
+    });
+    Ok(Responses { name: filters.name.clone(), responses })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::{Array3, Array4};
+
+    #[test]
+    fn bars_have_the_directions_they_were_drawn_in() {
+        for (name, bar) in [
+            ("horizontal", (|y, _| y == 3) as fn(usize, usize) -> bool),
+            ("vertical", |_, x| x == 3),
+            ("falling", |y, x| y == x),
+            ("rising", |y, x| y + x == 6),
+        ] {
+            let filter = Array3::from_shape_fn((1, 7, 7), |(_, y, x)| f32::from(u8::from(bar(y, x))));
+            let o = Orientation::of(filter.view());
+            assert_eq!(o.name(), name, "{o:?}");
+        }
+        let spot = Array3::from_shape_fn((1, 5, 5), |(_, y, x)| f32::from(u8::from(y == 2 && x == 2)));
+        assert_eq!(Orientation::of(spot.view()).name(), "no direction");
+        assert_eq!(Orientation::of(Array3::zeros((1, 3, 3)).view()).coherence, 0.0);
+    }
+
+    #[test]
+    fn responses_are_the_convolution_sorted_by_direction() {
+        let values = Array4::from_shape_fn((2, 1, 3, 3), |(n, _, y, x)| [x, y][n] as f32 - 1.0);
+        let filters = Filters { name: "W1".into(), values };
+        // Brightness rises to the right: only the filter for vertical edges answers.
+        let image = Array3::from_shape_fn((1, 6, 8), |(_, _, x)| x as f32);
+        let found = responses(&filters, image.view()).unwrap();
+        let names: Vec<_> = found.responses.iter().map(|r| (r.filter, r.orientation.name())).collect();
+        assert_eq!(names, [(1, "horizontal"), (0, "vertical")]);
+        assert_eq!(found.responses[0].map, Array2::<f32>::zeros((4, 6)));
+        assert_eq!(found.responses[1].map, Array2::from_elem((4, 6), 6.0));
+        let colour = responses(&filters, Array3::zeros((3, 6, 8)).view()).unwrap_err().to_string();
+        assert!(colour.contains("1 channels, but an image has 3"), "{colour}");
+        assert!(responses(&filters, Array3::zeros((1, 2, 8)).view()).is_err());
+    }
+}
