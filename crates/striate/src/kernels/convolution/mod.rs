@@ -14,6 +14,7 @@ mod forward;
 mod gather;
 mod geometry;
 mod input;
+mod interleaved;
 mod padded;
 mod probe;
 mod strips;
@@ -23,6 +24,7 @@ mod winograd;
 pub(crate) use forward::{Epilogue, forward, forward_workspace};
 pub(crate) use geometry::Geometry;
 pub(crate) use input::{backward_input, input_workspace};
+pub(crate) use interleaved::{Activation, Interleaved, Pool};
 pub use probe::Probe;
 pub(crate) use weights::{OutputGradient, backward_weights, weights_workspace};
 

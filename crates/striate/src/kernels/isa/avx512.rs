@@ -2,6 +2,7 @@
 
 use super::direct::{Direct, PixelRow, direct_row};
 use super::generic::{Vector, tile_for};
+use super::interleaved::interleaved_for;
 use std::arch::x86_64::*;
 
 impl Vector for __m512 {
@@ -52,9 +53,16 @@ impl Vector for __m512 {
             (_mm512_mask_blend_ps(wins, self, other), _mm512_mask_blend_ps(wins, tag, other_tag))
         }
     }
+
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe { _mm512_reduce_add_ps(self) }
+    }
 }
 
 tile_for!(__m512, 12 rows, 2 wide, "avx512f,avx2,fma");
+interleaved_for!(__m512, 4 pixels, 5 taps, "avx512f,avx2,fma");
 
 #[target_feature(enable = "avx512f,avx2,fma")]
 unsafe fn direct(row: &PixelRow<'_>, weights: *const f32, bias: *const f32, relu: bool, y: *mut f32, winner: *mut u32) {

@@ -7,6 +7,7 @@
 
 pub(crate) mod direct;
 pub(crate) mod generic;
+pub(crate) mod interleaved;
 mod portable;
 mod rectangle;
 mod transpose;
