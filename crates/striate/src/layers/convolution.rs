@@ -335,9 +335,9 @@ impl ConvolutionOperator {
                 let geometry = pooling::Geometry::new(self.geometry.output, options.window);
                 Some(geometry.is_ok_and(|geometry| interleaved.pool(pool, geometry)))
             }
-            Layer::BatchNorm(_) if !training && interleaved.is_bare() => {
-                self.interleaved = None;
-                None
+            Layer::BatchNorm(options) if !training && interleaved.is_bare() && self.norm.is_none() => {
+                self.norm = Some(*options);
+                Some(true)
             }
             _ => Some(false),
         }
@@ -391,29 +391,32 @@ impl Operator for ConvolutionOperator {
     }
 
     fn prepared(&self, training: bool) -> usize {
-        if let Some(interleaved) = &self.interleaved {
-            return interleaved.prepared(training);
-        }
         let folded = if self.norm.is_some() { self.geometry.filters() } else { 0 };
+        if let Some(interleaved) = &self.interleaved {
+            return folded + interleaved.prepared(training);
+        }
         let backward = if training { self.prepared_len(Pass::BackwardInput) } else { 0 };
         folded + self.prepared_len(Pass::Forward) + backward
     }
 
     fn prepare(&self, parameters: &[f32], prepared: &mut [f32]) {
-        if let Some(interleaved) = &self.interleaved {
-            return interleaved.prepare(self.split(parameters).0, prepared);
-        }
         let (g, batch) = (&self.geometry, self.batch);
+        let forward = |w: &[f32], prepared: &mut [f32]| match &self.interleaved {
+            Some(interleaved) => interleaved.prepare(w, prepared),
+            None => kernel::prepare(g, batch, Pass::Forward, &self.epilogue, w, prepared),
+        };
         if let Some(norm) = self.norm {
             let (biases, prepared) = prepared.split_at_mut(g.filters());
-            let w = self.folded(norm, parameters, biases);
-            return kernel::prepare(g, batch, Pass::Forward, &self.epilogue, &w, prepared);
+            return forward(&self.folded(norm, parameters, biases), prepared);
         }
         let w = self.split(parameters).0;
-        let (forward, backward) = prepared.split_at_mut(self.prepared_len(Pass::Forward));
-        kernel::prepare(g, batch, Pass::Forward, &self.epilogue, w, forward);
-        if !backward.is_empty() {
-            kernel::prepare(g, batch, Pass::BackwardInput, &self.epilogue, w, backward);
+        if self.interleaved.is_some() {
+            return forward(w, prepared);
+        }
+        let (ahead, back) = prepared.split_at_mut(self.prepared_len(Pass::Forward));
+        forward(w, ahead);
+        if !back.is_empty() {
+            kernel::prepare(g, batch, Pass::BackwardInput, &self.epilogue, w, back);
         }
     }
 
@@ -448,17 +451,17 @@ impl Operator for ConvolutionOperator {
     fn forward(&self, f: Forward<'_>) {
         let g = &self.geometry;
         let (_, b, _) = self.split(f.parameters);
-        if let Some(interleaved) = &self.interleaved {
-            return interleaved.forward(f.input, f.prepared, b, f.output, f.saved, f.workspace);
-        }
         let (biases, prepared) = match self.norm {
             Some(_) => f.prepared.split_at(g.filters()),
             None => (b.unwrap_or_default(), f.prepared),
         };
+        let biases = (!biases.is_empty()).then_some(biases);
+        if let Some(interleaved) = &self.interleaved {
+            return interleaved.forward(f.input, prepared, biases, f.output, f.saved, f.workspace);
+        }
         let prepared = &prepared[..self.prepared_len(Pass::Forward)];
         let winner = (!f.saved.is_empty()).then(|| bytemuck::cast_slice_mut(f.saved));
         let residual = self.epilogue.residual.then_some(f.other);
-        let biases = (!biases.is_empty()).then_some(biases);
         kernel::forward(g, f.input, prepared, biases, residual, f.output, winner, f.workspace, &self.epilogue);
     }
 

@@ -421,7 +421,11 @@ impl Interleaved {
         };
         let plane = height * width;
         let outputs = &mut outputs[..g.filters() * plane * lanes];
-        outputs.fill(0.0);
+        // A margin stays zero, and so does what no pooling window saw.
+        let windows_see_all = self.pool.is_none_or(|(_, pool)| 4 * pool.output.area() == g.pixels());
+        if dx.is_some() || !windows_see_all {
+            outputs.fill(0.0);
+        }
         let first = places.first().map_or(0, |&p| p as usize);
         self.undo(arrived, saved, outputs, (plane, width, first));
         let outputs = &*outputs;
@@ -471,9 +475,9 @@ impl Interleaved {
                         let at = (f * g.output.height + row) * own;
                         let y = if saved.is_empty() { &[][..] } else { &saved[at..at + own] };
                         by_lanes!(lanes, L => {
-                            spread::<L>(arrived.as_chunks().0, target.as_chunks_mut().0);
+                            let (dy, y) = (arrived.as_chunks().0, y.as_chunks().0);
+                            spread::<L>(self.activation, dy, y, target.as_chunks_mut().0);
                         });
-                        scale_by_slope(self.activation, y, target);
                     }
                 }
                 Some((Pool::Max, _)) => {
@@ -572,27 +576,31 @@ isa::vectorized!(fn activate(activation: Activation, z: &mut [f32]) = activate_b
 /// `target` = the gradient `dy` of outputs `y` through the activation.
 #[inline(always)]
 fn undo_activation_body(activation: Activation, dy: &[f32], y: &[f32], target: &mut [f32]) {
-    target.copy_from_slice(dy);
-    scale_by_slope_body(activation, y, target);
+    match activation {
+        Activation::None => target.copy_from_slice(dy),
+        _ => target.iter_mut().zip(dy).zip(y).for_each(|((t, &dy), &y)| *t = through(activation, dy, y)),
+    }
 }
 
 isa::vectorized!(
     fn undo_activation(activation: Activation, dy: &[f32], y: &[f32], target: &mut [f32]) = undo_activation_body
 );
 
-/// Multiplies gradients by the slope of the activation at outputs `y`.
+/// The gradient `dy` of an output `y`, before the activation.
 #[inline(always)]
-fn scale_by_slope_body(activation: Activation, y: &[f32], gradient: &mut [f32]) {
+fn through(activation: Activation, dy: f32, y: f32) -> f32 {
     match activation {
-        Activation::None => {}
-        Activation::Relu => elementwise::relu_gradient(gradient, y),
-        Activation::Sigmoid => gradient.iter_mut().zip(y).for_each(|(g, &y)| *g = *g * (1.0 - y) * y),
+        Activation::None => dy,
+        Activation::Relu => {
+            if y > 0.0 {
+                dy
+            } else {
+                0.0
+            }
+        }
+        Activation::Sigmoid => dy * (1.0 - y) * y,
     }
 }
-
-isa::vectorized!(
-    fn scale_by_slope(activation: Activation, y: &[f32], gradient: &mut [f32]) = scale_by_slope_body
-);
 
 /// The means of the 2 x 2 windows of two rows of `width` numbers.
 #[inline(always)]
@@ -648,18 +656,32 @@ isa::vectorized!(
     ) = largest_body
 );
 
-/// A quarter of each gradient for both numbers of a row that its window saw.
+/// A quarter of each gradient for both numbers of a row that its window saw, through the activation.
 #[inline(always)]
-fn spread_body<const L: usize>(dy: &[[f32; L]], row: &mut [[f32; L]]) {
-    for (dy, [a, b]) in dy.iter().zip(row.as_chunks_mut::<2>().0) {
+fn spread_body<const L: usize>(activation: Activation, dy: &[[f32; L]], y: &[[f32; L]], row: &mut [[f32; L]]) {
+    let pairs = row.as_chunks_mut::<2>().0;
+    if activation == Activation::None {
+        for (dy, [a, b]) in dy.iter().zip(pairs) {
+            for n in 0..L {
+                let share = dy[n] * 0.25;
+                (a[n], b[n]) = (share, share);
+            }
+        }
+        return;
+    }
+    for ((dy, [a, b]), [y0, y1]) in dy.iter().zip(pairs).zip(y.as_chunks::<2>().0) {
         for n in 0..L {
             let share = dy[n] * 0.25;
-            (a[n], b[n]) = (share, share);
+            a[n] = through(activation, share, y0[n]);
+            b[n] = through(activation, share, y1[n]);
         }
     }
 }
 
-isa::vectorized!(fn spread[const L: usize](dy: &[[f32; L]], row: &mut [[f32; L]]) = spread_body);
+isa::vectorized!(
+    fn spread[const L: usize](activation: Activation, dy: &[[f32; L]], y: &[[f32; L]], row: &mut [[f32; L]])
+        = spread_body
+);
 
 /// Each gradient to the winner of its window, where that lies in the upper (0) or lower (1) row.
 #[inline(always)]

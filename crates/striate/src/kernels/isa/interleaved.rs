@@ -3,6 +3,7 @@
 
 use super::Isa;
 use super::generic::Vector;
+use std::ops::Range;
 
 /// Windows of interleaved images: number `i` of image `n` is at `i * lanes + n`. Places count numbers of one image.
 #[derive(Clone, Copy)]
@@ -265,6 +266,9 @@ pub(super) unsafe fn gradients<V: Vector, const TAPS: usize>(
     }
 }
 
+/// Pixels whose gradients, of a few filters, stay in the L1 cache while the taps pass over them.
+const BAND: usize = 64;
+
 /// All channels and taps of `FILTERS` filters.
 ///
 /// # Safety
@@ -277,33 +281,44 @@ unsafe fn all_taps<V: Vector, const FILTERS: usize, const TAPS: usize>(
     pitch: usize,
     sums: *mut f32,
 ) {
-    let count = windows.taps.len();
-    // SAFETY: the same contract, for taps below `count`.
+    let (count, pixels) = (windows.taps.len(), windows.starts.len());
+    // SAFETY: the same contract, for taps below `count` and bands below `pixels`; the first band, which may be empty, writes
+    // all sums.
     unsafe {
-        for c in 0..windows.channels {
-            let mut at = 0;
-            while at + TAPS <= count {
-                tap_block::<V, FILTERS, TAPS>(windows, c, at, dy, places, pitch, sums);
-                at += TAPS;
+        let mut from = 0;
+        loop {
+            let to = pixels.min(from + BAND);
+            for c in 0..windows.channels {
+                let mut at = 0;
+                while at + TAPS <= count {
+                    tap_block::<V, FILTERS, TAPS>(windows, from..to, c, at, dy, places, pitch, sums);
+                    at += TAPS;
+                }
+                while at + 2 <= count {
+                    tap_block::<V, FILTERS, 2>(windows, from..to, c, at, dy, places, pitch, sums);
+                    at += 2;
+                }
+                if at < count {
+                    tap_block::<V, FILTERS, 1>(windows, from..to, c, at, dy, places, pitch, sums);
+                }
             }
-            while at + 2 <= count {
-                tap_block::<V, FILTERS, 2>(windows, c, at, dy, places, pitch, sums);
-                at += 2;
-            }
-            if at < count {
-                tap_block::<V, FILTERS, 1>(windows, c, at, dy, places, pitch, sums);
+            from = to;
+            if from == pixels {
+                return;
             }
         }
     }
 }
 
-/// `TAPS` taps from number `at` on, of channel `c`.
+/// `TAPS` taps from number `at` on, of channel `c`, over a band of pixels; the first band overwrites the sums, the others
+/// add to them.
 ///
 /// # Safety
-/// As for [`gradients`], with `at + TAPS` at most the number of taps.
+/// As for [`gradients`], with `at + TAPS` at most the number of taps, and the band within the pixels.
 #[inline(always)]
 unsafe fn tap_block<V: Vector, const FILTERS: usize, const TAPS: usize>(
     windows: &Windows<'_>,
+    band: Range<usize>,
     c: usize,
     at: usize,
     dy: *const f32,
@@ -314,15 +329,16 @@ unsafe fn tap_block<V: Vector, const FILTERS: usize, const TAPS: usize>(
     // SAFETY: reads and writes are those the caller vouches for.
     unsafe {
         let mut sums = [[V::zero(); TAPS]; FILTERS];
-        let channel = windows.images.as_ptr().add(c * windows.plane * V::LANES);
+        let channel = windows.images.as_ptr().wrapping_add(c * windows.plane * V::LANES);
         let mut taps = [channel; TAPS];
         for (t, tap) in taps.iter_mut().enumerate() {
-            *tap = tap.add(*windows.taps.get_unchecked(at + t) as usize * V::LANES);
+            *tap = tap.wrapping_add(*windows.taps.get_unchecked(at + t) as usize * V::LANES);
         }
-        for (p, &start) in windows.starts.iter().enumerate() {
+        for p in band.clone() {
+            let start = *windows.starts.get_unchecked(p) as usize * V::LANES;
             let mut x = [V::zero(); TAPS];
             for (x, tap) in x.iter_mut().zip(&taps) {
-                *x = V::load(tap.add(start as usize * V::LANES));
+                *x = V::load(tap.add(start));
             }
             let gradient = dy.add(*places.add(p) as usize * V::LANES);
             for (f, sums) in sums.iter_mut().enumerate() {
@@ -334,7 +350,8 @@ unsafe fn tap_block<V: Vector, const FILTERS: usize, const TAPS: usize>(
         }
         for (f, sums) in sums.iter().enumerate() {
             for (t, sum) in sums.iter().enumerate() {
-                *out.add((f * windows.channels + c) * windows.taps.len() + at + t) = sum.sum();
+                let out = out.add((f * windows.channels + c) * windows.taps.len() + at + t);
+                *out = if band.start == 0 { sum.sum() } else { *out + sum.sum() };
             }
         }
     }
@@ -390,12 +407,12 @@ mod tests {
         let random = Random::new(11, Purpose::Test, 0);
         let numbers =
             |first: u64, len: usize| -> Vec<f32> { (0..len as u64).map(|i| random.normal(first + i)).collect() };
-        let (channels, plane, taps) = (3, 40, [0, 1, 2, 8, 9, 10, 16, 17]);
+        let (channels, plane, taps) = (3, 160, [0, 1, 2, 8, 9, 10, 16, 17]);
         for isa in Isa::available() {
             let kernels = isa.interleaved().expect("available");
             let lanes = kernels.lanes;
             let images = numbers(0, channels * plane * lanes);
-            for pixels in [1, 3, 4, 7] {
+            for pixels in [1, 3, 4, 7, BAND as u32 + 5] {
                 let starts: Vec<u32> = (0..pixels).map(|p| 2 * p).collect();
                 let windows = Windows { images: &images, starts: &starts, taps: &taps, channels, plane };
                 let at = |p: usize, c: usize, t: usize, n: usize| {
@@ -412,11 +429,11 @@ mod tests {
                             .map(|(_, c, t)| f64::from(weights[c * step + t * filters + f]) * at(p, c, t, n));
                         let expected = f64::from(bias[f]) + terms.sum::<f64>();
                         let found = f64::from(y[(f * pitch + p) * lanes + n]);
-                        assert!((found - expected).abs() < 1e-4, "{isa} {pixels} {filters}: {found} {expected}");
+                        assert!((found - expected).abs() < 1e-3, "{isa} {pixels} {filters}: {found} {expected}");
                     }
                 }
                 for filters in 1..=MAX_GRADIENT_FILTERS {
-                    let (pitch, to): (usize, Vec<u32>) = (30, (0..pixels).map(|p| 3 * p + 1).collect());
+                    let (pitch, to): (usize, Vec<u32>) = (220, (0..pixels).map(|p| 3 * p + 1).collect());
                     let dy = numbers(30_000, filters * pitch * lanes);
                     let mut sums = vec![f32::NAN; filters * channels * taps.len()];
                     kernels.gradients(&windows, &dy, &to, pitch, filters, &mut sums);
@@ -425,7 +442,7 @@ mod tests {
                             .map(|(_, p, n)| f64::from(dy[(f * pitch + to[p] as usize) * lanes + n]) * at(p, c, t, n));
                         let (expected, found) =
                             (terms.sum::<f64>(), f64::from(sums[(f * channels + c) * taps.len() + t]));
-                        assert!((found - expected).abs() < 1e-4, "{isa} {pixels} {filters}: {found} {expected}");
+                        assert!((found - expected).abs() < 1e-3, "{isa} {pixels} {filters}: {found} {expected}");
                     }
                 }
             }
