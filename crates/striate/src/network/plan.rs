@@ -18,6 +18,17 @@ pub enum Mode {
     Training,
 }
 
+/// How a plan for inference keeps the weights it reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Weights {
+    /// As they are.
+    #[default]
+    F32,
+    /// Fully connected layers so large that reading them takes the time: in bfloat16, rounded to 8 bits of mantissa; half
+    /// the bytes. Other layers stay as they are.
+    Bf16,
+}
+
 /// One operator with its places in the arena and among the parameters.
 #[derive(Debug)]
 pub(super) struct Step {
@@ -38,6 +49,8 @@ pub(super) struct Step {
     pub(super) backward: Option<BackwardPlaces>,
     /// The values that the places above are of.
     values: Values,
+    /// Floating-point operations of its layers forward, for the batch.
+    flops: u64,
 }
 
 /// Which values a step reads and writes.
@@ -65,6 +78,13 @@ pub(super) struct BackwardPlaces {
     pub(super) workspace: Range<usize>,
 }
 
+impl BackwardPlaces {
+    /// The same without the gradients of the inputs.
+    pub(super) fn without_inputs(&self) -> Self {
+        Self { output_gradient: self.output_gradient.clone(), workspace: self.workspace.clone(), ..Self::default() }
+    }
+}
+
 /// Where the gradient of an input goes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct GradientPlace {
@@ -72,6 +92,12 @@ pub(super) struct GradientPlace {
     pub(super) place: Range<usize>,
     /// Whether a later step has already written its part.
     pub(super) accumulate: bool,
+}
+
+impl GradientPlace {
+    fn is_wanted(&self) -> bool {
+        !self.place.is_empty()
+    }
 }
 
 /// A network compiled for one batch size and mode.
@@ -101,6 +127,31 @@ impl Plan {
     /// # Errors
     /// A layer that does not fit where it stands, or a batch of 0 or beyond any memory.
     pub fn new(description: &Description, batch: usize, mode: Mode) -> Result<Self, NetworkError> {
+        Self::build(description, batch, mode, Weights::F32)
+    }
+
+    /// Compiles `description` for predictions with weights kept as `weights` says.
+    ///
+    /// ```
+    /// use striate::network::{Plan, Weights};
+    /// let description = striate::models::build("alexnet-torchvision", &Default::default())?;
+    /// let plan = Plan::inference(&description, 1, Weights::Bf16)?;
+    /// assert_eq!(plan.steps().filter(|step| step.method.contains("bfloat16")).count(), 3);
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`Plan::new`].
+    pub fn inference(description: &Description, batch: usize, weights: Weights) -> Result<Self, NetworkError> {
+        Self::build(description, batch, Mode::Inference, weights)
+    }
+
+    pub(super) fn build(
+        description: &Description,
+        batch: usize,
+        mode: Mode,
+        weights: Weights,
+    ) -> Result<Self, NetworkError> {
         if batch == 0 {
             return Err(ShapeError::Empty { what: "the batch", found: vec![0] }.into());
         }
@@ -113,7 +164,10 @@ impl Plan {
             builder.add(i, node).map_err(|source| node.named.error(source))?;
         }
         let logits = builder.values.last().copied().unwrap_or(INPUT_VALUE);
-        let Builder { steps, lens, parameter, .. } = builder;
+        let Builder { mut steps, lens, parameter, .. } = builder;
+        if weights == Weights::Bf16 {
+            steps.iter_mut().for_each(|step| step.operator.round_weights());
+        }
         let mut plan = Self {
             mode,
             batch,
@@ -255,10 +309,17 @@ impl Plan {
 
     /// What runs, in order, with how each works on its sizes and why.
     pub fn steps(&self) -> impl Iterator<Item = StepSummary> {
-        self.steps.iter().map(|step| StepSummary {
+        let bytes = |place: &Range<usize>| size_of::<f32>() * place.len();
+        self.steps.iter().map(move |step| StepSummary {
             name: step.name.clone(),
             output: step.operator.output(),
             method: step.operator.method(),
+            flops: step.flops,
+            input_bytes: bytes(&step.input) + bytes(&step.other),
+            output_bytes: bytes(&step.output),
+            parameter_bytes: bytes(&step.parameters),
+            input_gradient: step.backward.as_ref().is_some_and(|b| b.input.is_wanted() || b.other.is_wanted()),
+            parameter_gradient: step.backward.is_some() && !step.parameters.is_empty(),
             workspace_bytes: size_of::<f32>()
                 * step.forward_workspace.len().max(step.backward.as_ref().map_or(0, |b| b.workspace.len())),
             prepared_bytes: size_of::<f32>() * step.prepared.len(),
@@ -286,6 +347,19 @@ pub struct StepSummary {
     pub output: Shape,
     /// How it works and why; empty where there is only one way.
     pub method: String,
+    /// Floating-point operations of its forward pass for the batch, as the definitions of its layers count them (a
+    /// multiply-add is two).
+    pub flops: u64,
+    /// Bytes of the batch that it reads: all its inputs.
+    pub input_bytes: usize,
+    /// Bytes of the batch that it writes.
+    pub output_bytes: usize,
+    /// Bytes of its parameters.
+    pub parameter_bytes: usize,
+    /// Whether its backward pass computes the gradient of an input.
+    pub input_gradient: bool,
+    /// Whether its backward pass computes the gradients of parameters.
+    pub parameter_gradient: bool,
     /// Bytes of workspace, for the pass that needs more.
     pub workspace_bytes: usize,
     /// Bytes of parameters in the form that the passes read.
@@ -368,7 +442,17 @@ impl<'a> Builder<'a> {
         (self.readers[j] == 1).then(|| self.steps.iter().position(|step| step.values.yields == j)).flatten()
     }
 
+    /// Adds layer `i`, as a step of its own or at the end of another.
     fn add(&mut self, i: usize, node: &Node<'_>) -> Result<(), ShapeError> {
+        self.add_step(i, node)?;
+        let flops = node.named.layer.rule().flops(node.input)?.saturating_mul(self.batch as u64);
+        if let Some(step) = self.steps.iter_mut().rfind(|step| step.values.yields == i) {
+            step.flops = step.flops.saturating_add(flops);
+        }
+        Ok(())
+    }
+
+    fn add_step(&mut self, i: usize, node: &Node<'_>) -> Result<(), ShapeError> {
         let rule = node.named.layer.rule();
         let training = self.mode == Mode::Training;
         let mut parameters = self.parameter..self.parameter;
@@ -491,6 +575,7 @@ impl<'a> Builder<'a> {
             forward_workspace: 0..0,
             backward: None,
             values,
+            flops: 0,
         });
     }
 }
