@@ -1,6 +1,7 @@
 //! The `striate` command: train an image classifier, look inside it, ship it. One file a subcommand.
 
 mod bench;
+mod convert;
 mod data;
 mod error;
 mod evaluate;
@@ -70,6 +71,7 @@ enum Command {
     Summary(summary::SummaryArgs),
     Verify(verify::VerifyArgs),
     Bench(bench::BenchArgs),
+    Convert(convert::ConvertArgs),
     Data(data::DataArgs),
 }
 
@@ -100,6 +102,7 @@ fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Some(Command::Summary(args)) => summary::run(&args, &cli.global, &output),
         Some(Command::Verify(args)) => verify::run(&args, &output),
         Some(Command::Bench(args)) => bench::run(&args, &cli.global, &output, isa),
+        Some(Command::Convert(args)) => convert::run(&args, &output),
         Some(Command::Data(args)) => data::run(&args, &output),
         None => {
             output.hint(

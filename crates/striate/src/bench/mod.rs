@@ -398,9 +398,7 @@ mod tests {
         // Input, filters (with biases, where they are not packed without them), pooled maps.
         let but_filters = first.bytes - 4 * (4 * 784 + 4 * 30 * 12 * 12);
         assert!((4 * 30 * 25..=4 * 30 * 26).contains(&but_filters), "{but_filters}");
-        assert_eq!(
-            measure(&network, 0, Work::Inference(Weights::F32), time, &ceilings()).unwrap_err().to_string(),
-            "the batch is empty: [0]"
-        );
+        let error = measure(&network, 0, Work::Inference(Weights::F32), time, &ceilings()).unwrap_err().to_string();
+        assert!(error.contains("the batch is empty"), "{error}");
     }
 }

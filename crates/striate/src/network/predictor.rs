@@ -1,6 +1,6 @@
 //! Predictions again and again: one plan, one arena, weights packed once.
 
-use super::{Mode, Network, NetworkError, Plan, Runner, Weights, fill};
+use super::{Network, NetworkError, Plan, Runner, Weights, fill};
 use ndarray::{Array2, ArrayView4};
 
 /// A network ready to predict batches of one size. Unlike [`Network::predict`] it plans, reserves and packs once, so that
@@ -27,7 +27,7 @@ impl<'a> Predictor<'a> {
     /// # Errors
     /// A batch of 0 or beyond any memory.
     pub fn new(network: &'a Network, batch: usize, weights: Weights) -> Result<Self, NetworkError> {
-        let runner = Runner::new(Plan::build(&network.description, batch, Mode::Inference, weights)?)?;
+        let runner = Runner::new(Plan::inference(&network.description, batch, weights)?)?;
         Ok(Self { network, runner })
     }
 
