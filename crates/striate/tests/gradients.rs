@@ -210,7 +210,7 @@ fn small_images_side_by_side() {
         .with("Average", PoolingOptions::average(pooled))
         .with("Conv2", convolution(3, 1))
         .with("Conv3", convolution(5, 0))
-        .with("Relu", ReluOptions {})
+        .with("Sigmoid3", SigmoidOptions {})
         .with("Affine", AffineOptions::new(3, Init::He));
     check_network(description, 9);
 }

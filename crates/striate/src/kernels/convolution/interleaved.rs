@@ -740,10 +740,15 @@ mod tests {
                 let z = |pixel: usize| {
                     f64::from(b[f]) + window(pixel).map(|(i, k)| f64::from(x[i]) * f64::from(w[k])).sum::<f64>()
                 };
-                let (act, slope): (fn(f64) -> f64, fn(f64) -> f64) = match way.activation {
-                    Activation::None => (|z| z, |_| 1.0),
-                    Activation::Relu => (|z| z.max(0.0), |z| f64::from(u8::from(z > 0.0))),
-                    Activation::Sigmoid => (|z| 1.0 / (1.0 + (-z).exp()), |z| (-z).exp() / (1.0 + (-z).exp()).powi(2)),
+                let act = |z: f64| match way.activation {
+                    Activation::None => z,
+                    Activation::Relu => z.max(0.0),
+                    Activation::Sigmoid => 1.0 / (1.0 + (-z).exp()),
+                };
+                let slope = |z: f64| match way.activation {
+                    Activation::None => 1.0,
+                    Activation::Relu => f64::from(u8::from(z > 0.0)),
+                    Activation::Sigmoid => (-z).exp() / (1.0 + (-z).exp()).powi(2),
                 };
                 for at in 0..output.area() {
                     // The pixels that an output is made of, each with its share.
