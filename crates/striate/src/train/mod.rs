@@ -18,7 +18,7 @@ use crate::layers::Role;
 use crate::network::{NetworkError, Parameters};
 use crate::optim::{Groups, Kind, OptimError, OptimizerOptions, Schedule};
 use crate::shape::Shape;
-pub use evaluate::{ClassMetrics, Evaluation, Mistake, evaluate, evaluate_parameters};
+pub use evaluate::{ClassMetrics, Evaluation, Mistake, evaluate, evaluate_parameters, evaluate_with};
 pub use events::{Control, EpochMetrics, Event, TrainSummary};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};

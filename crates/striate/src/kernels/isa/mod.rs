@@ -5,6 +5,7 @@
 //! one (`avx512`, `avx2`, `neon`, `simd128`, `portable`), which [`check`] refuses if the machine lacks it.
 #![allow(unsafe_code)]
 
+pub(crate) mod bf16;
 pub(crate) mod direct;
 pub(crate) mod generic;
 mod portable;

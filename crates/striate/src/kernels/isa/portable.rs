@@ -5,7 +5,7 @@ use super::generic::{Vector, tile_for};
 use super::winners::{MAX_ROWS, ROW, Winners, seen_by_winners_of};
 
 #[derive(Clone, Copy)]
-struct Four([f32; 4]);
+pub(super) struct Four(pub(super) [f32; 4]);
 
 impl Vector for Four {
     const LANES: usize = 4;
