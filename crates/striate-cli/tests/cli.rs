@@ -341,6 +341,33 @@ fn quiet_training_prints_only_the_result() {
 }
 
 #[test]
+fn an_architecture_written_to_a_file_and_a_trained_model_can_be_trained() {
+    let place = place();
+    let here = place.path();
+    let (text, _) =
+        run(here, &["summary", "mlp", "--input", &format!("1,{SIDE},{SIDE}"), "--classes", "4", "--toml"], 0);
+    fs::write(here.join("my.toml"), text.replace("outputs = 100", "outputs = 7")).unwrap();
+    let train =
+        |model: &'static str, out| ["train", "--data", "bars", "--model", model, "--epochs", "1", "--out", out, "-q"];
+    run(here, &train("my.toml", "first"), 0);
+    let (summary, _) = run(here, &["summary", "first"], 0);
+    assert!(summary.contains("7 outputs"), "{summary}");
+    // Its weights are where the second run starts.
+    run(here, &train("first", "second"), 0);
+    refused(
+        here,
+        &[&train("my.toml", "third")[..], &["--set", "hidden=3"]].concat(),
+        2,
+        &["--set is for a model by name"],
+    );
+    fs::write(here.join("other.toml"), text.replace("outputs = 4", "outputs = 5")).unwrap();
+    refused(here, &train("other.toml", "third"), 2, &["other.toml", "5 classes", "4"]);
+    fs::write(here.join("wrong.toml"), text.replace("outputs = 4", "output = 4")).unwrap();
+    refused(here, &train("wrong.toml", "third"), 1, &["wrong.toml, line ", "unknown field `output`"]);
+    assert!(!here.join("third").exists());
+}
+
+#[test]
 fn training_ends_with_where_everything_is_and_what_to_try() {
     let place = place();
     let (stdout, _) = run(place.path(), &["train", "--data", "bars", "--epochs", "1", "--out", "run"], 0);

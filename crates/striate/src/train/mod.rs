@@ -10,6 +10,7 @@
 mod evaluate;
 mod events;
 mod trainer;
+mod whiten;
 
 use crate::data::augment::Augment;
 use crate::data::{Dataset, Normalization};
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 pub use trainer::Trainer;
+pub use whiten::whiten;
 
 /// How to train. [`TrainOptions::default`] is the chapter's recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
