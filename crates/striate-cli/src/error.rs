@@ -2,10 +2,11 @@
 
 use std::io;
 use std::path::PathBuf;
+use striate::bench::BenchError;
 use striate::data::DataError;
 use striate::draw::DrawError;
 use striate::explain::ExplainError;
-use striate::formats::{FormatError, TomlError, WriteError};
+use striate::formats::{FormatError, OnnxError, TomlError, WriteError};
 use striate::kernels::isa::IsaError;
 use striate::models::ModelError;
 use striate::network::NetworkError;
@@ -16,6 +17,8 @@ use striate_mnist::MnistError;
 /// Why a command ended without its result.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
+    #[error(transparent)]
+    Bench(#[from] BenchError),
     #[error(transparent)]
     Data(#[from] DataError),
     #[error(transparent)]
@@ -32,6 +35,8 @@ pub(crate) enum CliError {
     Model(#[from] ModelError),
     #[error(transparent)]
     Network(#[from] NetworkError),
+    #[error(transparent)]
+    Onnx(#[from] OnnxError),
     #[error(transparent)]
     Toml(#[from] TomlError),
     #[error(transparent)]
@@ -72,6 +77,7 @@ impl CliError {
             CliError::Usage(_)
             | CliError::Isa(_)
             | CliError::Model(ModelError::Unknown { .. } | ModelError::Setting { .. }) => 2,
+            CliError::Bench(BenchError::Optimizer(OptimError::Option { .. })) => 2,
             // Flags whose values the library judges.
             CliError::Train(TrainError::Option { .. } | TrainError::Optimizer(OptimError::Option { .. })) => 2,
             _ => 1,
