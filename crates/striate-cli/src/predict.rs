@@ -43,9 +43,17 @@ pub(crate) struct PredictArgs {
 }
 
 /// An image as the network takes it, and its class where it is known.
-struct Sample {
-    pixels: Vec<u8>,
-    label: Option<usize>,
+pub(crate) struct Sample {
+    pub(crate) pixels: Vec<u8>,
+    pub(crate) label: Option<usize>,
+}
+
+/// Reads IMAGE: a file, `-` for stdin, or an image of MNIST.
+pub(crate) fn read(name: &str, model: &ModelFile) -> Result<Sample, CliError> {
+    match reference(name)? {
+        Some(reference) => read_mnist(name, reference, model),
+        None => read_file(name, model),
+    }
 }
 
 /// Predicts every image that can be read; one that can't is named, and the rest is still predicted.

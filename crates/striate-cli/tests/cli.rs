@@ -630,3 +630,62 @@ fn an_interrupt_keeps_the_last_weights() {
         run(place.path(), &["verify", "run"], 0);
     }
 }
+
+#[test]
+fn explaining_an_image_draws_what_was_asked_for() {
+    let place = trained();
+    let here = place.path();
+    save_png(&here.join("bar.png"), 3);
+    for (view, keys) in [
+        ("feature-maps", &["layers"][..]),
+        ("saliency", &["images"]),
+        ("grad-cam", &["images"]),
+        ("occlusion", &["images"]),
+    ] {
+        let (stdout, _) = run(here, &["explain", "run", view, "bar.png", "--json"], 0);
+        let result = json(&stdout);
+        has_keys(&result, keys);
+        assert_eq!(result["view"], view);
+        let picture = image::open(here.join(format!("run/{view}.png"))).unwrap();
+        assert!(picture.width() > 300 && picture.height() > 150, "{view}");
+        refused(here, &["explain", "run", view], 2, &[view, "IMAGE"]);
+    }
+    let (stdout, _) = run(here, &["explain", "run", "saliency", "bar.png", "--class", "column", "--json"], 0);
+    let image = &json(&stdout)["images"][0];
+    assert_eq!(image["class"], "column");
+    let change = image["score"].as_f64().unwrap() - image["baseline_score"].as_f64().unwrap();
+    assert!(image["completeness_error"].as_f64().unwrap() < 0.05 * change.abs().max(1.0));
+    run(here, &["explain", "run", "filters", "--apply", "bar.png", "--out", "responses.png"], 0);
+    run(here, &["explain", "run", "filters", "--before", "run", "--out", "both.png"], 0);
+    run(here, &["explain", "run", "maximize", "--layer", "Relu1", "--out", "units.png"], 0);
+    let (stdout, _) = run(here, &["explain", "run", "im2col", "--json"], 0);
+    assert_eq!(json(&stdout)["layers"][0]["columns"], 25);
+    for file in ["responses.png", "both.png", "units.png"] {
+        assert!(image::open(here.join(file)).unwrap().width() > 200, "{file}");
+    }
+}
+
+#[test]
+fn what_can_not_be_explained_is_said_with_what_can() {
+    let place = trained();
+    let here = place.path();
+    save_png(&here.join("bar.png"), 3);
+    fs::write(here.join("no.png"), "no image").unwrap();
+    refused(
+        here,
+        &["explain", "run", "saliency", "bar.png", "--class", "owl"],
+        1,
+        &["owl", "row, column, falling, rising"],
+    );
+    refused(here, &["explain", "run", "grad-cam", "bar.png", "--layer", "Conv9"], 1, &["Conv9", "Conv1, Relu1"]);
+    refused(here, &["explain", "run", "grad-cam", "bar.png", "--layer", "Affine1"], 1, &["Affine1", "plain vector"]);
+    refused(here, &["explain", "run", "maximize", "--layer", "Conv9"], 1, &["Conv9", "Conv1, Relu1"]);
+    refused(here, &["explain", "run", "occlusion", "no.png"], 1, &["no.png"]);
+    refused(here, &["explain", "run", "occlusion", "nowhere.png"], 1, &["nowhere.png"]);
+    let arguments = ["train", "--data", "bars", "--model", "mlp", "--epochs", "1", "--out", "dense", "-q"];
+    run(here, &arguments, 0);
+    for view in ["grad-cam", "im2col"] {
+        refused(here, &["explain", "dense", view, "bar.png"], 1, &["convolution", "mlp"]);
+    }
+    run(here, &["explain", "dense", "saliency", "bar.png"], 0);
+}
