@@ -1,9 +1,12 @@
 //! The `striate` command: train an image classifier, look inside it, ship it. One file a subcommand.
 
 mod data;
+mod doctor;
+mod download;
 mod error;
 mod evaluate;
 mod explain;
+mod fetch;
 mod model;
 mod output;
 mod predict;
@@ -68,6 +71,7 @@ enum Command {
     Summary(summary::SummaryArgs),
     Verify(verify::VerifyArgs),
     Data(data::DataArgs),
+    Doctor(doctor::DoctorArgs),
 }
 
 fn main() -> ExitCode {
@@ -97,6 +101,7 @@ fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Some(Command::Summary(args)) => summary::run(&args, &cli.global, &output),
         Some(Command::Verify(args)) => verify::run(&args, &output),
         Some(Command::Data(args)) => data::run(&args, &output),
+        Some(Command::Doctor(args)) => doctor::run(&args, &output, isa),
         None => {
             output.hint(
                 "striate: a convolutional-network engine. With no command it trains the SimpleConvNet of chapter 7 of",
