@@ -4,7 +4,7 @@ use crate::doctor::class_counts;
 use crate::error::CliError;
 use crate::fetch::{self, FetchArgs};
 use crate::output::{Output, table, thousands};
-use crate::source::{self, Source};
+use crate::source::{self, ReadingArgs, Source};
 use clap::{Args, Subcommand};
 use std::path::Path;
 use std::process::ExitCode;
@@ -32,6 +32,8 @@ enum Action {
         /// A data set, as `striate train --data` takes it
         #[arg(value_name = "NAME|PATH")]
         data: String,
+        #[command(flatten)]
+        reading: ReadingArgs,
     },
 }
 
@@ -40,11 +42,11 @@ const LISTED: usize = 20;
 
 /// Prints counts and faults.
 pub(crate) fn run(args: &DataArgs, output: &Output) -> Result<ExitCode, CliError> {
-    let data = match &args.action {
+    let (data, reading) = match &args.action {
         Action::Fetch(args) => return fetch::run(args, output),
-        Action::Info { data } => data,
+        Action::Info { data, reading } => (data, reading),
     };
-    let Source { splits, validation, report } = source::open(data, None, output)?;
+    let Source { splits, validation, report } = source::open(data, &reading.options(None), output)?;
     let parts: Vec<(&str, &Dataset)> = [("train", Some(&splits.train)), ("validation", validation.as_ref())]
         .into_iter()
         .chain([("test", Some(&splits.test))])

@@ -5,7 +5,7 @@ use crate::model::{self, Architecture, ModelOptions, parse_setting, parse_shape}
 use crate::output::{Output, bytes, table, thousands};
 use crate::progress::Bar;
 use crate::recipe::Recipe;
-use crate::source::{self, Source};
+use crate::source::{self, ReadingArgs, Source};
 use clap::Args;
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -43,6 +43,8 @@ pub(crate) struct DoctorArgs {
     /// Read image files at this size [default: the trained model's; their own if they agree; else 64 x 64]
     #[arg(long, value_name = "C,H,W", value_parser = parse_shape)]
     input: Option<Shape>,
+    #[command(flatten)]
+    reading: ReadingArgs,
     /// Images a step
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch: u32,
@@ -66,7 +68,7 @@ pub(crate) fn run(args: &DoctorArgs, output: &Output, isa: Isa) -> Result<ExitCo
     });
     let file = named.transpose()?.flatten();
     let shape = args.input.or(file.as_ref().map(|architecture| architecture.description().input));
-    let Source { splits, validation, report } = source::open(&args.data, shape, output)?;
+    let Source { splits, validation, report } = source::open(&args.data, &args.reading.options(shape), output)?;
     let parts: Vec<(&str, &Dataset)> = [("train", Some(&splits.train)), ("validation", validation.as_ref())]
         .into_iter()
         .chain([("test", Some(&splits.test))])

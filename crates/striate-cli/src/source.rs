@@ -3,6 +3,7 @@
 use crate::error::CliError;
 use crate::output::{Output, complain, thousands};
 use crate::progress::Bar;
+use clap::Args;
 use std::env;
 use std::path::{Path, PathBuf};
 use striate::data::image_folder::{self, ImageFolder, Options, Report};
@@ -25,6 +26,36 @@ const FETCHED: [&str; 3] = ["fashion-mnist", "cifar10", "cifar100"];
 
 /// Where Debian's packages of data sets (dataset-fashion-mnist) put them.
 const SYSTEM: &str = "/usr/share/datasets";
+
+/// How image files are read.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct ReadingArgs {
+    /// Make the first image that can't be read an error, instead of leaving it out
+    #[arg(long)]
+    strict: bool,
+    /// The most memory for the pixels of all image files, as in 500M or 8G; files of more are decoded whenever they are
+    /// needed [default: half of what is available]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    memory: Option<u64>,
+}
+
+impl ReadingArgs {
+    /// The library's options, for image files at the size of `shape`.
+    pub(crate) fn options(&self, shape: Option<Shape>) -> Options {
+        Options { shape, strict: self.strict, memory: self.memory, ..Options::default() }
+    }
+}
+
+/// 500M, 8G or a plain number of bytes; units are 1024 times the one before.
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let units = [('K', 1u64 << 10), ('M', 1 << 20), ('G', 1 << 30)];
+    let (number, factor) = units
+        .into_iter()
+        .find_map(|(unit, factor)| Some((text.strip_suffix([unit, unit.to_ascii_lowercase()])?, factor)))
+        .unwrap_or((text, 1));
+    let number = number.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    number.ok_or_else(|| "a number of bytes is needed, as in 500M or 8G".into())
+}
 
 /// What `--data` names, once it is read.
 pub(crate) struct Source {
@@ -49,7 +80,7 @@ impl From<ImageFolder> for Source {
 
 /// Reads the data that `--data` names, image files at the size of `shape`; says on stderr what was left out.
 pub(crate) fn load(data: &str, shape: Option<Shape>, output: &Output) -> Result<Splits, CliError> {
-    let Source { splits, report, .. } = open(data, shape, output)?;
+    let Source { splits, report, .. } = open(data, &Options { shape, ..Options::default() }, output)?;
     if let Some(first) = report.skipped.first()
         && !output.is_quiet()
     {
@@ -62,13 +93,8 @@ pub(crate) fn load(data: &str, shape: Option<Shape>, output: &Output) -> Result<
     Ok(splits)
 }
 
-/// Reads the data that `--data` names, image files at the size of `shape`.
-pub(crate) fn open(data: &str, shape: Option<Shape>, output: &Output) -> Result<Source, CliError> {
-    open_with(data, &Options { shape, ..Options::default() }, output)
-}
-
 /// Reads the data that `--data` names, image files as `options` say.
-pub(crate) fn open_with(data: &str, options: &Options, output: &Output) -> Result<Source, CliError> {
+pub(crate) fn open(data: &str, options: &Options, output: &Output) -> Result<Source, CliError> {
     if data == "mnist" {
         return Ok(Splits { train: mnist("train")?, test: mnist("test")? }.into());
     }
@@ -195,4 +221,20 @@ pub(crate) fn short_name(data: &str) -> String {
 pub(crate) fn preprocessing(data: &Dataset, normalization: Normalization) -> Result<Preprocessing, CliError> {
     let fit = if data.shape() == Shape::new(1, 28, 28) && data.shows_characters() { Fit::Digit } else { Fit::Stretch };
     Ok(Preprocessing::new(data.shape(), fit, normalization)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_with_units() {
+        assert_eq!(parse_bytes("123"), Ok(123));
+        assert_eq!(parse_bytes("2k"), Ok(2048));
+        assert_eq!(parse_bytes("500M"), Ok(500 << 20));
+        assert_eq!(parse_bytes("8 G"), Ok(8 << 30));
+        for wrong in ["", "G", "-1", "1.5G", "99999999999G", "8T"] {
+            assert!(parse_bytes(wrong).is_err(), "{wrong}");
+        }
+    }
 }
