@@ -1,5 +1,6 @@
 //! The `striate` command: train an image classifier, look inside it, ship it. One file a subcommand.
 
+mod convert;
 mod data;
 mod doctor;
 mod download;
@@ -70,6 +71,7 @@ enum Command {
     Explain(explain::ExplainArgs),
     Summary(summary::SummaryArgs),
     Verify(verify::VerifyArgs),
+    Convert(convert::ConvertArgs),
     Data(data::DataArgs),
     Doctor(doctor::DoctorArgs),
 }
@@ -100,6 +102,7 @@ fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Some(Command::Explain(args)) => explain::run(&args, &output),
         Some(Command::Summary(args)) => summary::run(&args, &cli.global, &output),
         Some(Command::Verify(args)) => verify::run(&args, &output),
+        Some(Command::Convert(args)) => convert::run(&args, &output),
         Some(Command::Data(args)) => data::run(&args, &output),
         Some(Command::Doctor(args)) => doctor::run(&args, &output, isa),
         None => {
