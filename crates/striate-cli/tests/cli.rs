@@ -585,7 +585,7 @@ fn the_doctor_finds_what_was_hidden_in_a_folder() {
     let found = json(&stdout);
     has_keys(&found, &["machine", "data", "suspicious_labels", "training"]);
     has_keys(&found["training"], &["peak_bytes", "seconds_per_epoch", "images_per_second"]);
-    assert_eq!(found["data"]["train"]["per_class"], serde_json::json!([13, 4]));
+    assert_eq!(found["data"]["train"]["per_class"], serde_json::json!([4, 13]));
     assert_eq!(found["data"]["duplicates"]["exact"].as_array().unwrap().len(), 1);
     assert_eq!(found["data"]["skipped"].as_array().unwrap().len(), 1);
 }
