@@ -10,6 +10,7 @@
 mod evaluate;
 mod events;
 mod trainer;
+mod whiten;
 
 use crate::data::augment::Augment;
 use crate::data::{Dataset, Normalization};
@@ -17,12 +18,13 @@ use crate::layers::Role;
 use crate::network::{NetworkError, Parameters};
 use crate::optim::{Groups, Kind, OptimError, OptimizerOptions, Schedule};
 use crate::shape::Shape;
-pub use evaluate::{ClassMetrics, Evaluation, Mistake, evaluate, evaluate_parameters};
+pub use evaluate::{ClassMetrics, Evaluation, Mistake, evaluate, evaluate_parameters, evaluate_with};
 pub use events::{Control, EpochMetrics, Event, TrainSummary};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 pub use trainer::Trainer;
+pub use whiten::whiten;
 
 /// How to train. [`TrainOptions::default`] is the chapter's recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
