@@ -185,29 +185,31 @@ def compare(cases):
     parser.add_argument("--case", default="", help="only networks whose name begins so")
     parser.add_argument("--work", default="", help="only works whose name contains this: training, inference, 'batch 1'")
     parser.add_argument("--compile-large", action="store_true", help="torch.compile large networks too: minutes")
+    parser.add_argument("--no-build", action="store_true", help="take step_time as it was built last")
     parser.add_argument("--rust", action="store_true", help="also burn and candle, if rust/ is built")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
-    build = ["cargo", "build", "--release", "-q", "-p", "striate", "--example", "step_time"]
-    subprocess.run(build, check=True, cwd=ROOT)
-    works = can_compile()
-    engines = {"striate": striate, "PyTorch": PyTorch(lambda case: works and (arguments.compile_large or not case.large))}
+    if not arguments.no_build:
+        build = ["cargo", "build", "--release", "-q", "-p", "striate", "--example", "step_time"]
+        subprocess.run(build, check=True, cwd=ROOT)
+    cases = [case for case in cases if case.name.startswith(arguments.case)]
+    compiled = {case.name for case in cases if arguments.compile_large or not case.large}
+    works = bool(compiled) and can_compile()
+    engines = {"striate": striate, "PyTorch": PyTorch(lambda case: works and case.name in compiled)}
     if onnxruntime:
         engines["onnxruntime"] = onnx
     if arguments.rust:
         engines |= {"burn": in_rust("burn"), "candle": in_rust("candle")}
     versions = f"PyTorch {torch.__version__}" + (f", onnxruntime {onnxruntime.__version__}" if onnxruntime else "")
-    print(f"{versions}; medians of {arguments.rounds} rounds of {arguments.seconds} s, in ms, each engine at its best setting")
+    print(f"{versions}; medians of {arguments.rounds} rounds of {arguments.seconds} s, in ms, each engine at its best setting", flush=True)
     others = [name for name in engines if name != "striate"]
     print("| network | work | threads | striate | " + " | ".join(f"{name} | ratio" for name in others) + " |")
-    print("|---" * (4 + 2 * len(others)) + "|")
+    print("|---" * (4 + 2 * len(others)) + "|", flush=True)
 
     def wanted(work):
         return arguments.work in work
 
     for case in cases:
-        if not case.name.startswith(arguments.case):
-            continue
         for threads in map(int, arguments.threads.split(",")):
             # One after the other within a round, so that a slow minute of the machine meets all of them.
             rounds = [
