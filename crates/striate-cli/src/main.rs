@@ -6,12 +6,15 @@ mod evaluate;
 mod explain;
 mod model;
 mod output;
+mod pictures;
 mod predict;
 mod progress;
 mod recipe;
+mod report;
 mod run_dir;
 mod source;
 mod summary;
+mod tensorboard;
 mod train;
 mod verify;
 

@@ -2,11 +2,13 @@
 
 use crate::error::CliError;
 use crate::model::{Architecture, ModelOptions, parse_setting, parse_shape};
-use crate::output::{Output, bytes, complain, share, to_json};
+use crate::output::{Output, bytes, complain, share, thousands, to_json};
 use crate::progress::Progress;
 use crate::recipe::{Recipe, RecipeOptions, parse_init};
+use crate::report::{self, Report};
 use crate::run_dir::RunDir;
-use crate::{Global, model, source};
+use crate::tensorboard::Board;
+use crate::{Global, model, pictures, source};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -36,8 +38,8 @@ const EXAMPLES: &str = "Examples:
   striate train --model my.toml --data photos --augment default --normalize data
   striate train --data ~/fashion --json          a directory of IDX files; the result as JSON
 
-The run directory holds model.safetensors, run.toml (every option), metrics.jsonl, curves.svg, confusion.svg,
-filters-before.png and filters-after.png. Ctrl-C stops after the current step and keeps the last weights; a second
+The run directory holds model.safetensors, run.toml (every option), metrics.jsonl, report.html (all of it on one page),
+curves.svg, confusion.svg, reliability.svg, mistakes.png, filters-before.png and filters-after.png. Ctrl-C stops after the current step and keeps the last weights; a second
 Ctrl-C ends at once.";
 
 /// Train a model and write a run directory
@@ -105,6 +107,9 @@ pub(crate) struct TrainArgs {
     /// Steps between lines of metrics.jsonl
     #[arg(long, value_name = "N", default_value = "10")]
     log_every: Option<usize>,
+    /// Write what TensorBoard shows into the run directory too: `tensorboard --logdir runs`
+    #[arg(long)]
+    tensorboard: bool,
     /// Run directory, new or empty [default: the next free runs/MODEL-DATA-N]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -254,6 +259,7 @@ impl Packaging<'_> {
             training: to_json(self.options),
             metrics: metrics.unwrap_or_default(),
             test_vectors: TestVectors::record(network, self.samples.clone())?,
+            temperature: None,
         };
         Ok(model.save(&run.file(model::FILE))?)
     }
@@ -289,7 +295,7 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
     };
     let stem = format!("{}-{}", network.description().name, source::short_name(&options.data));
     let mut run = RunDir::create(args.out.as_deref(), &stem)?;
-    run.write("run.toml", settings)?;
+    run.write("run.toml", &settings)?;
     progress.note(&format!(
         "{}: {} parameters; training a batch of {} takes {}; {} threads, {isa}",
         options.model,
@@ -300,6 +306,10 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
     ));
     draw_filters(&network, &run, "filters-before.png", "First layer before training")?;
 
+    let mut board = args.tensorboard.then(|| Board::create(&run)).transpose()?;
+    if let Some(board) = &mut board {
+        board.filters(0, network.parameters())?;
+    }
     let interrupted = interruption(global.quiet);
     let mut trouble = None;
     let snapshot = network.clone();
@@ -331,6 +341,7 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
             }
             _ => Ok(()),
         };
+        let written = written.and_then(|()| board.as_mut().map_or(Ok(()), |board| board.show(event)));
         if let Err(error) = written {
             trouble = Some(error);
         }
@@ -377,9 +388,54 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
             on_train.correct
         }
     };
+    let mut line = to_json(&on_test);
+    (line["type"], line["data"]) = ("evaluation".into(), test.name().into());
+    run.metric(&line)?;
     run.write("confusion.svg", confusion(&on_test, &test, &options))?;
+    let title = format!("{} on {}", options.model, source::short_name(&options.data));
+    run.write("reliability.svg", pictures::reliability(&on_test, &format!("{title}, test set")))?;
+    run.write("mistakes.png", draw::png(&pictures::mistakes(&on_test, &test))?)?;
+    let weights_sha256 = weights_sha256(network.parameters());
+    let percent = |share: f64| format!("{:.2} %", 100.0 * share);
+    let report_page = Report {
+        title: &title,
+        facts: vec![
+            ("Test accuracy", percent(on_test.accuracy)),
+            ("Test loss", format!("{:.4}", on_test.loss)),
+            ("Mean F1 of classes", percent(on_test.macro_average.f1)),
+            ("Calibration error", percent(on_test.calibration.expected_error)),
+            ("Training accuracy", share(on_train, train.len())),
+            ("Parameters", thousands(network.summary(1)?.parameters)),
+            ("Epochs", summary.epochs.to_string()),
+            ("Training time", format!("{:.1} s", summary.seconds)),
+        ],
+        notes: summary.stopped.then(|| "The run was stopped before its end.".into()).into_iter().collect(),
+        found: &on_test,
+        data: &test,
+        calibration: report::calibration(&on_test, None),
+        settings: &settings,
+        command: report::command_line(),
+        reproduce: vec![
+            ("Version", format!("striate {}", options.striate)),
+            ("Seed", options.seed.to_string()),
+            (
+                "Data",
+                format!(
+                    "{}: {} training and {} test images",
+                    options.data,
+                    thousands(train.len()),
+                    thousands(test.len())
+                ),
+            ),
+            ("Instruction set", options.isa.into()),
+            ("Threads", options.threads.to_string()),
+            ("System", format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)),
+            ("SHA-256 of the weights", weights_sha256.clone()),
+        ],
+    };
+    report_page.write(&run)?;
 
-    report(output, &run, &options, &on_test, on_train, &train, summary.stopped, begun.elapsed().as_secs_f64());
+    tell(output, &run, &options, &on_test, on_train, &train, summary.stopped, begun.elapsed().as_secs_f64());
     output.json(&serde_json::json!({
         "out": run.path(),
         "seed": options.seed,
@@ -391,7 +447,7 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
         "train_accuracy": on_train as f64 / train.len() as f64,
         "test_accuracy": on_test.accuracy,
         "test_loss": on_test.loss,
-        "weights_sha256": weights_sha256(network.parameters()),
+        "weights_sha256": weights_sha256,
         "stopped": summary.stopped,
     }));
     Ok(ExitCode::SUCCESS)
@@ -465,7 +521,7 @@ fn confusion(evaluation: &Evaluation, test: &Dataset, options: &Options) -> Stri
     draw::confusion(&evaluation.confusion, test.class_names(), &title)
 }
 
-fn report(
+fn tell(
     output: &Output,
     run: &RunDir,
     options: &Options,
@@ -483,7 +539,10 @@ fn report(
     output
         .hint("  model.safetensors   the model, complete: weights, architecture, classes, preprocessing, test vectors");
     output.hint("  curves.svg          loss and accuracy by epoch");
+    output.hint("  report.html         all of the below on one page: open it in a browser");
     output.hint("  confusion.svg       which class was taken for which");
+    output.hint("  reliability.svg     how often the model is right where it is so sure");
+    output.hint("  mistakes.png        the most confident mistakes");
     if run.file("filters-after.png").exists() {
         output.hint("  filters-before.png, filters-after.png   what the first layer learnt");
     }

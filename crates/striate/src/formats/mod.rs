@@ -5,6 +5,7 @@
 //! * [`model_file`] is a complete model in such a container: weights, architecture, class names, preprocessing and
 //!   test vectors.
 //! * [`model_toml`] is a network without weights, as people write it.
+//! * [`tensorboard`] is what TensorBoard reads.
 //! * [`digest`] names weights by their SHA-256.
 //!
 //! Any safetensors reader can open these files and see the plain tensors.
@@ -15,10 +16,11 @@ pub mod digest;
 mod error;
 pub mod model_file;
 pub mod model_toml;
+pub mod tensorboard;
 
 pub use atomic::{WriteAction, WriteError, write_atomically};
 pub use container::{Container, ContainerWriter};
 pub use digest::weights_sha256;
 pub use error::FormatError;
-pub use model_file::{Difference, ModelFile, TestVectors, Verification};
+pub use model_file::{Difference, ModelFile, Temperature, TestVectors, Verification};
 pub use model_toml::{TomlError, from_toml, to_toml};

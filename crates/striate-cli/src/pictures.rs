@@ -1,0 +1,68 @@
+//! Pictures of an evaluation, for the commands that measure.
+
+use image::RgbImage;
+use ndarray::Axis;
+use striate::data::{Dataset, Normalization};
+use striate::draw::{self, ReliabilityBin, Tile};
+use striate::train::{Calibration, Evaluation};
+
+/// Mistakes on a sheet.
+pub(crate) const SHOWN: usize = 40;
+const COLUMNS: usize = 8;
+/// The longest side of an image in the report.
+const THUMBNAIL: u32 = 160;
+
+/// The reliability diagram, and that at the model's temperature beside it.
+pub(crate) fn reliability(found: &Evaluation, title: &str) -> String {
+    let bins = |calibration: &Calibration| -> Vec<ReliabilityBin> {
+        let bins = calibration.bins.iter();
+        bins.map(|b| ReliabilityBin { images: b.images, confidence: b.confidence, accuracy: b.accuracy }).collect()
+    };
+    let error = |calibration: &Calibration| format!("calibration error {:.2} %", 100.0 * calibration.expected_error);
+    let plain = (format!("as trained: {}", error(&found.calibration)), bins(&found.calibration));
+    let scaled = found.scaled.as_ref().map(|scaled| {
+        let words = format!("temperature {:.3}: {}", scaled.temperature, error(&scaled.calibration));
+        (words, bins(&scaled.calibration))
+    });
+    let panels: Vec<(&str, &[ReliabilityBin])> =
+        std::iter::once(&plain).chain(&scaled).map(|(words, bins)| (words.as_str(), bins.as_slice())).collect();
+    draw::reliability(&panels, title)
+}
+
+/// The most confident mistakes as a contact sheet.
+pub(crate) fn mistakes(found: &Evaluation, data: &Dataset) -> RgbImage {
+    let name = |class: usize| data.class_names().get(class).map_or("?", String::as_str);
+    let percent = |probability: f32| format!("{:.1} %", 100.0 * probability);
+    let tiles: Vec<Tile> = (found.mistakes.iter().take(SHOWN))
+        .map(|mistake| Tile {
+            image: image(data, mistake.index),
+            words: vec![
+                format!("{} {}", percent(mistake.probability), name(mistake.predicted)),
+                format!("{} {}", percent(mistake.label_probability), name(mistake.label)),
+            ],
+        })
+        .collect();
+    let title = format!(
+        "{}: {}. Taken for (bold), labelled as (below)",
+        data.name(),
+        match found.images - found.correct {
+            0 => "no mistakes".into(),
+            1 => "the mistake".into(),
+            all if all > tiles.len() => format!("the {} most confident of {all} mistakes", tiles.len()),
+            all => format!("the {all} mistakes, the most confident first"),
+        }
+    );
+    draw::gallery(&tiles, COLUMNS, &title)
+}
+
+/// An image of the data, no larger than a page of many needs.
+pub(crate) fn thumbnail(data: &Dataset, index: usize) -> RgbImage {
+    let image = image(data, index);
+    if image.width().max(image.height()) > THUMBNAIL { draw::resized(&image, THUMBNAIL) } else { image }
+}
+
+/// An image of the data as a picture.
+fn image(data: &Dataset, index: usize) -> RgbImage {
+    let batch = data.batch(index..index + 1, &Normalization::identity());
+    draw::picture(batch.index_axis(Axis(0), 0))
+}
