@@ -15,7 +15,7 @@ pub use description::{Description, LayerSummary, NamedLayer, Summary};
 use ndarray::{Array2, ArrayView4};
 pub use parameters::{ParameterSpec, Parameters};
 pub use plan::{Mode, Plan};
-pub use run::{Runner, StepKey, StepResult};
+pub use run::{Runner, StepKey, StepResult, StepTime};
 
 /// Why a network can't be built or run.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

@@ -5,6 +5,7 @@ use super::{NetworkError, Parameters};
 use crate::kernels::softmax::cross_entropy;
 use crate::layers::{Backward, Forward, Gradient, step_random};
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
 /// Names a training step, so that its random numbers depend on nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,28 @@ pub struct StepResult {
     pub loss: f32,
     /// Samples whose largest logit is their label's.
     pub correct: usize,
+}
+
+/// What one step of a plan took in one run: see [`Runner::profile`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepTime {
+    /// As [`Plan::step_names`] has it.
+    pub name: String,
+    /// Bringing its parameters into the form that the passes read.
+    pub prepare: Duration,
+    /// Its forward pass.
+    pub forward: Duration,
+    /// Its backward pass; zero where none ran.
+    pub backward: Duration,
+}
+
+/// What a runner has just done for a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Prepare,
+    Forward,
+    Loss,
+    Backward,
 }
 
 /// A plan with its arena. Fill [`Runner::input_mut`] and [`Runner::labels_mut`], then run.
@@ -84,7 +107,7 @@ impl Runner {
 
     /// Logits (N, classes) of the batch.
     pub fn predict(&mut self, parameters: &Parameters) -> &[f32] {
-        self.forward(parameters, None);
+        self.forward(parameters, None, |_, _| ());
         &aligned(&mut self.arena)[self.plan.logits.clone()]
     }
 
@@ -93,7 +116,7 @@ impl Runner {
     /// # Panics
     /// If a label is no class; callers check labels when data comes in.
     pub fn loss(&mut self, parameters: &Parameters) -> StepResult {
-        self.forward(parameters, None);
+        self.forward(parameters, None, |_, _| ());
         let logits = self.plan.logits.clone();
         let loss = cross_entropy(&aligned(&mut self.arena)[logits], &self.labels, self.plan.classes, 0.0, None);
         self.finish(loss)
@@ -110,7 +133,47 @@ impl Runner {
         gradients: &mut Parameters,
         key: impl Into<Option<StepKey>>,
     ) -> StepResult {
-        self.forward(parameters, key.into());
+        self.run(parameters, gradients, key.into(), |_, _| ())
+    }
+
+    /// Runs the batch once, parameters prepared anew, and says what each step took: forward only for a plan for inference (`gradients` is
+    /// left as it is), else with the backward pass, as [`Runner::loss_and_gradient`] without a key.
+    ///
+    /// # Panics
+    /// As [`Runner::loss_and_gradient`].
+    pub fn profile(&mut self, parameters: &Parameters, gradients: &mut Parameters) -> Vec<StepTime> {
+        let zero = Duration::ZERO;
+        let step = |name: &str| StepTime { name: name.to_owned(), prepare: zero, forward: zero, backward: zero };
+        let mut times: Vec<StepTime> = self.plan.step_names().map(step).collect();
+        let mut last = Instant::now();
+        let watch = |phase: Phase, step: usize| {
+            let took = last.elapsed();
+            match phase {
+                Phase::Prepare => times[step].prepare = took,
+                Phase::Forward => times[step].forward = took,
+                Phase::Loss => (),
+                Phase::Backward => times[step].backward = took,
+            }
+            last = Instant::now();
+        };
+        self.revision = None;
+        match self.plan.mode {
+            Mode::Inference => self.forward(parameters, None, watch),
+            Mode::Training => {
+                self.run(parameters, gradients, None, watch);
+            }
+        }
+        times
+    }
+
+    fn run(
+        &mut self,
+        parameters: &Parameters,
+        gradients: &mut Parameters,
+        key: Option<StepKey>,
+        mut watch: impl FnMut(Phase, usize),
+    ) -> StepResult {
+        self.forward(parameters, key, &mut watch);
         let arena = aligned(&mut self.arena);
         assert_eq!(self.plan.mode, Mode::Training, "gradients need a plan for training");
         let places = [self.plan.logits.clone(), self.plan.logits_gradient.clone()];
@@ -120,9 +183,11 @@ impl Runner {
         let loss = cross_entropy(logits, &self.labels, self.plan.classes, self.label_smoothing, gradient);
         let gradients = gradients.as_mut_slice();
         let prepared = aligned(&mut self.prepared);
-        for step in self.plan.steps.iter().rev() {
+        watch(Phase::Loss, 0);
+        for (i, step) in self.plan.steps.iter().enumerate().rev() {
             if let Some(places) = &step.backward {
                 backward(step, places, arena, prepared, parameters.as_slice(), gradients);
+                watch(Phase::Backward, i);
             }
         }
         self.finish(loss)
@@ -132,17 +197,18 @@ impl Runner {
         StepResult { loss: (loss.sum / self.plan.batch as f64) as f32, correct: loss.correct }
     }
 
-    fn forward(&mut self, parameters: &Parameters, key: Option<StepKey>) {
+    fn forward(&mut self, parameters: &Parameters, key: Option<StepKey>, mut watch: impl FnMut(Phase, usize)) {
         let arena = aligned(&mut self.arena);
         let prepared = aligned(&mut self.prepared);
         if self.revision != Some(parameters.revision()) {
-            for step in self.plan.steps.iter().filter(|step| !step.prepared.is_empty()) {
+            for (i, step) in self.plan.steps.iter().enumerate().filter(|(_, step)| !step.prepared.is_empty()) {
                 let parameters = &parameters.as_slice()[step.parameters.clone()];
                 step.operator.prepare(parameters, &mut prepared[step.prepared.clone()]);
+                watch(Phase::Prepare, i);
             }
             self.revision = Some(parameters.revision());
         }
-        for step in &self.plan.steps {
+        for (i, step) in self.plan.steps.iter().enumerate() {
             let places =
                 [&step.input, &step.other, &step.output, &step.saved, &step.forward_workspace].map(Range::clone);
             let [input, other, output, saved, workspace] = disjoint(arena, places);
@@ -157,6 +223,7 @@ impl Runner {
                 workspace,
                 random: key.map(|key| step_random(key.seed, key.step, step.layer)),
             });
+            watch(Phase::Forward, i);
         }
     }
 }
