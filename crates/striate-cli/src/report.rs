@@ -4,53 +4,117 @@
 //! forbids scripts and anything that is not in it.
 
 use crate::error::CliError;
-use crate::output::thousands;
-use crate::pictures;
+use crate::output::{thousands, to_json};
 use crate::run_dir::RunDir;
+use crate::{pictures, source};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use std::fs;
 use striate::data::Dataset;
 use striate::draw::{self, DrawError};
-use striate::formats::Temperature;
-use striate::train::Evaluation;
+use striate::formats::{Temperature, weights_sha256};
+use striate::kernels::isa;
+use striate::network::Network;
+use striate::train::{Evaluation, TrainSummary};
 
 const FILE: &str = "report.html";
 const STYLE: &str = include_str!("report.css");
 /// Nothing but what is in the page itself.
 const POLICY: &str = "default-src 'none'; img-src data:; style-src 'unsafe-inline'";
 
-/// What the page says beside the pictures.
-pub(crate) struct Report<'a> {
-    /// What was trained on what.
-    pub(crate) title: &'a str,
-    /// The few numbers that matter most, the first before all.
-    pub(crate) facts: Vec<(&'static str, String)>,
-    /// What a reader must know, such as that the run was stopped.
-    pub(crate) notes: Vec<String>,
-    /// What the final weights come to on `data`.
-    pub(crate) found: &'a Evaluation,
-    pub(crate) data: &'a Dataset,
-    /// Where the temperature is from, in words.
-    pub(crate) calibration: String,
+/// A run that has come to its end.
+pub(crate) struct Finished<'a> {
+    /// `--model` and `--data`.
+    pub(crate) model: &'a str,
+    pub(crate) data: &'a str,
+    pub(crate) seed: u64,
     /// `run.toml`.
     pub(crate) settings: &'a str,
-    /// The command that was given.
-    pub(crate) command: String,
-    /// What else has to be the same for the same bits, and where it ran.
-    pub(crate) reproduce: Vec<(&'static str, String)>,
+    pub(crate) network: &'a Network,
+    pub(crate) train: &'a Dataset,
+    pub(crate) test: &'a Dataset,
+    /// What the network comes to on the test set, at the temperature if there is one.
+    pub(crate) on_test: &'a Evaluation,
+    pub(crate) train_accuracy: f64,
+    pub(crate) summary: &'a TrainSummary,
+    pub(crate) temperature: Option<&'a Temperature>,
 }
 
-impl Report<'_> {
-    /// Writes the page into the run directory.
-    pub(crate) fn write(&self, run: &RunDir) -> Result<(), CliError> {
-        let page = self.page(|name| fs::read(run.file(name)).ok())?;
-        run.write(FILE, page.into_string())
+impl Finished<'_> {
+    /// Writes what was measured: the last line of `metrics.jsonl`, `reliability.svg`, `mistakes.png` and the page. The
+    /// other pictures of the run must be there already.
+    pub(crate) fn write(&self, run: &mut RunDir) -> Result<(), CliError> {
+        let (found, summary) = (self.on_test, self.summary);
+        let mut line = to_json(found);
+        (line["type"], line["data"], line["step"]) =
+            ("evaluation".into(), self.test.name().into(), summary.steps.into());
+        run.metric(&line)?;
+        let title = format!("{} on {}", self.model, source::short_name(self.data));
+        run.write("reliability.svg", pictures::reliability(found, &format!("{title}, test set")))?;
+        run.write("mistakes.png", draw::png(&pictures::mistakes(found, self.test))?)?;
+        let calibration = found.scaled.as_ref().map_or(&found.calibration, |scaled| &scaled.calibration);
+        let page = Page {
+            title: &title,
+            facts: vec![
+                ("Test accuracy", percent(found.accuracy)),
+                ("Test loss", format!("{:.4}", found.loss)),
+                ("Mean F1 of classes", percent(found.macro_average.f1)),
+                ("Calibration error", percent(calibration.expected_error)),
+                ("Training accuracy", percent(self.train_accuracy)),
+                ("Parameters", thousands(self.network.parameters().as_slice().len())),
+                ("Epochs", summary.epochs.to_string()),
+                ("Training time", format!("{:.1} s", summary.seconds)),
+            ],
+            notes: summary.stopped.then(|| "The run was stopped before its end.".into()).into_iter().collect(),
+            found,
+            data: self.test,
+            calibration: calibration_in_words(found, self.temperature),
+            settings: self.settings,
+            command: command_line(),
+            reproduce: vec![
+                ("Version", format!("striate {}", env!("CARGO_PKG_VERSION"))),
+                ("Seed", self.seed.to_string()),
+                (
+                    "Data",
+                    format!(
+                        "{}: {} training and {} test images",
+                        self.data,
+                        thousands(self.train.len()),
+                        thousands(self.test.len())
+                    ),
+                ),
+                ("Instruction set", isa::active().name().into()),
+                ("Threads", rayon::current_num_threads().to_string()),
+                ("System", format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)),
+                ("SHA-256 of the weights", weights_sha256(self.network.parameters())),
+            ],
+        };
+        let html = page.html(|name| fs::read(run.file(name)).ok())?;
+        run.write(FILE, html.into_string())
     }
+}
 
+/// What the page says.
+struct Page<'a> {
+    title: &'a str,
+    /// The few numbers that matter most, the first before all.
+    facts: Vec<(&'static str, String)>,
+    /// What a reader must know, such as that the run was stopped.
+    notes: Vec<String>,
+    /// What the final weights come to on `data`.
+    found: &'a Evaluation,
+    data: &'a Dataset,
+    calibration: String,
+    settings: &'a str,
+    command: String,
+    /// What else has to be the same for the same bits, and where it ran.
+    reproduce: Vec<(&'static str, String)>,
+}
+
+impl Page<'_> {
     /// The page, with the pictures that `file` has by name.
-    fn page(&self, file: impl Fn(&str) -> Option<Vec<u8>>) -> Result<Markup, DrawError> {
+    fn html(&self, file: impl Fn(&str) -> Option<Vec<u8>>) -> Result<Markup, DrawError> {
         let picture = |name: &str, words: &str, wide: bool| -> Markup {
             let Some(bytes) = file(name) else { return html! {} };
             html! {
@@ -99,7 +163,7 @@ impl Report<'_> {
                         h2 #curves { "Curves" }
                         (picture("curves.svg", "Loss and accuracy after each epoch.", true))
                         h2 #classes { "Classes" }
-                        (picture("confusion.svg", "Which class (row) was taken for which (column).", true))
+                        (picture("confusion.svg", "Which class (row) was taken for which (column).", self.data.classes() > 20))
                         (self.classes())
                         h2 #calibration { "Calibration" }
                         p { (self.calibration) }
@@ -135,12 +199,12 @@ impl Report<'_> {
     }
 
     fn classes(&self) -> Markup {
-        let percent = |share: f64| format!("{:.2} %", 100.0 * share);
+        let bar = |share: f64| html! { meter min="0" max="1" value=(format!("{share:.4}")) {} };
         let mean = &self.found.macro_average;
         html! {
             div.scroll {
                 table {
-                    thead { tr { th { "class" } th { "images" } th { "precision" } th { "recall" } th { "F1" } } }
+                    thead { tr { th { "class" } th { "images" } th { "precision" } th { "recall" } th { "F1" } th {} } }
                     tbody {
                         @for (name, class) in self.data.class_names().iter().zip(&self.found.classes) {
                             tr {
@@ -148,7 +212,8 @@ impl Report<'_> {
                                 td { (thousands(class.images)) }
                                 td { (percent(class.precision)) }
                                 td { (percent(class.recall)) }
-                                td { (percent(class.f1)) meter min="0" max="1" value=(format!("{:.4}", class.f1)) {} }
+                                td { (percent(class.f1)) }
+                                td { (bar(class.f1)) }
                             }
                         }
                     }
@@ -158,7 +223,8 @@ impl Report<'_> {
                             td { (thousands(self.found.images)) }
                             td { (percent(mean.precision)) }
                             td { (percent(mean.recall)) }
-                            td { (percent(mean.f1)) meter min="0" max="1" value=(format!("{:.4}", mean.f1)) {} }
+                            td { (percent(mean.f1)) }
+                                td { (bar(mean.f1)) }
                         }
                     }
                 }
@@ -172,7 +238,7 @@ impl Report<'_> {
             return Ok(html! { p { "Not one image of " (self.data.name()) " was taken for something else." } });
         }
         let name = |class: usize| self.data.class_names().get(class).map_or("?", String::as_str);
-        let percent = |probability: f32| format!("{:.1} %", 100.0 * probability);
+        let probability = |probability: f32| format!("{:.1} %", 100.0 * probability);
         let shown: Vec<_> = self.found.mistakes.iter().take(pictures::SHOWN).collect();
         let images: Vec<String> = shown
             .iter()
@@ -188,8 +254,8 @@ impl Report<'_> {
                     figure title={ "image " (mistake.index) " of " (self.data.name()) } {
                         img src=(image) alt={ (name(mistake.label)) ", taken for " (name(mistake.predicted)) };
                         figcaption {
-                            b { (name(mistake.predicted)) } " " (percent(mistake.probability)) br;
-                            (name(mistake.label)) " " (percent(mistake.label_probability))
+                            b { (name(mistake.predicted)) } " " (probability(mistake.probability)) br;
+                            (name(mistake.label)) " " (probability(mistake.label_probability))
                         }
                     }
                 }
@@ -199,8 +265,7 @@ impl Report<'_> {
 }
 
 /// What the page says of the probabilities.
-pub(crate) fn calibration(found: &Evaluation, temperature: Option<&Temperature>) -> String {
-    let percent = |share: f64| format!("{:.2} %", 100.0 * share);
+fn calibration_in_words(found: &Evaluation, temperature: Option<&Temperature>) -> String {
     let plain = format!(
         "The expected calibration error is {}: the mean confidence is {}, the accuracy {}.",
         percent(found.calibration.expected_error),
@@ -219,10 +284,14 @@ pub(crate) fn calibration(found: &Evaluation, temperature: Option<&Temperature>)
             found.loss
         ),
         _ => format!(
-            "{plain} No temperature was fitted: that takes images that were neither trained nor tested on. `striate evaluate \
-             --calibrate` fits one on any data."
+            "{plain} No temperature was fitted: that takes images that were neither trained nor tested on. With --calibrate, \
+             striate evaluate fits one on any data."
         ),
     }
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.2} %", 100.0 * share)
 }
 
 fn data_uri(png: &[u8]) -> String {
@@ -230,7 +299,7 @@ fn data_uri(png: &[u8]) -> String {
 }
 
 /// The command line of this process, as a shell takes it.
-pub(crate) fn command_line() -> String {
+fn command_line() -> String {
     let arguments = std::env::args_os().skip(1).map(|argument| quoted(&argument.to_string_lossy()));
     let forced = std::env::var("STRIATE_ISA").ok().map(|isa| format!("STRIATE_ISA={}", quoted(&isa)));
     forced.into_iter().chain(["striate".to_string()]).chain(arguments).collect::<Vec<_>>().join(" ")
@@ -261,7 +330,7 @@ mod tests {
         let logits = ndarray::array![[0.0f32, 3.0], [0.0, 1.0]];
         let found = Evaluation::of_logits(logits.view(), data.labels(), 1.0).unwrap();
         let confusion = draw::confusion(&found.confusion, &classes, HOSTILE);
-        let report = Report {
+        let page = Page {
             title: HOSTILE,
             facts: vec![("Test accuracy", HOSTILE.into())],
             notes: vec![HOSTILE.into()],
@@ -273,7 +342,7 @@ mod tests {
             reproduce: vec![("Data", HOSTILE.into())],
         };
         let file = |name: &str| (name == "confusion.svg").then(|| confusion.clone().into_bytes());
-        report.page(file).unwrap().into_string()
+        page.html(file).unwrap().into_string()
     }
 
     #[test]

@@ -2,13 +2,13 @@
 
 use crate::error::CliError;
 use crate::model::{Architecture, ModelOptions, parse_setting, parse_shape};
-use crate::output::{Output, bytes, complain, share, thousands, to_json};
+use crate::output::{Output, bytes, complain, share, to_json};
 use crate::progress::Progress;
 use crate::recipe::{Recipe, RecipeOptions, parse_init};
-use crate::report::{self, Report};
+use crate::report::Finished;
 use crate::run_dir::RunDir;
 use crate::tensorboard::Board;
-use crate::{Global, model, pictures, source};
+use crate::{Global, model, source};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -388,52 +388,21 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
             on_train.correct
         }
     };
-    let mut line = to_json(&on_test);
-    (line["type"], line["data"]) = ("evaluation".into(), test.name().into());
-    run.metric(&line)?;
     run.write("confusion.svg", confusion(&on_test, &test, &options))?;
-    let title = format!("{} on {}", options.model, source::short_name(&options.data));
-    run.write("reliability.svg", pictures::reliability(&on_test, &format!("{title}, test set")))?;
-    run.write("mistakes.png", draw::png(&pictures::mistakes(&on_test, &test))?)?;
-    let weights_sha256 = weights_sha256(network.parameters());
-    let percent = |share: f64| format!("{:.2} %", 100.0 * share);
-    let report_page = Report {
-        title: &title,
-        facts: vec![
-            ("Test accuracy", percent(on_test.accuracy)),
-            ("Test loss", format!("{:.4}", on_test.loss)),
-            ("Mean F1 of classes", percent(on_test.macro_average.f1)),
-            ("Calibration error", percent(on_test.calibration.expected_error)),
-            ("Training accuracy", share(on_train, train.len())),
-            ("Parameters", thousands(network.summary(1)?.parameters)),
-            ("Epochs", summary.epochs.to_string()),
-            ("Training time", format!("{:.1} s", summary.seconds)),
-        ],
-        notes: summary.stopped.then(|| "The run was stopped before its end.".into()).into_iter().collect(),
-        found: &on_test,
-        data: &test,
-        calibration: report::calibration(&on_test, None),
+    let finished = Finished {
+        model: &options.model,
+        data: &options.data,
+        seed: options.seed,
         settings: &settings,
-        command: report::command_line(),
-        reproduce: vec![
-            ("Version", format!("striate {}", options.striate)),
-            ("Seed", options.seed.to_string()),
-            (
-                "Data",
-                format!(
-                    "{}: {} training and {} test images",
-                    options.data,
-                    thousands(train.len()),
-                    thousands(test.len())
-                ),
-            ),
-            ("Instruction set", options.isa.into()),
-            ("Threads", options.threads.to_string()),
-            ("System", format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)),
-            ("SHA-256 of the weights", weights_sha256.clone()),
-        ],
+        network: &network,
+        train: &train,
+        test: &test,
+        on_test: &on_test,
+        train_accuracy: on_train as f64 / train.len() as f64,
+        summary: &summary,
+        temperature: None,
     };
-    report_page.write(&run)?;
+    finished.write(&mut run)?;
 
     tell(output, &run, &options, &on_test, on_train, &train, summary.stopped, begun.elapsed().as_secs_f64());
     output.json(&serde_json::json!({
@@ -447,7 +416,7 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
         "train_accuracy": on_train as f64 / train.len() as f64,
         "test_accuracy": on_test.accuracy,
         "test_loss": on_test.loss,
-        "weights_sha256": weights_sha256,
+        "weights_sha256": weights_sha256(network.parameters()),
         "stopped": summary.stopped,
     }));
     Ok(ExitCode::SUCCESS)

@@ -131,6 +131,9 @@ fn check_run(parameters: &Parameters, batch: usize) -> Result<(), TrainError> {
     Ok(())
 }
 
+/// Takes an image's position, logits and label; an answer of `Err` is a logit that is not finite.
+type Take<'a> = &'a mut (dyn FnMut(usize, &[f32], usize) -> Result<(), f32> + Send);
+
 /// Evaluates again and again with the same runners.
 pub(super) struct Evaluator<'a> {
     description: &'a Description,
@@ -162,15 +165,14 @@ impl<'a> Evaluator<'a> {
         Ok(tally.finish())
     }
 
-    /// Runs the first `images` of `data` through the network, and gives each one's position, logits and label to
-    /// `take`; an answer of `Err` says which logit is not finite.
+    /// Runs the first `images` of `data` through the network, and gives each one's answer to `take`.
     fn each(
         &mut self,
         parameters: &Parameters,
         data: &Dataset,
         images: usize,
         normalization: &Normalization,
-        take: &mut (dyn FnMut(usize, &[f32], usize) -> Result<(), f32> + Send),
+        take: Take<'_>,
     ) -> Result<(), TrainError> {
         check_data(data, self.description.input, normalization)?;
         let images = images.min(data.len());
