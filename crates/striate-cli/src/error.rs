@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use striate::data::DataError;
 use striate::draw::DrawError;
 use striate::explain::ExplainError;
-use striate::formats::{FormatError, TomlError, WriteError};
+use striate::formats::{FormatError, OnnxError, TomlError, WriteError};
 use striate::kernels::isa::IsaError;
 use striate::models::ModelError;
 use striate::network::NetworkError;
@@ -32,6 +32,8 @@ pub(crate) enum CliError {
     Model(#[from] ModelError),
     #[error(transparent)]
     Network(#[from] NetworkError),
+    #[error(transparent)]
+    Onnx(#[from] OnnxError),
     #[error(transparent)]
     Toml(#[from] TomlError),
     #[error(transparent)]

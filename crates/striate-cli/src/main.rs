@@ -1,5 +1,6 @@
 //! The `striate` command: train an image classifier, look inside it, ship it. One file a subcommand.
 
+mod convert;
 mod data;
 mod error;
 mod evaluate;
@@ -70,6 +71,7 @@ enum Command {
     Explain(explain::ExplainArgs),
     Summary(summary::SummaryArgs),
     Verify(verify::VerifyArgs),
+    Convert(convert::ConvertArgs),
     Data(data::DataArgs),
 }
 
@@ -99,6 +101,7 @@ fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Some(Command::Explain(args)) => explain::run(&args, &output),
         Some(Command::Summary(args)) => summary::run(&args, &cli.global, &output),
         Some(Command::Verify(args)) => verify::run(&args, &output),
+        Some(Command::Convert(args)) => convert::run(&args, &output),
         Some(Command::Data(args)) => data::run(&args, &output),
         None => {
             output.hint(

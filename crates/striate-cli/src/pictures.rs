@@ -3,12 +3,12 @@
 use image::RgbImage;
 use ndarray::Axis;
 use striate::data::{Dataset, Normalization};
-use striate::draw::{self, ReliabilityBin, Tile};
+use striate::draw::sheet::{self, Band, Sheet, Tile};
+use striate::draw::{self, ReliabilityBin};
 use striate::train::{Calibration, Evaluation};
 
 /// Mistakes on a sheet.
-pub(crate) const SHOWN: usize = 40;
-const COLUMNS: usize = 8;
+pub(crate) const SHOWN: usize = 36;
 /// The longest side of an image in the report.
 const THUMBNAIL: u32 = 160;
 
@@ -33,36 +33,34 @@ pub(crate) fn reliability(found: &Evaluation, title: &str) -> String {
 pub(crate) fn mistakes(found: &Evaluation, data: &Dataset) -> RgbImage {
     let name = |class: usize| data.class_names().get(class).map_or("?", String::as_str);
     let percent = |probability: f32| format!("{:.1} %", 100.0 * probability);
-    let tiles: Vec<Tile> = (found.mistakes.iter().take(SHOWN))
-        .map(|mistake| Tile {
-            image: image(data, mistake.index),
-            words: vec![
-                format!("{} {}", percent(mistake.probability), name(mistake.predicted)),
-                format!("{} {}", percent(mistake.label_probability), name(mistake.label)),
-            ],
+    let shown = found.mistakes.iter().take(SHOWN);
+    let tiles: Vec<Tile> = shown
+        .map(|mistake| {
+            let words = format!(
+                "{} {} (is {} {})",
+                name(mistake.predicted),
+                percent(mistake.probability),
+                name(mistake.label),
+                percent(mistake.label_probability)
+            );
+            Tile::new(image(data, mistake.index), words)
         })
         .collect();
-    let title = format!(
-        "{}: {}. Taken for (bold), labelled as (below)",
-        data.name(),
-        match found.images - found.correct {
-            0 => "no mistakes".into(),
-            1 => "the mistake".into(),
-            all if all > tiles.len() => format!("the {} most confident of {all} mistakes", tiles.len()),
-            all => format!("the {all} mistakes, the most confident first"),
-        }
-    );
-    draw::gallery(&tiles, COLUMNS, &title)
+    let heading = match found.images - found.correct {
+        0 => "no mistakes".into(),
+        all => format!("{} of {all} mistakes, the most confident first: taken for (is labelled)", tiles.len()),
+    };
+    Sheet { title: data.name().into(), bands: vec![Band { heading, tiles }], ..Sheet::default() }.draw()
 }
 
 /// An image of the data, no larger than a page of many needs.
 pub(crate) fn thumbnail(data: &Dataset, index: usize) -> RgbImage {
     let image = image(data, index);
-    if image.width().max(image.height()) > THUMBNAIL { draw::resized(&image, THUMBNAIL) } else { image }
+    if image.width().max(image.height()) > THUMBNAIL { sheet::zoom(&image, THUMBNAIL) } else { image }
 }
 
 /// An image of the data as a picture.
 fn image(data: &Dataset, index: usize) -> RgbImage {
     let batch = data.batch(index..index + 1, &Normalization::identity());
-    draw::picture(batch.index_axis(Axis(0), 0))
+    sheet::picture(batch.index_axis(Axis(0), 0))
 }

@@ -111,7 +111,7 @@ fn every_command_has_help_with_examples() {
     let here = Path::new(".");
     let (overview, _) = run(here, &["--help"], 0);
     assert!(overview.contains("Examples:") && overview.contains("Exit status"), "{overview}");
-    for command in ["train", "evaluate", "predict", "explain", "summary", "verify", "data"] {
+    for command in ["train", "evaluate", "predict", "explain", "summary", "verify", "convert", "data"] {
         assert!(overview.contains(command), "{command}: {overview}");
         let (help, stderr) = run(here, &[command, "--help"], 0);
         assert!(help.contains("Examples:") && help.contains(&format!("striate {command}")), "{help}");
@@ -488,6 +488,26 @@ fn pictures_are_predicted_and_bad_ones_named() {
     child.stdin.take().unwrap().write_all(&fs::read(here.join("rising.png")).unwrap()).unwrap();
     let (stdout, _) = finished(child.wait_with_output().unwrap(), &["predict", "-"], 0);
     assert_eq!(json(&stdout)[0]["class"], "rising");
+}
+
+#[test]
+fn a_model_is_converted_by_the_ending() {
+    let place = trained();
+    let at = |name: &str| place.path().join(name);
+    for (name, start) in [("bars.onnx", &b"\x08\x08"[..]), ("bars.NPZ", b"PK")] {
+        let (stdout, _) = run(place.path(), &["convert", "run", name, "--json"], 0);
+        has_keys(&json(&stdout), &["out", "format", "bytes"]);
+        let written = fs::read(at(name)).unwrap();
+        assert_eq!(json(&stdout)["bytes"], written.len());
+        assert!(written.starts_with(start), "{:?}", &written[..2]);
+    }
+    run(place.path(), &["convert", "run", "pixels.onnx", "--with-preprocessing"], 0);
+    assert_ne!(fs::read(at("bars.onnx")).unwrap(), fs::read(at("pixels.onnx")).unwrap());
+    refused(place.path(), &["convert", "run", "bars.tflite"], 2, &["bars.tflite", ".onnx", ".npz"]);
+    refused(place.path(), &["convert", "run", "bars"], 2, &["no format"]);
+    refused(place.path(), &["convert", "run", "a.npz", "--with-preprocessing"], 2, &["weights alone"]);
+    refused(place.path(), &["convert", "nothing", "a.onnx"], 2, &["nothing", "no such file"]);
+    refused(place.path(), &["convert", "run", "no/such/place.onnx"], 1, &["place.onnx"]);
 }
 
 #[test]

@@ -8,16 +8,16 @@
 pub mod confusion;
 pub mod curves;
 pub mod filters;
-pub mod gallery;
 pub mod reliability;
+pub mod sheet;
 mod svg;
 pub mod text;
 
 pub use self::confusion::confusion;
 pub use self::curves::{CurvePoint, curves};
 pub use self::filters::{FilterGrid, FilterPicture, before_and_after, filters};
-pub use self::gallery::{Tile, gallery, picture, resized};
 pub use self::reliability::{ReliabilityBin, reliability};
+pub use self::sheet::Sheet;
 
 use image::{ImageFormat, RgbImage};
 use std::io::Cursor;

@@ -6,6 +6,8 @@
 //!   test vectors.
 //! * [`model_toml`] is a network without weights, as people write it.
 //! * [`tensorboard`] is what TensorBoard reads.
+//! * [`onnx`] writes a model for other runtimes.
+//! * [`npz`] writes weights for NumPy.
 //! * [`digest`] names weights by their SHA-256.
 //!
 //! Any safetensors reader can open these files and see the plain tensors.
@@ -16,6 +18,8 @@ pub mod digest;
 mod error;
 pub mod model_file;
 pub mod model_toml;
+pub mod npz;
+pub mod onnx;
 pub mod tensorboard;
 
 pub use atomic::{WriteAction, WriteError, write_atomically};
@@ -24,3 +28,5 @@ pub use digest::weights_sha256;
 pub use error::FormatError;
 pub use model_file::{Difference, ModelFile, Temperature, TestVectors, Verification};
 pub use model_toml::{TomlError, from_toml, to_toml};
+pub use npz::to_npz;
+pub use onnx::{OnnxError, OnnxOptions, to_onnx};

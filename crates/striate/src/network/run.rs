@@ -57,6 +57,8 @@ pub struct Runner {
     revision: Option<u64>,
     labels: Vec<usize>,
     label_smoothing: f32,
+    /// Where a plan whose parameters nobody learns writes a step's parameter gradients.
+    discarded: Vec<f32>,
 }
 
 impl Runner {
@@ -76,7 +78,9 @@ impl Runner {
         };
         let (arena, prepared) = (zeros(plan.arena)?, zeros(plan.prepared)?);
         let labels = vec![0; plan.batch];
-        Ok(Self { plan, arena, prepared, revision: None, labels, label_smoothing: 0.0 })
+        let most = plan.steps.iter().map(|step| step.parameters.len()).max().unwrap_or(0);
+        let discarded = if plan.mode == Mode::Gradient { zeros(most)? } else { Vec::new() };
+        Ok(Self { plan, arena, prepared, revision: None, labels, label_smoothing: 0.0, discarded })
     }
 
     /// The plan that runs.
@@ -158,7 +162,7 @@ impl Runner {
         };
         self.revision = None;
         match self.plan.mode {
-            Mode::Inference => self.forward(parameters, None, watch),
+            Mode::Inference | Mode::Gradient => self.forward(parameters, None, watch),
             Mode::Training => {
                 self.run(parameters, gradients, None, watch);
             }
@@ -186,11 +190,70 @@ impl Runner {
         watch(Phase::Loss, 0);
         for (i, step) in self.plan.steps.iter().enumerate().rev() {
             if let Some(places) = &step.backward {
-                backward(step, places, arena, prepared, parameters.as_slice(), gradients);
+                let gradients = &mut gradients[step.parameters.clone()];
+                backward(step, places, arena, prepared, parameters.as_slice(), true, gradients);
                 watch(Phase::Backward, i);
             }
         }
         self.finish(loss)
+    }
+
+    /// The output (N, C, H, W) of a tapped layer in the last run; `None` for a layer without a tap.
+    pub fn tap(&self, layer: &str) -> Option<&[f32]> {
+        let place = self.plan.tap(layer)?.values.clone();
+        Some(&aligned_ref(&self.arena)[place])
+    }
+
+    /// The gradient (N, C, H, W) of a tapped layer's output after [`Runner::gradient_from`] (or
+    /// [`Runner::loss_and_gradient`]); `None` for a layer without a tap, or in a plan for inference. Of a layer after the
+    /// one that the backward pass began at it holds nothing of meaning.
+    pub fn tap_gradient(&self, layer: &str) -> Option<&[f32]> {
+        let place = self.plan.tap(layer)?.gradient.clone();
+        (!place.is_empty()).then(|| &aligned_ref(&self.arena)[place])
+    }
+
+    /// Runs the batch forward and then backward from the output of `layer`, which is the last layer or a tapped one:
+    /// `seed` is given that output and writes the gradient to begin with, both (N, C, H, W). Afterwards
+    /// [`Runner::tap_gradient`] has the gradients of what lies before. Parameters get none. Needs a plan of
+    /// [`Mode::Gradient`].
+    ///
+    /// # Errors
+    /// A layer without a tap.
+    ///
+    /// # Panics
+    /// If the plan is of another mode.
+    pub fn gradient_from(
+        &mut self,
+        parameters: &Parameters,
+        layer: &str,
+        seed: impl FnOnce(&[f32], &mut [f32]),
+    ) -> Result<(), NetworkError> {
+        assert_eq!(self.plan.mode, Mode::Gradient, "a gradient from a layer needs a plan of Mode::Gradient");
+        let tap = self.plan.tap(layer).ok_or_else(|| NetworkError::UnknownLayer {
+            name: layer.into(),
+            available: self.plan.taps.iter().map(|tap| tap.name.clone()).collect(),
+        })?;
+        let (start, places) = (tap.steps, [tap.values.clone(), tap.gradient.clone()]);
+        self.forward(parameters, None, |_, _| ());
+        let arena = aligned(&mut self.arena);
+        let prepared = aligned(&mut self.prepared);
+        // What comes later does not count: its share of every gradient is zero.
+        for step in self.plan.steps[start..].iter().rev() {
+            if let Some(places) = &step.backward {
+                for gradient in [&places.input, &places.other].into_iter().filter(|gradient| !gradient.accumulate) {
+                    arena[gradient.place.clone()].fill(0.0);
+                }
+            }
+        }
+        let [values, gradient] = disjoint(arena, places);
+        seed(values, gradient);
+        for step in self.plan.steps[..start].iter().rev() {
+            if let Some(places) = &step.backward {
+                let gradients = &mut self.discarded[..step.parameters.len()];
+                backward(step, places, arena, prepared, parameters.as_slice(), false, gradients);
+            }
+        }
+        Ok(())
     }
 
     fn finish(&self, loss: crate::kernels::softmax::Loss) -> StepResult {
@@ -234,7 +297,8 @@ fn backward(
     arena: &mut [f32],
     prepared: &[f32],
     parameters: &[f32],
-    gradients: &mut [f32],
+    training: bool,
+    parameter_gradient: &mut [f32],
 ) {
     let only = |keeps: bool, range: &Range<usize>| if keeps { range.clone() } else { 0..0 };
     let [input, output, saved, output_gradient, input_gradient, other_gradient, workspace] = disjoint(
@@ -254,11 +318,12 @@ fn backward(
         prepared: &prepared[step.prepared.clone()],
         input,
         output,
+        training,
         saved,
         output_gradient,
         input_gradient: Gradient { values: input_gradient, accumulate: places.input.accumulate },
         other_gradient: Gradient { values: other_gradient, accumulate: places.other.accumulate },
-        parameter_gradient: &mut gradients[step.parameters.clone()],
+        parameter_gradient,
         workspace,
     });
 }
@@ -267,6 +332,12 @@ fn backward(
 fn aligned(arena: &mut [f32]) -> &mut [f32] {
     let offset = arena.as_ptr().align_offset(ALIGNMENT * size_of::<f32>());
     arena.get_mut(offset..).unwrap_or_default()
+}
+
+/// The same, to read.
+fn aligned_ref(arena: &[f32]) -> &[f32] {
+    let offset = arena.as_ptr().align_offset(ALIGNMENT * size_of::<f32>());
+    arena.get(offset..).unwrap_or_default()
 }
 
 /// Several places of the arena at once; the plan never makes two that are alive together overlap.
