@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use striate::bench::BenchError;
 use striate::data::DataError;
 use striate::draw::DrawError;
 use striate::explain::ExplainError;
@@ -16,6 +17,8 @@ use striate_mnist::MnistError;
 /// Why a command ended without its result.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
+    #[error(transparent)]
+    Bench(#[from] BenchError),
     #[error(transparent)]
     Data(#[from] DataError),
     #[error(transparent)]
@@ -79,6 +82,7 @@ impl CliError {
             CliError::Usage(_)
             | CliError::Isa(_)
             | CliError::Model(ModelError::Unknown { .. } | ModelError::Setting { .. }) => 2,
+            CliError::Bench(BenchError::Optimizer(OptimError::Option { .. })) => 2,
             // Flags whose values the library judges.
             CliError::Train(TrainError::Option { .. } | TrainError::Optimizer(OptimError::Option { .. })) => 2,
             _ => 1,

@@ -23,10 +23,13 @@ use striate::explain::filters;
 use striate::formats::{ModelFile, TestVectors, weights_sha256};
 use striate::kernels::isa::Isa;
 use striate::layers::Init;
+use striate::models;
 use striate::network::Network;
 use striate::optim::{OptimizerOptions, Schedule};
 use striate::shape::Shape;
-use striate::train::{Control, Decay, EpochMetrics, Evaluation, Event, TrainError, TrainOptions, Trainer, evaluate};
+use striate::train::{
+    Control, Decay, EpochMetrics, Evaluation, Event, TrainError, TrainOptions, Trainer, evaluate, whiten,
+};
 
 const EXAMPLES: &str = "Examples:
   striate train                                  SimpleConvNet on MNIST, the default recipe
@@ -50,7 +53,7 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "NAME|DIR")]
     data: Option<String>,
     /// A model by name, an architecture as TOML, or a trained model to go on with [default: simple-convnet; with the
-    /// recipe `best` deep-convnet for grey images, cifar-net for colour]
+    /// recipe `best` mnist-net for grey images, cifar-net for colour]
     #[arg(long, value_name = "NAME|FILE")]
     model: Option<String>,
     /// An option of a model by name, as in activation=relu or dropout=0.3; may be given several times
@@ -62,7 +65,7 @@ pub(crate) struct TrainArgs {
     /// Set of options, each of which the flags below override [default: default]
     #[arg(long, value_enum)]
     recipe: Option<Recipe>,
-    /// Times every training image is seen [recipes: 20]
+    /// Times every training image is seen [recipes: 20; best: 8]
     #[arg(long, value_name = "N")]
     epochs: Option<usize>,
     /// Images a step [recipes: 100]
@@ -101,6 +104,10 @@ pub(crate) struct TrainArgs {
     /// [recipe best: data]
     #[arg(long, value_name = "none|data")]
     normalize: Option<Normalize>,
+    /// Start the first convolution from the statistics of the training images' patches [recipe best: true for
+    /// cifar-net]
+    #[arg(long, value_name = "true|false")]
+    whiten: Option<bool>,
     /// How weights start: he, xavier or normal:DEVIATION [default: as the model's publication says]
     #[arg(long, value_name = "NAME", value_parser = parse_init)]
     init: Option<Init>,
@@ -134,6 +141,7 @@ struct Options {
     threads: usize,
     isa: &'static str,
     augment: Augment,
+    whiten: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     init: Option<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -195,6 +203,7 @@ impl Options {
             optimizer,
             schedule: args.schedule.clone().unwrap_or(schedule),
             augment: Augment::none(),
+            whiten: false,
             init: args.init.map(|init| init.to_string()),
             set: args.settings.iter().cloned().collect(),
             normalization: Normalization::identity(),
@@ -216,6 +225,7 @@ impl Options {
         if args.normalize.map_or(recipe.normalize, |normalize| normalize == Normalize::Data) {
             self.normalization = train.normalization();
         }
+        self.whiten = args.whiten.unwrap_or(recipe.whiten && self.model == "cifar-net");
         Ok(())
     }
 
@@ -424,8 +434,13 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
 
 /// The network to train: fresh, or a trained one to go on with.
 fn network(args: &TrainArgs, options: &Options, train: &Dataset) -> Result<Network, CliError> {
-    let wanted =
-        ModelOptions { input: Some(train.shape()), classes: Some(train.classes()), settings: args.settings.clone() };
+    // A file has an input and classes of its own, which are compared below.
+    let by_name = models::NAMES.contains(&options.model.as_str());
+    let wanted = ModelOptions {
+        input: by_name.then(|| train.shape()),
+        classes: by_name.then(|| train.classes()),
+        settings: args.settings.clone(),
+    };
     let (description, trained) = match model::architecture(&options.model, &wanted)? {
         Architecture::Described(description) => (description, None),
         Architecture::Trained(file) => (file.network.description().clone(), Some(file.network)),
@@ -442,12 +457,21 @@ fn network(args: &TrainArgs, options: &Options, train: &Dataset) -> Result<Netwo
             if input == train.shape() { "" } else { "; --input reads image files at another size" }
         )));
     }
-    match (trained, args.init) {
-        (Some(_), Some(_)) => Err(CliError::Usage("--init is for fresh weights; a trained model has its own".into())),
-        (Some(network), None) => Ok(network),
-        (None, Some(init)) => Ok(Network::new(description.with_init(init), options.seed)?),
-        (None, None) => Ok(Network::new(description, options.seed)?),
+    let mut network = match (trained, args.init) {
+        (Some(_), Some(_)) => {
+            return Err(CliError::Usage("--init is for fresh weights; a trained model has its own".into()));
+        }
+        (Some(network), None) => return Ok(network),
+        (None, Some(init)) => Network::new(description.with_init(init), options.seed)?,
+        (None, None) => Network::new(description, options.seed)?,
+    };
+    if options.whiten && !whiten(&mut network, train, &options.normalization)? && args.whiten.is_some() {
+        return Err(CliError::Usage(format!(
+            "--whiten is for models that begin with a convolution without groups; {} does not",
+            options.model
+        )));
     }
+    Ok(network)
 }
 
 /// Becomes true at the first Ctrl-C or termination signal; the second ends the process.

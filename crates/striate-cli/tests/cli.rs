@@ -111,7 +111,7 @@ fn every_command_has_help_with_examples() {
     let here = Path::new(".");
     let (overview, _) = run(here, &["--help"], 0);
     assert!(overview.contains("Examples:") && overview.contains("Exit status"), "{overview}");
-    for command in ["train", "evaluate", "predict", "explain", "summary", "verify", "convert", "data"] {
+    for command in ["train", "evaluate", "predict", "explain", "summary", "verify", "convert", "bench", "data"] {
         assert!(overview.contains(command), "{command}: {overview}");
         let (help, stderr) = run(here, &[command, "--help"], 0);
         assert!(help.contains("Examples:") && help.contains(&format!("striate {command}")), "{help}");
@@ -155,10 +155,67 @@ fn wrong_usage_is_2_and_says_what_there_is() {
     ]) {
         refused(here, &["train", "--data", "bars", setting], 2, &["must be"]);
     }
+    refused(here, &["bench", "--model", "alexnot"], 2, &["alexnot", "simple-convnet"]);
+    refused(here, &["bench", "--model", "mlp", "--batch", "8,0"], 2, &["--batch", "1..=65536"]);
+    refused(here, &["bench", "--work", "play"], 2, &["play", "training", "inference"]);
+    refused(here, &["bench", "--seconds=-1"], 2, &["--seconds"]);
+    refused(here, &["bench", "--optimizer", "adamant"], 2, &["adamant", "momentum"]);
+    refused(here, &["bench", "--set", "hidden=3"], 2, &["--model"]);
     refused(here, &["evaluate", "nowhere"], 2, &["nowhere", "no such file"]);
     refused(here, &["evaluate", "bars"], 2, &["bars", "model.safetensors"]);
     refused(here, &["predict", "nowhere"], 2, &["IMAGE"]);
     assert!(!here.join("runs").exists(), "nothing was written");
+}
+
+#[test]
+fn bench_gives_a_line_for_every_measurement() {
+    let here = Path::new(".");
+    let mlp = ["bench", "--model", "mlp", "--input", "1,8,8", "--batch", "1,3", "--seconds", "0", "--threads", "2"];
+    let (stdout, stderr) = run(here, &[&mlp[..], &["--each-threads", "--json"]].concat(), 0);
+    assert!(stderr.contains("mlp: training step, batch 3, threads: 2"), "{stderr}");
+    let lines: Vec<Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let (ceilings, measurements): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line["name"] == "ceilings");
+    assert_eq!(ceilings.len(), 2);
+    ceilings.iter().for_each(|line| has_keys(line, &["threads", "isa", "flops_per_second", "bandwidths"]));
+    for line in &measurements {
+        has_keys(
+            line,
+            &["name", "threads", "ms", "floor_ms", "fraction", "least_ms", "runs", "batch", "pass", "bytes"],
+        );
+    }
+    let whole: Vec<&str> =
+        measurements.iter().filter(|line| line["pass"] == "whole").map(|line| line["name"].as_str().unwrap()).collect();
+    let works = ["training step, batch 1", "training step, batch 3", "inference, batch 1", "inference, batch 3"];
+    assert_eq!(whole, works.map(|work| [format!("mlp: {work}"), format!("mlp: {work}")]).concat());
+    let (stdout, stderr) = run(here, &[&mlp[..], &["--no-layers", "--quiet"]].concat(), 0);
+    assert!(stdout.contains("Ceilings of 2 threads") && stdout.contains("images/s"), "{stdout}");
+    assert!(!stdout.contains("backward-weights"), "{stdout}");
+    assert_eq!(stderr, "");
+}
+
+#[test]
+fn bf16_weights_are_evaluated_beside_f32() {
+    let place = place();
+    let here = place.path();
+    // Hidden layers large enough that memory would be their limit.
+    let hidden = "hidden=[1024,1024]";
+    let arguments =
+        ["train", "--data", "bars", "--model", "mlp", "--set", hidden, "--epochs", "2", "--out", "run", "-q"];
+    run(here, &arguments, 0);
+    let (plain, _) = run(here, &["evaluate", "run", "--data", "bars", "--json"], 0);
+    let (rounded, _) = run(here, &["evaluate", "run", "--data", "bars", "--weights", "bf16", "--json"], 0);
+    let (plain, rounded) = (json(&plain), json(&rounded));
+    assert_eq!(rounded["weights"], "bf16");
+    assert_eq!((&rounded["f32_accuracy"], &rounded["f32_loss"]), (&plain["accuracy"], &plain["loss"]));
+    let [exact, near] = [&plain, &rounded].map(|result| result["loss"].as_f64().unwrap());
+    assert!(exact != near && (exact - near).abs() < 0.02 * exact.max(0.1), "{exact} {near}");
+    let (text, _) = run(here, &["evaluate", "run", "--data", "bars", "--weights", "bf16"], 0);
+    assert!(text.contains("weights in bf16") && text.contains("as they are: accuracy"), "{text}");
+    save_png(&here.join("one.png"), 3);
+    let (found, _) = run(here, &["predict", "run", "one.png", "one.png", "--weights", "bf16", "--json"], 0);
+    let found = json(&found);
+    assert_eq!(found[0]["top"], found[1]["top"]);
+    refused(here, &["predict", "run", "one.png", "--weights", "int4"], 2, &["int4", "f32", "bf16"]);
 }
 
 #[test]
@@ -310,6 +367,33 @@ fn quiet_training_prints_only_the_result() {
     // No convolution, no filters.
     assert!(!place.path().join("run/filters-before.png").exists());
     refused(place.path(), &["explain", "run", "filters"], 1, &["no convolution", "W1, b1"]);
+}
+
+#[test]
+fn an_architecture_written_to_a_file_and_a_trained_model_can_be_trained() {
+    let place = place();
+    let here = place.path();
+    let (text, _) =
+        run(here, &["summary", "mlp", "--input", &format!("1,{SIDE},{SIDE}"), "--classes", "4", "--toml"], 0);
+    fs::write(here.join("my.toml"), text.replace("outputs = 100", "outputs = 7")).unwrap();
+    let train =
+        |model: &'static str, out| ["train", "--data", "bars", "--model", model, "--epochs", "1", "--out", out, "-q"];
+    run(here, &train("my.toml", "first"), 0);
+    let (summary, _) = run(here, &["summary", "first"], 0);
+    assert!(summary.contains("7 outputs"), "{summary}");
+    // Its weights are where the second run starts.
+    run(here, &train("first", "second"), 0);
+    refused(
+        here,
+        &[&train("my.toml", "third")[..], &["--set", "hidden=3"]].concat(),
+        2,
+        &["--set is for a model by name"],
+    );
+    fs::write(here.join("other.toml"), text.replace("outputs = 4", "outputs = 5")).unwrap();
+    refused(here, &train("other.toml", "third"), 2, &["other.toml", "5 classes", "4"]);
+    fs::write(here.join("wrong.toml"), text.replace("outputs = 4", "output = 4")).unwrap();
+    refused(here, &train("wrong.toml", "third"), 1, &["wrong.toml, line ", "unknown field `output`"]);
+    assert!(!here.join("third").exists());
 }
 
 #[test]

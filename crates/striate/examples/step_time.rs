@@ -6,7 +6,7 @@
 //! begins with their name (`alexnet-torchvision`, `resnet18: inference`).
 //!
 //! With `STEPS=1` in the environment the same goes for every step of the plan instead: the least milliseconds of its
-//! preparation of weights, its forward pass and its backward pass.
+//! preparation of weights, its forward pass, its backward pass, and of that the gradients of its parameters.
 
 use std::time::{Duration, Instant};
 use striate::layers::{AffineOptions, ConvolutionOptions, Init, Layer, PoolingOptions, ReluOptions, SigmoidOptions};
@@ -133,6 +133,7 @@ impl Clock {
             best.prepare = best.prepare.min(now.prepare);
             best.forward = best.forward.min(now.forward);
             best.backward = best.backward.min(now.backward);
+            best.backward_weights = best.backward_weights.min(now.backward_weights);
         };
         let mut best = runner.profile(network.parameters(), gradients);
         let begun = Instant::now();
@@ -140,10 +141,11 @@ impl Clock {
             let now = runner.profile(network.parameters(), gradients);
             best.iter_mut().zip(now).for_each(|(best, now)| least(best, now));
         }
-        for StepTime { name, prepare, forward, backward } in best {
-            let [prepare, forward, backward] = [prepare, forward, backward].map(|d| d.as_secs_f64() * 1e3);
+        for StepTime { name, prepare, forward, backward, backward_weights } in best {
+            let [prepare, forward, backward, weights] =
+                [prepare, forward, backward, backward_weights].map(|d| d.as_secs_f64() * 1e3);
             println!(
-                r#"{{"name":"{work}","threads":{},"step":"{name}","prepare_ms":{prepare:.4},"forward_ms":{forward:.4},"backward_ms":{backward:.4}}}"#,
+                r#"{{"name":"{work}","threads":{},"step":"{name}","prepare_ms":{prepare:.4},"forward_ms":{forward:.4},"backward_ms":{backward:.4},"backward_weights_ms":{weights:.4}}}"#,
                 self.threads
             );
         }

@@ -299,6 +299,8 @@ pub(crate) trait Operator: Debug + Send + Sync {
     fn absorb_sum(&mut self) -> bool {
         false
     }
+    /// Reads its weights in bfloat16 from now on, if that wins: only in a plan for inference.
+    fn round_weights(&mut self) {}
     /// How the operator works on these sizes and why, for people who ask.
     fn method(&self) -> String {
         String::new()

@@ -7,6 +7,7 @@
 pub mod description;
 pub mod parameters;
 pub mod plan;
+mod predictor;
 pub mod run;
 pub mod taps;
 
@@ -15,7 +16,8 @@ use crate::shape::{Shape, ShapeError};
 pub use description::{Description, LayerSummary, NamedLayer, Summary};
 use ndarray::{Array2, ArrayView4};
 pub use parameters::{ParameterSpec, Parameters};
-pub use plan::{Mode, Plan};
+pub use plan::{Mode, Plan, Weights};
+pub use predictor::Predictor;
 pub use run::{Runner, StepKey, StepResult, StepTime};
 pub use taps::Taps;
 

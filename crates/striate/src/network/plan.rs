@@ -27,6 +27,17 @@ impl Mode {
     }
 }
 
+/// How a plan for inference keeps the weights it reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Weights {
+    /// As they are.
+    #[default]
+    F32,
+    /// Fully connected layers so large that reading them takes the time: in bfloat16, rounded to 8 bits of mantissa; half
+    /// the bytes. Other layers stay as they are.
+    Bf16,
+}
+
 /// One operator with its places in the arena and among the parameters.
 #[derive(Debug)]
 pub(super) struct Step {
@@ -47,6 +58,8 @@ pub(super) struct Step {
     pub(super) backward: Option<BackwardPlaces>,
     /// The values that the places above are of.
     values: Values,
+    /// Floating-point operations of its layers forward, for the batch.
+    flops: u64,
 }
 
 /// Which values a step reads and writes.
@@ -74,6 +87,13 @@ pub(super) struct BackwardPlaces {
     pub(super) workspace: Range<usize>,
 }
 
+impl BackwardPlaces {
+    /// The same without the gradients of the inputs.
+    pub(super) fn without_inputs(&self) -> Self {
+        Self { output_gradient: self.output_gradient.clone(), workspace: self.workspace.clone(), ..Self::default() }
+    }
+}
+
 /// Where the gradient of an input goes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct GradientPlace {
@@ -81,6 +101,12 @@ pub(super) struct GradientPlace {
     pub(super) place: Range<usize>,
     /// Whether a later step has already written its part.
     pub(super) accumulate: bool,
+}
+
+impl GradientPlace {
+    fn is_wanted(&self) -> bool {
+        !self.place.is_empty()
+    }
 }
 
 /// A network compiled for one batch size and mode.
@@ -126,11 +152,37 @@ impl Plan {
         Self::with_taps(description, batch, mode, &Taps::default())
     }
 
-    /// The same with outputs (and gradients, if the mode has a backward pass) of some layers kept to the end of a run.
+    /// Compiles `description` for predictions with weights kept as `weights` says.
+    ///
+    /// ```
+    /// use striate::network::{Plan, Weights};
+    /// let description = striate::models::build("alexnet-torchvision", &Default::default())?;
+    /// let plan = Plan::inference(&description, 1, Weights::Bf16)?;
+    /// assert_eq!(plan.steps().filter(|step| step.method.contains("bfloat16")).count(), 3);
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`Plan::new`].
+    pub fn inference(description: &Description, batch: usize, weights: Weights) -> Result<Self, NetworkError> {
+        Self::build(description, batch, Mode::Inference, &Taps::default(), weights)
+    }
+
+    /// [`Plan::new`] with outputs (and gradients, if the mode has a backward pass) of some layers kept to the end of a run.
     ///
     /// # Errors
     /// As for [`Plan::new`], or a tap at a layer that is not there.
     pub fn with_taps(description: &Description, batch: usize, mode: Mode, taps: &Taps) -> Result<Self, NetworkError> {
+        Self::build(description, batch, mode, taps, Weights::F32)
+    }
+
+    fn build(
+        description: &Description,
+        batch: usize,
+        mode: Mode,
+        taps: &Taps,
+        weights: Weights,
+    ) -> Result<Self, NetworkError> {
         if batch == 0 {
             return Err(ShapeError::Empty { what: "the batch", found: vec![0] }.into());
         }
@@ -158,7 +210,10 @@ impl Plan {
                 Tap { name: name.into(), value, steps, values: 0..0, gradient: 0..0 }
             })
             .collect();
-        let Builder { steps, lens, parameter, .. } = builder;
+        let Builder { mut steps, lens, parameter, .. } = builder;
+        if weights == Weights::Bf16 {
+            steps.iter_mut().for_each(|step| step.operator.round_weights());
+        }
         let mut plan = Self {
             mode,
             batch,
@@ -313,10 +368,17 @@ impl Plan {
 
     /// What runs, in order, with how each works on its sizes and why.
     pub fn steps(&self) -> impl Iterator<Item = StepSummary> {
-        self.steps.iter().map(|step| StepSummary {
+        let bytes = |place: &Range<usize>| size_of::<f32>() * place.len();
+        self.steps.iter().map(move |step| StepSummary {
             name: step.name.clone(),
             output: step.operator.output(),
             method: step.operator.method(),
+            flops: step.flops,
+            input_bytes: bytes(&step.input) + bytes(&step.other),
+            output_bytes: bytes(&step.output),
+            parameter_bytes: bytes(&step.parameters),
+            input_gradient: step.backward.as_ref().is_some_and(|b| b.input.is_wanted() || b.other.is_wanted()),
+            parameter_gradient: step.backward.is_some() && !step.parameters.is_empty(),
             workspace_bytes: size_of::<f32>()
                 * step.forward_workspace.len().max(step.backward.as_ref().map_or(0, |b| b.workspace.len())),
             prepared_bytes: size_of::<f32>() * step.prepared.len(),
@@ -344,6 +406,19 @@ pub struct StepSummary {
     pub output: Shape,
     /// How it works and why; empty where there is only one way.
     pub method: String,
+    /// Floating-point operations of its forward pass for the batch, as the definitions of its layers count them (a
+    /// multiply-add is two).
+    pub flops: u64,
+    /// Bytes of the batch that it reads: all its inputs.
+    pub input_bytes: usize,
+    /// Bytes of the batch that it writes.
+    pub output_bytes: usize,
+    /// Bytes of its parameters.
+    pub parameter_bytes: usize,
+    /// Whether its backward pass computes the gradient of an input.
+    pub input_gradient: bool,
+    /// Whether its backward pass computes the gradients of parameters.
+    pub parameter_gradient: bool,
     /// Bytes of workspace, for the pass that needs more.
     pub workspace_bytes: usize,
     /// Bytes of parameters in the form that the passes read.
@@ -439,7 +514,17 @@ impl<'a> Builder<'a> {
         (self.readers[j] == 1).then(|| self.steps.iter().position(|step| step.values.yields == j)).flatten()
     }
 
+    /// Adds layer `i`, as a step of its own or at the end of another.
     fn add(&mut self, i: usize, node: &Node<'_>) -> Result<(), ShapeError> {
+        self.add_step(i, node)?;
+        let flops = node.named.layer.rule().flops(node.input)?.saturating_mul(self.batch as u64);
+        if let Some(step) = self.steps.iter_mut().rfind(|step| step.values.yields == i) {
+            step.flops = step.flops.saturating_add(flops);
+        }
+        Ok(())
+    }
+
+    fn add_step(&mut self, i: usize, node: &Node<'_>) -> Result<(), ShapeError> {
         let rule = node.named.layer.rule();
         let backward = self.mode.runs_backward();
         let mut parameters = self.parameter..self.parameter;
@@ -569,6 +654,7 @@ impl<'a> Builder<'a> {
             forward_workspace: 0..0,
             backward: None,
             values,
+            flops: 0,
         });
     }
 }

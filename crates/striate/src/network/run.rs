@@ -36,6 +36,8 @@ pub struct StepTime {
     pub forward: Duration,
     /// Its backward pass; zero where none ran.
     pub backward: Duration,
+    /// Of its backward pass, the gradients of its parameters: what the pass takes without the gradients of its inputs.
+    pub backward_weights: Duration,
 }
 
 /// What a runner has just done for a step.
@@ -45,6 +47,7 @@ enum Phase {
     Forward,
     Loss,
     Backward,
+    BackwardWeights,
 }
 
 /// A plan with its arena. Fill [`Runner::input_mut`] and [`Runner::labels_mut`], then run.
@@ -137,17 +140,24 @@ impl Runner {
         gradients: &mut Parameters,
         key: impl Into<Option<StepKey>>,
     ) -> StepResult {
-        self.run(parameters, gradients, key.into(), |_, _| ())
+        self.run(parameters, gradients, key.into(), false, |_, _| ())
     }
 
     /// Runs the batch once, parameters prepared anew, and says what each step took: forward only for a plan for inference (`gradients` is
-    /// left as it is), else with the backward pass, as [`Runner::loss_and_gradient`] without a key.
+    /// left as it is), else with the backward pass, as [`Runner::loss_and_gradient`] without a key. A step that computes
+    /// gradients both of its parameters and of its inputs then does the former once more, by themselves.
     ///
     /// # Panics
     /// As [`Runner::loss_and_gradient`].
     pub fn profile(&mut self, parameters: &Parameters, gradients: &mut Parameters) -> Vec<StepTime> {
         let zero = Duration::ZERO;
-        let step = |name: &str| StepTime { name: name.to_owned(), prepare: zero, forward: zero, backward: zero };
+        let step = |name: &str| StepTime {
+            name: name.to_owned(),
+            prepare: zero,
+            forward: zero,
+            backward: zero,
+            backward_weights: zero,
+        };
         let mut times: Vec<StepTime> = self.plan.step_names().map(step).collect();
         let mut last = Instant::now();
         let watch = |phase: Phase, step: usize| {
@@ -157,6 +167,7 @@ impl Runner {
                 Phase::Forward => times[step].forward = took,
                 Phase::Loss => (),
                 Phase::Backward => times[step].backward = took,
+                Phase::BackwardWeights => times[step].backward_weights = took,
             }
             last = Instant::now();
         };
@@ -164,7 +175,7 @@ impl Runner {
         match self.plan.mode {
             Mode::Inference | Mode::Gradient => self.forward(parameters, None, watch),
             Mode::Training => {
-                self.run(parameters, gradients, None, watch);
+                self.run(parameters, gradients, None, true, watch);
             }
         }
         times
@@ -175,6 +186,7 @@ impl Runner {
         parameters: &Parameters,
         gradients: &mut Parameters,
         key: Option<StepKey>,
+        weights_apart: bool,
         mut watch: impl FnMut(Phase, usize),
     ) -> StepResult {
         self.forward(parameters, key, &mut watch);
@@ -193,6 +205,11 @@ impl Runner {
                 let gradients = &mut gradients[step.parameters.clone()];
                 backward(step, places, arena, prepared, parameters.as_slice(), true, gradients);
                 watch(Phase::Backward, i);
+                if weights_apart && !step.parameters.is_empty() {
+                    // Nothing that backward reads has changed, and what it writes it overwrites.
+                    backward(step, &places.without_inputs(), arena, prepared, parameters.as_slice(), true, gradients);
+                    watch(Phase::BackwardWeights, i);
+                }
             }
         }
         self.finish(loss)

@@ -5,7 +5,7 @@ use super::metrics::{Evaluation, Tally};
 use super::{TrainError, check_classes, check_data, first_non_finite, gather, on_worker};
 use crate::data::augment::Augment;
 use crate::data::{Dataset, Normalization};
-use crate::network::plan::{Mode, Plan};
+use crate::network::plan::{Plan, Weights};
 use crate::network::run::Runner;
 use crate::network::{Description, Network, NetworkError, Parameters};
 use ndarray::Array2;
@@ -20,11 +20,26 @@ pub fn evaluate(
     normalization: &Normalization,
     batch: usize,
 ) -> Result<Evaluation, TrainError> {
-    check_classes(data, network.classes())?;
-    evaluate_parameters(network.description(), network.parameters(), data, normalization, batch)
+    evaluate_with(network, data, normalization, batch, Weights::F32)
 }
 
-/// [`evaluate`], and as well what dividing the logits by `temperature` makes of loss and calibration
+/// [`evaluate`] with weights kept as `weights` says.
+///
+/// # Errors
+/// As for [`evaluate`].
+pub fn evaluate_with(
+    network: &Network,
+    data: &Dataset,
+    normalization: &Normalization,
+    batch: usize,
+    weights: Weights,
+) -> Result<Evaluation, TrainError> {
+    check_classes(data, network.classes())?;
+    let (description, parameters) = (network.description(), network.parameters());
+    measure(Evaluator { weights, ..Evaluator::new(description, batch) }, parameters, data, normalization, 1.0)
+}
+
+/// [`evaluate_with`], and as well what dividing the logits by `temperature` makes of loss and calibration
 /// ([`Evaluation::scaled`]); the probabilities of the mistakes are those.
 ///
 /// # Errors
@@ -34,6 +49,7 @@ pub fn evaluate_at(
     data: &Dataset,
     normalization: &Normalization,
     batch: usize,
+    weights: Weights,
     temperature: f64,
 ) -> Result<Evaluation, TrainError> {
     if !(temperature.is_finite() && temperature > 0.0) {
@@ -41,18 +57,8 @@ pub fn evaluate_at(
         return Err(TrainError::Option { field: "temperature", found, expected: "a positive number" });
     }
     check_classes(data, network.classes())?;
-    check_run(network.parameters(), batch)?;
-    let mut tally = Tally::new(data.classes(), temperature);
-    on_worker(|| {
-        Evaluator::new(network.description(), batch).each(
-            network.parameters(),
-            data,
-            data.len(),
-            normalization,
-            &mut |image, logits, label| tally.add(image, logits, label),
-        )
-    })?;
-    Ok(tally.finish())
+    let evaluator = Evaluator { weights, ..Evaluator::new(network.description(), batch) };
+    measure(evaluator, network.parameters(), data, normalization, temperature)
 }
 
 /// The logits of every image of `data`, (N, classes).
@@ -117,8 +123,24 @@ pub fn evaluate_parameters(
     normalization: &Normalization,
     batch: usize,
 ) -> Result<Evaluation, TrainError> {
-    check_run(parameters, batch)?;
-    on_worker(|| Evaluator::new(description, batch).run(parameters, data, data.len(), normalization))
+    measure(Evaluator::new(description, batch), parameters, data, normalization, 1.0)
+}
+
+fn measure(
+    mut evaluator: Evaluator<'_>,
+    parameters: &Parameters,
+    data: &Dataset,
+    normalization: &Normalization,
+    temperature: f64,
+) -> Result<Evaluation, TrainError> {
+    check_run(parameters, evaluator.batch)?;
+    let mut tally = Tally::new(data.classes(), temperature);
+    on_worker(|| {
+        evaluator.each(parameters, data, data.len(), normalization, &mut |image, logits, label| {
+            tally.add(image, logits, label)
+        })
+    })?;
+    Ok(tally.finish())
 }
 
 fn check_run(parameters: &Parameters, batch: usize) -> Result<(), TrainError> {
@@ -138,6 +160,7 @@ type Take<'a> = &'a mut (dyn FnMut(usize, &[f32], usize) -> Result<(), f32> + Se
 pub(super) struct Evaluator<'a> {
     description: &'a Description,
     batch: usize,
+    weights: Weights,
     full: Option<Runner>,
     /// For what is left of a data set when the full batches are done.
     rest: Option<Runner>,
@@ -147,7 +170,7 @@ pub(super) struct Evaluator<'a> {
 impl<'a> Evaluator<'a> {
     /// Plans nothing yet.
     pub(super) fn new(description: &'a Description, batch: usize) -> Self {
-        Self { description, batch, full: None, rest: None, indices: Vec::new() }
+        Self { description, batch, weights: Weights::F32, full: None, rest: None, indices: Vec::new() }
     }
 
     /// Evaluates the first `images` of `data`.
@@ -186,7 +209,7 @@ impl<'a> Evaluator<'a> {
             }
             let runner = match place {
                 Some(runner) => runner,
-                None => place.insert(Runner::new(Plan::new(self.description, count, Mode::Inference)?)?),
+                None => place.insert(Runner::new(Plan::inference(self.description, count, self.weights)?)?),
             };
             self.indices.clear();
             self.indices.extend(start..start + count);

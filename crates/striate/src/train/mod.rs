@@ -12,6 +12,7 @@ mod evaluate;
 mod events;
 mod metrics;
 mod trainer;
+mod whiten;
 
 use crate::data::augment::Augment;
 use crate::data::{Dataset, Normalization};
@@ -20,7 +21,7 @@ use crate::network::{NetworkError, Parameters};
 use crate::optim::{Groups, Kind, OptimError, OptimizerOptions, Schedule};
 use crate::shape::Shape;
 pub use calibration::{BINS, Calibration, CalibrationBin, fit_temperature};
-pub use evaluate::{calibrate, evaluate, evaluate_at, evaluate_parameters, logits};
+pub use evaluate::{calibrate, evaluate, evaluate_at, evaluate_parameters, evaluate_with, logits};
 pub use events::{Control, EpochMetrics, Event, TrainSummary};
 pub use metrics::{ClassMetrics, Evaluation, MacroAverage, Mistake, Scaled};
 use rayon::prelude::*;
@@ -28,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 pub use trainer::Trainer;
+pub use whiten::whiten;
 
 /// How to train. [`TrainOptions::default`] is the chapter's recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
