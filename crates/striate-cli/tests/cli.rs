@@ -111,7 +111,9 @@ fn every_command_has_help_with_examples() {
     let here = Path::new(".");
     let (overview, _) = run(here, &["--help"], 0);
     assert!(overview.contains("Examples:") && overview.contains("Exit status"), "{overview}");
-    for command in ["train", "evaluate", "predict", "explain", "summary", "verify", "convert", "bench", "data"] {
+    for command in
+        ["train", "evaluate", "predict", "explain", "summary", "verify", "convert", "bench", "data", "doctor"]
+    {
         assert!(overview.contains(command), "{command}: {overview}");
         let (help, stderr) = run(here, &[command, "--help"], 0);
         assert!(help.contains("Examples:") && help.contains(&format!("striate {command}")), "{help}");
@@ -130,7 +132,11 @@ fn wrong_usage_is_2_and_says_what_there_is() {
     let here = place.path();
     refused(here, &["train", "--data", "bars", "--model", "alexnot"], 2, &["alexnot", "simple-convnet", "mlp"]);
     refused(here, &["summary", "alexnot"], 2, &["alexnot", "simple-convnet", "mlp"]);
-    refused(here, &["train", "--data", "fashion-mnist"], 2, &["fashion-mnist", "mnist (built in)", "IDX"]);
+    // Not what this machine's user happens to have.
+    let arguments = ["train", "--data", "cifar10"];
+    let elsewhere = striate(here, &arguments).env("XDG_CACHE_HOME", here).env("LOCALAPPDATA", here).output().unwrap();
+    let (_, stderr) = finished(elsewhere, &arguments, 2);
+    assert!(stderr.contains("cifar10 is not here") && stderr.contains("`striate data fetch cifar10`"), "{stderr}");
     refused(here, &["train", "--data", "bars/classes.txt"], 2, &["bars/classes.txt", "is a file"]);
     refused(here, &["train", "--optimizer", "adamant"], 2, &["adamant", "sgd", "nesterov", "adamw"]);
     refused(here, &["train", "--optimizer", "adam:beta1=2"], 2, &["beta1", "less than 1"]);
@@ -708,4 +714,67 @@ fn an_interrupt_keeps_the_last_weights() {
         assert_eq!(json(&stdout)["accuracy"], result["test_accuracy"]);
         run(place.path(), &["verify", "run"], 0);
     }
+}
+
+#[test]
+fn the_doctor_finds_what_was_hidden_in_a_folder() {
+    let place = place();
+    let here = place.path();
+    for (split, count) in [("train", 12), ("test", 3)] {
+        for (class, name) in CLASSES.iter().enumerate().take(2) {
+            let folder = here.join("photos").join(split).join(name);
+            fs::create_dir_all(&folder).unwrap();
+            // Twelve of one class, four of the other.
+            for i in 0..if class == 0 { count } else { count / 3 } {
+                save_png(&folder.join(format!("{i}.png")), 4 * i + class + if split == "test" { 60 } else { 0 });
+            }
+        }
+    }
+    let photos = here.join("photos");
+    fs::copy(photos.join("train/row/3.png"), photos.join("test/column/copy.png")).unwrap();
+    fs::write(photos.join("train/row/broken.png"), "no picture").unwrap();
+    image::GrayImage::new(4, 60).save(photos.join("train/row/long.png")).unwrap();
+    let arguments = ["doctor", "--data", "photos", "--input", "1,12,12", "--batch", "4"];
+    let (text, _) = run(here, &arguments, 0);
+    for part in [
+        "machine ",
+        "unbalanced: the largest class has 3.2 times",
+        "broken.png",
+        "60 x 4: much longer than wide",
+        "photos/train/row/3.png  =  photos/test/column/copy.png  [across splits]  [with different labels]",
+        "images/s in a trial",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in: {text}");
+    }
+    let (stdout, _) = run(here, &[&arguments[..], &["--json"]].concat(), 0);
+    let found = json(&stdout);
+    has_keys(&found, &["machine", "data", "suspicious_labels", "training"]);
+    has_keys(&found["training"], &["peak_bytes", "seconds_per_epoch", "images_per_second"]);
+    assert_eq!(found["data"]["train"]["per_class"], serde_json::json!([4, 13]));
+    assert_eq!(found["data"]["duplicates"]["exact"].as_array().unwrap().len(), 1);
+    assert_eq!(found["data"]["skipped"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn the_doctor_names_the_labels_that_a_model_doubts() {
+    let place = trained();
+    // One label of the training set is wrong now.
+    let file = place.path().join("bars/train-labels-idx1-ubyte");
+    let mut labels = fs::read(&file).unwrap();
+    labels[8 + 42] = (labels[8 + 42] + 1) % 4;
+    fs::write(&file, labels).unwrap();
+    let (stdout, _) = run(place.path(), &["doctor", "--data", "bars", "--model", "run", "--json"], 0);
+    let doubted = json(&stdout)["suspicious_labels"].clone();
+    assert!(doubted.as_array().unwrap().iter().any(|doubt| doubt["image"] == "train:42"), "{doubted}");
+}
+
+#[test]
+fn a_fetch_of_nothing_known_or_into_something_full_is_refused() {
+    let place = place();
+    let here = place.path();
+    refused(here, &["data", "fetch", "imagenet"], 2, &["imagenet", "fashion-mnist", "cifar10"]);
+    refused(here, &["data", "fetch", "cifar10", "--to", "bars"], 1, &["bars", "not empty"]);
+    // What is there already is not asked for again.
+    let (text, _) = run(here, &["data", "fetch", "fashion-mnist", "--to", "bars", "--from", "http://127.0.0.1:9"], 0);
+    assert!(text.contains("already here"), "{text}");
 }

@@ -2,9 +2,9 @@
 
 use super::calibration::fit_temperature;
 use super::metrics::{Evaluation, Tally};
-use super::{TrainError, check_classes, check_data, first_non_finite, gather, on_worker};
+use super::{TrainError, check_classes, check_data, first_non_finite, on_worker};
 use crate::data::augment::Augment;
-use crate::data::{Dataset, Normalization};
+use crate::data::{Dataset, Normalization, gather};
 use crate::network::plan::{Plan, Weights};
 use crate::network::run::Runner;
 use crate::network::{Description, Network, NetworkError, Parameters};
