@@ -95,7 +95,8 @@ pub fn logits(
     Ok(Array2::from_shape_vec((images, classes), values).unwrap_or_default())
 }
 
-/// The temperature that calibrates `network` best on `data`, which it must not have been trained on, by [`fit_temperature`]; none where no temperature does.
+/// The temperature that calibrates `network` best on `data`, by [`fit_temperature`]; none where no temperature does. The
+/// network should not have been trained on these images.
 ///
 /// # Errors
 /// As for [`evaluate`].
