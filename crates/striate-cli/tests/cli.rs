@@ -775,6 +775,7 @@ fn what_can_not_be_explained_is_said_with_what_can() {
     run(here, &["explain", "dense", "saliency", "bar.png"], 0);
 }
 
+#[test]
 fn the_doctor_finds_what_was_hidden_in_a_folder() {
     let place = place();
     let here = place.path();
