@@ -112,8 +112,8 @@ mod tests {
             (0..3).map(|k| [5.0, 2.0, 0.5][k] * axes[k][j] * random.normal((3 * i + k) as u64)).sum::<f32>() + 7.0
         });
         let pca = pca(rows.view());
-        for k in 0..2 {
-            let cosine: f64 = (0..3).map(|j| pca.directions[[k, j]] * f64::from(axes[k][j])).sum();
+        for (k, axis) in axes.iter().take(2).enumerate() {
+            let cosine: f64 = (0..3).map(|j| pca.directions[[k, j]] * f64::from(axis[j])).sum();
             assert!(cosine.abs() > 0.998, "{k}: {cosine}");
         }
         let overlap: f64 = (0..3).map(|j| pca.directions[[0, j]] * pca.directions[[1, j]]).sum();
