@@ -1,5 +1,6 @@
 //! Everything that can go wrong on the command line, in the words the user reads.
 
+use crate::download::DownloadError;
 use std::io;
 use std::path::PathBuf;
 use striate::bench::BenchError;
@@ -21,6 +22,8 @@ pub(crate) enum CliError {
     Bench(#[from] BenchError),
     #[error(transparent)]
     Data(#[from] DataError),
+    #[error(transparent)]
+    Download(#[from] DownloadError),
     #[error(transparent)]
     Draw(#[from] DrawError),
     #[error(transparent)]
@@ -52,6 +55,10 @@ pub(crate) enum CliError {
         path.display()
     )]
     OutNotEmpty { path: PathBuf },
+    #[error("{}: another `striate data fetch` is at work here; wait for it to end", path.display())]
+    Busy { path: PathBuf },
+    #[error("{}: the archive holds no {missing}; download it again", path.display())]
+    Archive { path: PathBuf, missing: &'static str },
     #[error("{0}")]
     Usage(String),
     #[error("{name}: {problem}")]
@@ -60,6 +67,11 @@ pub(crate) enum CliError {
     Options { source: toml::ser::Error },
     #[error("{}: the file holds no test vectors, so there is nothing to replay; save the model again with some", path.display())]
     NoVectors { path: PathBuf },
+    #[error(
+        "{data}: no temperature between 1/100 and 100 is best, as when every image is recognised; the model file was left \
+         as it was; calibrate on more or other images"
+    )]
+    Uncalibrated { data: String },
     #[error("{failed} of {all} images could not be predicted")]
     Predictions { failed: usize, all: usize },
     #[error(

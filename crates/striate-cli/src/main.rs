@@ -3,17 +3,23 @@
 mod bench;
 mod convert;
 mod data;
+mod doctor;
+mod download;
 mod error;
 mod evaluate;
 mod explain;
+mod fetch;
 mod model;
 mod output;
+mod pictures;
 mod predict;
 mod progress;
 mod recipe;
+mod report;
 mod run_dir;
 mod source;
 mod summary;
+mod tensorboard;
 mod train;
 mod verify;
 
@@ -73,6 +79,7 @@ enum Command {
     Bench(bench::BenchArgs),
     Convert(convert::ConvertArgs),
     Data(data::DataArgs),
+    Doctor(doctor::DoctorArgs),
 }
 
 fn main() -> ExitCode {
@@ -104,6 +111,7 @@ fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Some(Command::Bench(args)) => bench::run(&args, &cli.global, &output, isa),
         Some(Command::Convert(args)) => convert::run(&args, &output),
         Some(Command::Data(args)) => data::run(&args, &output),
+        Some(Command::Doctor(args)) => doctor::run(&args, &output, isa),
         None => {
             output.hint(
                 "striate: a convolutional-network engine. With no command it trains the SimpleConvNet of chapter 7 of",

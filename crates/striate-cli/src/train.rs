@@ -5,7 +5,9 @@ use crate::model::{Architecture, ModelOptions, parse_setting, parse_shape};
 use crate::output::{Output, bytes, complain, share, to_json};
 use crate::progress::Progress;
 use crate::recipe::{Recipe, RecipeOptions, parse_init};
+use crate::report::Finished;
 use crate::run_dir::RunDir;
+use crate::tensorboard::Board;
 use crate::{Global, model, source};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -39,8 +41,8 @@ const EXAMPLES: &str = "Examples:
   striate train --model my.toml --data photos --augment default --normalize data
   striate train --data ~/fashion --json          a directory of IDX files; the result as JSON
 
-The run directory holds model.safetensors, run.toml (every option), metrics.jsonl, curves.svg, confusion.svg,
-filters-before.png and filters-after.png. Ctrl-C stops after the current step and keeps the last weights; a second
+The run directory holds model.safetensors, run.toml (every option), metrics.jsonl, report.html (all of it on one page),
+curves.svg, confusion.svg, reliability.svg, mistakes.png, filters-before.png and filters-after.png. Ctrl-C stops after the current step and keeps the last weights; a second
 Ctrl-C ends at once.";
 
 /// Train a model and write a run directory
@@ -112,6 +114,9 @@ pub(crate) struct TrainArgs {
     /// Steps between lines of metrics.jsonl
     #[arg(long, value_name = "N", default_value = "10")]
     log_every: Option<usize>,
+    /// Write what TensorBoard shows into the run directory too: `tensorboard --logdir runs`
+    #[arg(long)]
+    tensorboard: bool,
     /// Run directory, new or empty [default: the next free runs/MODEL-DATA-N]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -264,6 +269,7 @@ impl Packaging<'_> {
             training: to_json(self.options),
             metrics: metrics.unwrap_or_default(),
             test_vectors: TestVectors::record(network, self.samples.clone())?,
+            temperature: None,
         };
         Ok(model.save(&run.file(model::FILE))?)
     }
@@ -299,7 +305,7 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
     };
     let stem = format!("{}-{}", network.description().name, source::short_name(&options.data));
     let mut run = RunDir::create(args.out.as_deref(), &stem)?;
-    run.write("run.toml", settings)?;
+    run.write("run.toml", &settings)?;
     progress.note(&format!(
         "{}: {} parameters; training a batch of {} takes {}; {} threads, {isa}",
         options.model,
@@ -310,6 +316,10 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
     ));
     draw_filters(&network, &run, "filters-before.png", "First layer before training")?;
 
+    let mut board = args.tensorboard.then(|| Board::create(&run)).transpose()?;
+    if let Some(board) = &mut board {
+        board.filters(0, network.parameters())?;
+    }
     let interrupted = interruption(global.quiet);
     let mut trouble = None;
     let snapshot = network.clone();
@@ -341,6 +351,7 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
             }
             _ => Ok(()),
         };
+        let written = written.and_then(|()| board.as_mut().map_or(Ok(()), |board| board.show(event)));
         if let Err(error) = written {
             trouble = Some(error);
         }
@@ -388,8 +399,22 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
         }
     };
     run.write("confusion.svg", confusion(&on_test, &test, &options))?;
+    let finished = Finished {
+        model: &options.model,
+        data: &options.data,
+        seed: options.seed,
+        settings: &settings,
+        network: &network,
+        train: &train,
+        test: &test,
+        on_test: &on_test,
+        train_accuracy: on_train as f64 / train.len() as f64,
+        summary: &summary,
+        temperature: None,
+    };
+    finished.write(&mut run)?;
 
-    report(output, &run, &options, &on_test, on_train, &train, summary.stopped, begun.elapsed().as_secs_f64());
+    tell(output, &run, &options, &on_test, on_train, &train, summary.stopped, begun.elapsed().as_secs_f64());
     output.json(&serde_json::json!({
         "out": run.path(),
         "seed": options.seed,
@@ -489,7 +514,7 @@ fn confusion(evaluation: &Evaluation, test: &Dataset, options: &Options) -> Stri
     draw::confusion(&evaluation.confusion, test.class_names(), &title)
 }
 
-fn report(
+fn tell(
     output: &Output,
     run: &RunDir,
     options: &Options,
@@ -507,7 +532,10 @@ fn report(
     output
         .hint("  model.safetensors   the model, complete: weights, architecture, classes, preprocessing, test vectors");
     output.hint("  curves.svg          loss and accuracy by epoch");
+    output.hint("  report.html         all of the below on one page: open it in a browser");
     output.hint("  confusion.svg       which class was taken for which");
+    output.hint("  reliability.svg     how often the model is right where it is so sure");
+    output.hint("  mistakes.png        the most confident mistakes");
     if run.file("filters-after.png").exists() {
         output.hint("  filters-before.png, filters-after.png   what the first layer learnt");
     }

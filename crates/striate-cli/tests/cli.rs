@@ -111,7 +111,9 @@ fn every_command_has_help_with_examples() {
     let here = Path::new(".");
     let (overview, _) = run(here, &["--help"], 0);
     assert!(overview.contains("Examples:") && overview.contains("Exit status"), "{overview}");
-    for command in ["train", "evaluate", "predict", "explain", "summary", "verify", "convert", "bench", "data"] {
+    for command in
+        ["train", "evaluate", "predict", "explain", "summary", "verify", "convert", "bench", "data", "doctor"]
+    {
         assert!(overview.contains(command), "{command}: {overview}");
         let (help, stderr) = run(here, &[command, "--help"], 0);
         assert!(help.contains("Examples:") && help.contains(&format!("striate {command}")), "{help}");
@@ -130,7 +132,11 @@ fn wrong_usage_is_2_and_says_what_there_is() {
     let here = place.path();
     refused(here, &["train", "--data", "bars", "--model", "alexnot"], 2, &["alexnot", "simple-convnet", "mlp"]);
     refused(here, &["summary", "alexnot"], 2, &["alexnot", "simple-convnet", "mlp"]);
-    refused(here, &["train", "--data", "fashion-mnist"], 2, &["fashion-mnist", "mnist (built in)", "IDX"]);
+    // Not what this machine's user happens to have.
+    let arguments = ["train", "--data", "cifar10"];
+    let elsewhere = striate(here, &arguments).env("XDG_CACHE_HOME", here).env("LOCALAPPDATA", here).output().unwrap();
+    let (_, stderr) = finished(elsewhere, &arguments, 2);
+    assert!(stderr.contains("cifar10 is not here") && stderr.contains("`striate data fetch cifar10`"), "{stderr}");
     refused(here, &["train", "--data", "bars/classes.txt"], 2, &["bars/classes.txt", "is a file"]);
     refused(here, &["train", "--optimizer", "adamant"], 2, &["adamant", "sgd", "nesterov", "adamw"]);
     refused(here, &["train", "--optimizer", "adam:beta1=2"], 2, &["beta1", "less than 1"]);
@@ -240,14 +246,22 @@ fn training_leaves_a_whole_run_directory() {
     let names = fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<String> = names.collect();
     names.sort();
-    let pictures = ["confusion.svg", "curves.svg", "filters-after.png", "filters-before.png"];
-    assert_eq!(names, [&pictures[..], &["metrics.jsonl", "model.safetensors", "run.toml"]].concat());
+    let first = ["confusion.svg", "curves.svg", "filters-after.png", "filters-before.png", "metrics.jsonl"];
+    let rest = ["mistakes.png", "model.safetensors", "reliability.svg", "report.html", "run.toml"];
+    assert_eq!(names, [first, rest].concat());
     for picture in ["filters-before.png", "filters-after.png"] {
         let picture = image::open(out.join(picture)).unwrap();
         assert!(picture.width() > 50 && picture.height() > 50);
     }
-    for picture in ["curves.svg", "confusion.svg"] {
+    for picture in ["curves.svg", "confusion.svg", "reliability.svg"] {
         assert!(fs::read_to_string(out.join(picture)).unwrap().contains("<svg"));
+    }
+    let report = fs::read_to_string(out.join("report.html")).unwrap();
+    let sha = result["weights_sha256"].as_str().unwrap();
+    for part in
+        ["simple-convnet on bars", "--epochs 1", sha, "falling", "Before training", "mean of classes", "data:image"]
+    {
+        assert!(report.contains(part), "{part} is not in the report");
     }
     let settings = read_toml(&out.join("run.toml"));
     for key in ["data", "model", "recipe", "seed", "epochs", "batch", "lr", "optimizer", "schedule", "augment"] {
@@ -257,7 +271,9 @@ fn training_leaves_a_whole_run_directory() {
     let metrics = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
     let lines: Vec<Value> = metrics.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(lines.iter().any(|line| line["type"] == "step" && line["loss"].is_number()), "{metrics}");
-    let epoch = lines.last().unwrap();
+    let [.., epoch, evaluation] = &lines[..] else { panic!("{metrics}") };
+    assert_eq!((evaluation["type"].as_str(), &evaluation["accuracy"]), (Some("evaluation"), &result["test_accuracy"]));
+    has_keys(evaluation, &["data", "top5", "loss", "macro_average", "calibration", "classes", "confusion"]);
     assert_eq!((epoch["type"].as_str(), epoch["epoch"].as_u64()), (Some("epoch"), Some(1)));
     assert_eq!(epoch["test_accuracy"], result["test_accuracy"]);
 
@@ -275,6 +291,25 @@ fn training_leaves_a_whole_run_directory() {
     // The next run stands beside the first.
     let (stdout, _) = run(place.path(), &arguments, 0);
     assert_eq!(json(&stdout)["out"], "runs/simple-convnet-bars-2");
+}
+
+#[test]
+fn tensorboard_gets_a_file_of_its_own() {
+    let place = place();
+    let arguments = ["train", "--data", "bars", "--epochs", "2", "--out", "run", "--tensorboard", "-q"];
+    run(place.path(), &arguments, 0);
+    let files = fs::read_dir(place.path().join("run")).unwrap().map(|entry| entry.unwrap().path());
+    let files: Vec<_> = files.filter(|path| path.to_str().unwrap().contains("events.out.tfevents.")).collect();
+    assert_eq!(files.len(), 1);
+    let bytes = fs::read(&files[0]).unwrap();
+    // Whole records: a length, its checksum, a message, its checksum.
+    let (mut at, mut records) = (0, 0);
+    while at < bytes.len() {
+        at += 16 + u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;
+        records += 1;
+    }
+    // The version, the filters before, and of each epoch the last step, the epoch and the filters.
+    assert_eq!((at, records), (bytes.len(), 2 + 2 * 3));
 }
 
 #[test]
@@ -410,6 +445,50 @@ fn damaged_data_is_named() {
 }
 
 #[test]
+fn a_model_is_calibrated_only_when_asked() {
+    let place = trained();
+    let here = place.path();
+    // Two steps of training leave mistakes, without which there would be nothing to calibrate.
+    let arguments = ["train", "--data", "bars", "--init", "he", "--epochs", "1", "--out", "poor", "-q"];
+    run(here, &arguments, 0);
+    let before = fs::read(here.join("poor/model.safetensors")).unwrap();
+    let pictures = ["--reliability", "reliability.svg", "--mistakes", "mistakes.png"];
+    run(here, &[&["evaluate", "poor"], &pictures[..]].concat(), 0);
+    assert_eq!(fs::read(here.join("poor/model.safetensors")).unwrap(), before);
+    assert!(fs::read_to_string(here.join("reliability.svg")).unwrap().contains("calibration error"));
+    assert!(image::open(here.join("mistakes.png")).unwrap().width() > 200);
+
+    let (plain, _) = run(here, &["evaluate", "poor", "--json"], 0);
+    let (plain, (fitted, _)) =
+        (json(&plain), run(here, &["evaluate", "poor", "--split", "train", "--calibrate", "--json"], 0));
+    let fitted = json(&fitted);
+    assert_eq!(fitted["temperature"]["images"], 200);
+    assert!(fitted["temperature"]["data"].as_str().unwrap().contains("train"), "{fitted}");
+    assert!(fitted["scaled"]["loss"].as_f64() < fitted["loss"].as_f64(), "{fitted}");
+    let (stdout, _) = run(here, &["evaluate", "poor", "--json"], 0);
+    let scaled = json(&stdout);
+    for key in ["accuracy", "loss", "confusion"] {
+        assert_eq!(scaled[key], plain[key]);
+    }
+    assert_eq!(scaled["scaled"]["temperature"], fitted["temperature"]["value"]);
+    let (stdout, _) = run(here, &["evaluate", "poor"], 0);
+    assert!(stdout.contains("at temperature") && stdout.contains("fitted on 200 images"), "{stdout}");
+    run(here, &["verify", "poor"], 0);
+
+    save_png(&here.join("bar.png"), 0);
+    let probability = |model: &str| {
+        let (stdout, _) = run(here, &["predict", model, "bar.png", "--json"], 0);
+        json(&stdout)[0]["probability"].as_f64().unwrap()
+    };
+    let calibrated = probability("poor");
+    fs::write(here.join("old.safetensors"), before).unwrap();
+    assert_ne!(calibrated, probability("old.safetensors"));
+
+    // All right: the surer the better, so no temperature is best.
+    refused(here, &["evaluate", "run", "--calibrate"], 1, &["no temperature", "left as it was"]);
+}
+
+#[test]
 fn a_trained_model_answers_every_command() {
     let place = trained();
     let here = place.path();
@@ -424,6 +503,12 @@ fn a_trained_model_answers_every_command() {
     has_keys(&result, &["images", "accuracy", "top5", "loss"]);
     assert_eq!((result["images"].as_u64(), result["top5"].as_f64()), (Some(40), Some(1.0)));
     assert!(result["accuracy"].as_f64().unwrap() > 0.9, "{result}");
+    has_keys(
+        &result,
+        &["macro_average", "calibration", "classes", "confusion", "mistakes", "expected_calibration_error"],
+    );
+    has_keys(&result["classes"][3], &["images", "precision", "recall", "f1"]);
+    assert_eq!((&result["temperature"], &result["scaled"]), (&Value::Null, &Value::Null));
     let (stdout, _) = run(here, &["evaluate", "run", "--split", "train", "--json"], 0);
     assert_eq!(json(&stdout)["images"], 200);
 
@@ -629,4 +714,67 @@ fn an_interrupt_keeps_the_last_weights() {
         assert_eq!(json(&stdout)["accuracy"], result["test_accuracy"]);
         run(place.path(), &["verify", "run"], 0);
     }
+}
+
+#[test]
+fn the_doctor_finds_what_was_hidden_in_a_folder() {
+    let place = place();
+    let here = place.path();
+    for (split, count) in [("train", 12), ("test", 3)] {
+        for (class, name) in CLASSES.iter().enumerate().take(2) {
+            let folder = here.join("photos").join(split).join(name);
+            fs::create_dir_all(&folder).unwrap();
+            // Twelve of one class, four of the other.
+            for i in 0..if class == 0 { count } else { count / 3 } {
+                save_png(&folder.join(format!("{i}.png")), 4 * i + class + if split == "test" { 60 } else { 0 });
+            }
+        }
+    }
+    let photos = here.join("photos");
+    fs::copy(photos.join("train/row/3.png"), photos.join("test/column/copy.png")).unwrap();
+    fs::write(photos.join("train/row/broken.png"), "no picture").unwrap();
+    image::GrayImage::new(4, 60).save(photos.join("train/row/long.png")).unwrap();
+    let arguments = ["doctor", "--data", "photos", "--input", "1,12,12", "--batch", "4"];
+    let (text, _) = run(here, &arguments, 0);
+    for part in [
+        "machine ",
+        "unbalanced: the largest class has 3.2 times",
+        "broken.png",
+        "60 x 4: much longer than wide",
+        "photos/train/row/3.png  =  photos/test/column/copy.png  [across splits]  [with different labels]",
+        "images/s in a trial",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in: {text}");
+    }
+    let (stdout, _) = run(here, &[&arguments[..], &["--json"]].concat(), 0);
+    let found = json(&stdout);
+    has_keys(&found, &["machine", "data", "suspicious_labels", "training"]);
+    has_keys(&found["training"], &["peak_bytes", "seconds_per_epoch", "images_per_second"]);
+    assert_eq!(found["data"]["train"]["per_class"], serde_json::json!([4, 13]));
+    assert_eq!(found["data"]["duplicates"]["exact"].as_array().unwrap().len(), 1);
+    assert_eq!(found["data"]["skipped"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn the_doctor_names_the_labels_that_a_model_doubts() {
+    let place = trained();
+    // One label of the training set is wrong now.
+    let file = place.path().join("bars/train-labels-idx1-ubyte");
+    let mut labels = fs::read(&file).unwrap();
+    labels[8 + 42] = (labels[8 + 42] + 1) % 4;
+    fs::write(&file, labels).unwrap();
+    let (stdout, _) = run(place.path(), &["doctor", "--data", "bars", "--model", "run", "--json"], 0);
+    let doubted = json(&stdout)["suspicious_labels"].clone();
+    assert!(doubted.as_array().unwrap().iter().any(|doubt| doubt["image"] == "train:42"), "{doubted}");
+}
+
+#[test]
+fn a_fetch_of_nothing_known_or_into_something_full_is_refused() {
+    let place = place();
+    let here = place.path();
+    refused(here, &["data", "fetch", "imagenet"], 2, &["imagenet", "fashion-mnist", "cifar10"]);
+    refused(here, &["data", "fetch", "cifar10", "--to", "bars"], 1, &["bars", "not empty"]);
+    // What is there already is not asked for again.
+    let (text, _) = run(here, &["data", "fetch", "fashion-mnist", "--to", "bars", "--from", "http://127.0.0.1:9"], 0);
+    assert!(text.contains("already here"), "{text}");
 }

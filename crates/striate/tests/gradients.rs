@@ -199,14 +199,35 @@ fn a_network_of_every_layer_fused_or_not() {
         .with("Relu2", ReluOptions {})
         .with("Dropout", DropoutOptions { ratio: 0.5 })
         .with("Affine2", AffineOptions::new(3, he));
+    check_network(description, 4);
+}
+
+#[test]
+fn small_images_side_by_side() {
+    let convolution = |filters, padding| ConvolutionOptions::new(filters, Window::square(3, 1, padding), Init::He);
+    let pooled = Window::square(2, 2, 0).rounding(Rounding::Floor);
+    let description = Description::new("interleaved", Shape::new(2, 9, 11))
+        .with("Conv1", convolution(7, 1))
+        .with("Sigmoid", SigmoidOptions {})
+        .with("Average", PoolingOptions::average(pooled))
+        .with("Conv2", convolution(3, 1))
+        .with("Conv3", convolution(5, 0))
+        .with("Sigmoid3", SigmoidOptions {})
+        .with("Affine", AffineOptions::new(3, Init::He));
+    check_network(description, 9);
+}
+
+/// The network's gradients against differences of its loss.
+fn check_network(description: Description, batch: usize) {
     let network = Network::new(description, 5).unwrap();
+    let shape = network.description().input;
     let random = Random::new(8, Purpose::Test, 0);
     let mut i = 0;
-    let x = Array4::from_shape_simple_fn((4, 2, 12, 11), || {
+    let x = Array4::from_shape_simple_fn((batch, shape.channels, shape.height, shape.width), || {
         i += 1;
         random.normal(i)
     });
-    let labels = [0, 2, 1, 1];
+    let labels: Vec<usize> = [0, 2, 1, 1].into_iter().cycle().take(batch).collect();
     let exact = network.gradient(x.view(), &labels).unwrap();
     let numerical = network.numerical_gradient(x.view(), &labels).unwrap();
     for ((name, a), (_, b)) in exact.iter().zip(numerical.iter()) {

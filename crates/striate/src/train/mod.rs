@@ -7,8 +7,10 @@
 //! Same seed, data and options give bit-identical weights, whatever the number of threads: the order of the images is
 //! named by (seed, epoch), the random numbers of a step by (seed, step), and sums are added in a fixed order.
 
+mod calibration;
 mod evaluate;
 mod events;
+mod metrics;
 mod trainer;
 mod whiten;
 
@@ -18,9 +20,10 @@ use crate::layers::Role;
 use crate::network::{NetworkError, Parameters};
 use crate::optim::{Groups, Kind, OptimError, OptimizerOptions, Schedule};
 use crate::shape::Shape;
-pub use evaluate::{ClassMetrics, Evaluation, Mistake, evaluate, evaluate_parameters, evaluate_with};
+pub use calibration::{BINS, Calibration, CalibrationBin, fit_temperature};
+pub use evaluate::{calibrate, evaluate, evaluate_at, evaluate_parameters, evaluate_with, logits};
 pub use events::{Control, EpochMetrics, Event, TrainSummary};
-use rayon::prelude::*;
+pub use metrics::{ClassMetrics, Evaluation, MacroAverage, Mistake, Scaled};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -381,26 +384,6 @@ fn groups(parameters: &Parameters, decay: Decay) -> Groups {
         }
     }
     groups
-}
-
-/// Numbers in one piece of a gathered batch.
-const GATHER_CHUNK: usize = 32 * 1024;
-
-/// Fills a runner's input with the images at `indices`, changed as `augment` says under the seed in the epoch; the pieces
-/// are shared among the threads.
-fn gather(
-    data: &Dataset,
-    indices: &[usize],
-    normalization: &Normalization,
-    (augment, seed, epoch): (&Augment, u64, usize),
-    input: &mut [f32],
-) {
-    let sample = data.shape().len().max(1);
-    let images = (GATHER_CHUNK / sample).max(1);
-    input
-        .par_chunks_mut(images * sample)
-        .zip(indices.par_chunks(images))
-        .for_each(|(input, indices)| data.gather_augmented(indices, normalization, augment, seed, epoch, input));
 }
 
 /// Runs `body` on a thread of the current pool, so that every parallel sweep inside begins there instead of being
