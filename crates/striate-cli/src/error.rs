@@ -10,12 +10,14 @@ use striate::kernels::isa::IsaError;
 use striate::models::ModelError;
 use striate::network::NetworkError;
 use striate::optim::OptimError;
-use striate::train::TrainError;
+use striate::train::{CheckpointError, TrainError};
 use striate_mnist::MnistError;
 
 /// Why a command ended without its result.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
     Data(#[from] DataError),
     #[error(transparent)]
@@ -47,6 +49,10 @@ pub(crate) enum CliError {
         path.display()
     )]
     OutNotEmpty { path: PathBuf },
+    #[error("{}: another run is writing into this directory; wait for it, or choose another --out", path.display())]
+    InUse { path: PathBuf },
+    #[error("{}, field striate.note: {source}; the checkpoint was not made by `striate train`", path.display())]
+    Note { path: PathBuf, source: serde_json::Error },
     #[error("{0}")]
     Usage(String),
     #[error("{name}: {problem}")]
@@ -73,7 +79,11 @@ impl CliError {
             | CliError::Isa(_)
             | CliError::Model(ModelError::Unknown { .. } | ModelError::Setting { .. }) => 2,
             // Flags whose values the library judges.
-            CliError::Train(TrainError::Option { .. } | TrainError::Optimizer(OptimError::Option { .. })) => 2,
+            CliError::Train(
+                TrainError::Option { .. }
+                | TrainError::Resume { .. }
+                | TrainError::Optimizer(OptimError::Option { .. }),
+            ) => 2,
             _ => 1,
         }
     }

@@ -16,7 +16,7 @@ mod error;
 pub mod model_file;
 pub mod model_toml;
 
-pub use atomic::{WriteAction, WriteError, write_atomically};
+pub use atomic::{WriteAction, WriteError, is_leftover, remove_leftovers, write_atomically};
 pub use container::{Container, ContainerWriter};
 pub use digest::weights_sha256;
 pub use error::FormatError;

@@ -7,6 +7,7 @@
 //! Same seed, data and options give bit-identical weights, whatever the number of threads: the order of the images is
 //! named by (seed, epoch), the random numbers of a step by (seed, step), and sums are added in a fixed order.
 
+mod checkpoint;
 mod evaluate;
 mod events;
 mod trainer;
@@ -17,6 +18,7 @@ use crate::layers::Role;
 use crate::network::{NetworkError, Parameters};
 use crate::optim::{Groups, Kind, OptimError, OptimizerOptions, Schedule};
 use crate::shape::Shape;
+pub use checkpoint::{CHECKPOINT_VERSION, Checkpoint, CheckpointError, RunState};
 pub use evaluate::{ClassMetrics, Evaluation, Mistake, evaluate, evaluate_parameters};
 pub use events::{Control, EpochMetrics, Event, TrainSummary};
 use rayon::prelude::*;
@@ -24,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 pub use trainer::Trainer;
+use trainer::{Best, Sums};
 
 /// How to train. [`TrainOptions::default`] is the chapter's recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +34,12 @@ pub use trainer::Trainer;
 pub struct TrainOptions {
     /// Times that every training image is seen.
     pub epochs: usize,
+    /// End after so many updates, if the epochs have not ended by then; the schedule is laid over these. The last epoch is
+    /// then evaluated where it is cut.
+    pub steps: Option<u64>,
+    /// End when so many epochs in a row were no better on the [`Trainer::validation`] set than the best before them
+    /// (early stopping).
+    pub patience: Option<usize>,
     /// Images in a step; the rest of an epoch that does not fill a batch makes a smaller last step.
     pub batch: usize,
     /// Names every random number of the run.
@@ -116,6 +125,8 @@ impl Default for TrainOptions {
         let optimizer = OptimizerOptions::adam();
         Self {
             epochs: 20,
+            steps: None,
+            patience: None,
             batch: 100,
             seed: 0,
             optimizer,
@@ -144,6 +155,12 @@ impl TrainOptions {
             if value == 0 {
                 return wrong(field, "0".into(), "at least 1");
             }
+        }
+        if self.steps == Some(0) {
+            return wrong("steps", "0".into(), "at least 1, or left out for as many as the epochs have");
+        }
+        if self.patience == Some(0) {
+            return wrong("patience", "0".into(), "at least 1 epoch, or left out for all of them");
         }
         if self.evaluate_train == Some(0) {
             return wrong("evaluate_train", "0".into(), "at least 1, or left out for all");
@@ -270,6 +287,18 @@ pub enum TrainError {
         image: usize,
         /// NaN or infinity.
         value: f32,
+    },
+    /// A checkpoint of another run, or options that contradict what has been done.
+    #[error("the checkpoint can't be resumed with these settings: {what} was {found} and is {expected} now; {advice}")]
+    Resume {
+        /// Which setting.
+        what: String,
+        /// What the checkpoint has.
+        found: String,
+        /// What this run has.
+        expected: String,
+        /// What to do.
+        advice: &'static str,
     },
     /// The loss left all bounds; the network holds its last good weights.
     #[error("{}", diverged(*.step, *.epoch, *.loss, *.learning_rate, .parameter.as_deref(), *.restored_step))]
