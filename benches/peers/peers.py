@@ -1,9 +1,10 @@
-"""What the comparisons share: the same shapes in our engine, PyTorch and onnxruntime, in turn in one run.
+"""What the comparisons share: the same shapes in our engine, PyTorch, onnxruntime, burn and candle, in turn in one run.
 
 A case is a PyTorch module with the name that `step_time` gives it, its batch and its optimizer. Every engine gets its best
-honest setting: each setting is timed, and the fastest median counts (see README.md).
+honest setting: the first round times each setting, and the fastest one of each work goes on (see README.md).
 """
 
+import argparse
 import io
 import itertools
 import json
@@ -35,13 +36,20 @@ class Case:
     build: Callable[[], nn.Module]
     batch: int
     optimizer: Callable
+    shape: tuple = (1, 28, 28)
+    classes: int = 10
+    # Large networks are compiled only where asked: it takes minutes a setting.
+    large: bool = False
 
 
 def median_ms(run, seconds):
+    begun = time.perf_counter()
     for _ in range(5):
         run()
+        if time.perf_counter() - begun > seconds:
+            break
     times, begun = [], time.perf_counter()
-    while time.perf_counter() - begun < seconds:
+    while not times or time.perf_counter() - begun < seconds:
         start = time.perf_counter()
         run()
         times.append((time.perf_counter() - start) * 1e3)
@@ -49,53 +57,83 @@ def median_ms(run, seconds):
 
 
 def batch_of(case, count, layout):
-    return torch.rand(count, 1, 28, 28).to(memory_format=layout), torch.randint(0, 10, (count,))
+    return torch.rand(count, *case.shape).to(memory_format=layout), torch.randint(0, case.classes, (count,))
 
 
-def variants(case, compiled):
-    """The module in each layout, as it is and, where a compiler works, compiled."""
-    for layout in (torch.contiguous_format, torch.channels_last):
-        for compile_it in (False, True) if compiled else (False,):
-            torch.manual_seed(0)
-            net = case.build().to(memory_format=layout)
-            # Else the compiler gives up on the next network of the same kind and falls back to eager.
-            torch.compiler.reset()
-            yield layout, (torch.compile(net) if compile_it else net)
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
-def pytorch(case, threads, seconds, compiled):
-    torch.set_num_threads(threads)
-    best = {}
+class PyTorch:
+    """Remembers the fastest setting of each work, by case and number of threads."""
 
-    def keep(name, run):
-        best[name] = min(best.get(name, float("inf")), median_ms(run, seconds))
+    name = f"PyTorch {torch.__version__}"
 
-    for implementation in ({"fused": True}, {"foreach": True}):
-        for layout, net in variants(case, compiled):
-            optimizer = case.optimizer(net.parameters(), **implementation)
-            x, t = batch_of(case, case.batch, layout)
+    def __init__(self, compiled):
+        self.compiled = compiled
+        self.best = {}
 
-            def step():
-                optimizer.zero_grad(set_to_none=True)
-                nn.functional.cross_entropy(net(x), t).backward()
-                optimizer.step()
+    def settings(self, case, work):
+        kinds = ["eager"] + (["compiled"] if self.compiled(case) else [])
+        if work == "training":
+            return list(itertools.product(LAYOUTS, kinds, ("fused", "foreach")))
+        return list(itertools.product(LAYOUTS, kinds + ["frozen"], ("-",)))
 
-            keep(f"training step, batch {case.batch}", step)
-    for count in (case.batch, 1):
-        for layout, net in variants(case, compiled):
+    def __call__(self, case, threads, seconds, wanted):
+        torch.set_num_threads(threads)
+        times = {}
+        works = [("training", case.batch)] + [("inference", count) for count in dict.fromkeys((case.batch, 1))]
+        for kind, count in works:
+            work = f"{'training step' if kind == 'training' else kind}, batch {count}"
+            if not wanted(work):
+                continue
+            key = (case.name, threads, work)
+            settings = [self.best[key]] if key in self.best else self.settings(case, kind)
+            measured = {}
+            for setting in settings:
+                try:
+                    measured[setting] = self.time(case, kind, count, setting, seconds)
+                except Exception as error:  # What a setting can't do, the others can.
+                    print(f"{case.name}, {work}: {setting} left out: {type(error).__name__}: {error}", file=sys.stderr)
+            self.best[key] = min(measured, key=measured.get)
+            times[work] = measured[self.best[key]]
+            if len(settings) > 1:
+                table = ", ".join(f"{' '.join(s)} {ms:.3f}" for s, ms in sorted(measured.items(), key=lambda x: x[1]))
+                print(f"{case.name}, {work}, threads {threads}: {table}", file=sys.stderr)
+        return times
+
+    def time(self, case, kind, count, setting, seconds):
+        layout, how, implementation = setting
+        # Else the compiler gives up on the next network of the same kind and falls back to eager.
+        torch.compiler.reset()
+        torch.manual_seed(0)
+        net = case.build().to(memory_format=LAYOUTS[layout])
+        x, t = batch_of(case, count, LAYOUTS[layout])
+        if kind == "inference":
             net.eval()
-            x, _ = batch_of(case, count, layout)
             with torch.inference_mode():
-                keep(f"inference, batch {count}", lambda: net(x))
-    return best
+                if how == "frozen":
+                    # Folds batch normalisation, hands convolutions to oneDNN with packed weights.
+                    net = torch.jit.optimize_for_inference(torch.jit.freeze(torch.jit.trace(net, x)))
+                elif how == "compiled":
+                    net = torch.compile(net)
+                return median_ms(lambda: net(x), seconds)
+        optimizer = case.optimizer(net.parameters(), **{implementation: True})
+        run = torch.compile(net) if how == "compiled" else net
+
+        def step():
+            optimizer.zero_grad(set_to_none=True)
+            nn.functional.cross_entropy(run(x), t).backward()
+            optimizer.step()
+
+        return median_ms(step, seconds)
 
 
-def onnx(case, threads, seconds):
-    """Inference of the exported module; nothing without onnxruntime."""
-    if onnxruntime is None:
-        return {}
+def onnx(case, threads, seconds, wanted):
+    """Inference of the exported module, with all graph optimisations (the default)."""
     best = {}
-    for count in (case.batch, 1):
+    for count in dict.fromkeys((case.batch, 1)):
+        if not wanted(f"inference, batch {count}"):
+            continue
         x, _ = batch_of(case, count, torch.contiguous_format)
         file = io.BytesIO()
         torch.onnx.export(case.build().eval(), (x,), file, input_names=["x"], dynamo=False)
@@ -108,11 +146,23 @@ def onnx(case, threads, seconds):
     return best
 
 
-def striate(case, threads, seconds):
+def lines_of(command, case, wanted, environment=None):
+    """What a program of ours or of a peer in Rust printed of this case: one JSON object a line."""
+    text = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True, env=environment).stdout
+    rows = map(json.loads, text.splitlines())
+    times = {row["name"].removeprefix(f"{case.name}: "): row["ms"] for row in rows if row["name"].startswith(case.name)}
+    return {work: ms for work, ms in times.items() if wanted(work)}
+
+
+def striate(case, threads, seconds, wanted):
     binary = ROOT / "target/release/examples/step_time"
-    command = [binary, str(threads), str(seconds), f"{case.name}:"]
-    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    return {row["name"].removeprefix(f"{case.name}: "): row["ms"] for row in map(json.loads, lines)}
+    return lines_of([binary, threads, seconds, f"{case.name}:", case.batch], case, wanted)
+
+
+def in_rust(name):
+    """A peer of the workspace in `rust/`, for the cases it knows."""
+    binary = ROOT / f"benches/peers/rust/target/release/{name}-peer"
+    return lambda case, threads, seconds, wanted: lines_of([binary, threads, seconds, case.name], case, wanted)
 
 
 def can_compile():
@@ -127,28 +177,48 @@ def can_compile():
 
 
 def compare(cases):
-    """Prints a table of medians over the rounds. Arguments: rounds, seconds a measurement, threads ("1,2")."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-    seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 1.0
-    counts = [int(n) for n in sys.argv[3].split(",")] if len(sys.argv) > 3 else [1, 2]
+    """Prints a table of medians over the rounds."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("rounds", nargs="?", type=int, default=3, help="how often the engines take turns")
+    parser.add_argument("seconds", nargs="?", type=float, default=1.0, help="how long each measurement lasts")
+    parser.add_argument("threads", nargs="?", default="1,2", help="a list")
+    parser.add_argument("--case", default="", help="only networks whose name begins so")
+    parser.add_argument("--work", default="", help="only works whose name contains this: training, inference, 'batch 1'")
+    parser.add_argument("--compile-large", action="store_true", help="torch.compile large networks too: minutes")
+    parser.add_argument("--rust", action="store_true", help="also burn and candle, if rust/ is built")
+    arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     build = ["cargo", "build", "--release", "-q", "-p", "striate", "--example", "step_time"]
     subprocess.run(build, check=True, cwd=ROOT)
-    compiled = can_compile()
+    works = can_compile()
+    engines = {"striate": striate, "PyTorch": PyTorch(lambda case: works and (arguments.compile_large or not case.large))}
+    if onnxruntime:
+        engines["onnxruntime"] = onnx
+    if arguments.rust:
+        engines |= {"burn": in_rust("burn"), "candle": in_rust("candle")}
     versions = f"PyTorch {torch.__version__}" + (f", onnxruntime {onnxruntime.__version__}" if onnxruntime else "")
-    print(f"{versions}; medians of {rounds} rounds of {seconds} s, in ms, each engine at its best setting")
-    print("| network | work | threads | striate | PyTorch | ratio | onnxruntime | ratio |")
-    print("|---|---|---|---|---|---|---|---|")
-    for case, threads in itertools.product(cases, counts):
-        runs = [
-            (striate(case, threads, seconds), pytorch(case, threads, seconds, compiled), onnx(case, threads, seconds))
-            for _ in range(rounds)
-        ]
-        for work in runs[0][0]:
-            mine, theirs, exported = (
-                statistics.median(run[engine][work] for run in runs) if work in runs[0][engine] else None
-                for engine in range(3)
-            )
-            last = f"{exported:.3f} | {exported / mine:.1f}" if exported else "- | -"
-            row = f"{mine:.3f} | {theirs:.3f} | {theirs / mine:.1f} | {last}"
-            print(f"| {case.name} | {work} | {threads} | {row} |", flush=True)
+    print(f"{versions}; medians of {arguments.rounds} rounds of {arguments.seconds} s, in ms, each engine at its best setting")
+    others = [name for name in engines if name != "striate"]
+    print("| network | work | threads | striate | " + " | ".join(f"{name} | ratio" for name in others) + " |")
+    print("|---" * (4 + 2 * len(others)) + "|")
+
+    def wanted(work):
+        return arguments.work in work
+
+    for case in cases:
+        if not case.name.startswith(arguments.case):
+            continue
+        for threads in map(int, arguments.threads.split(",")):
+            # One after the other within a round, so that a slow minute of the machine meets all of them.
+            rounds = [
+                {name: run(case, threads, arguments.seconds, wanted) for name, run in engines.items()}
+                for _ in range(arguments.rounds)
+            ]
+            for work in rounds[0]["striate"]:
+                medians = {
+                    name: statistics.median(r[name][work] for r in rounds) if work in rounds[0][name] else None
+                    for name in engines
+                }
+                mine = medians["striate"]
+                row = [f"{medians[n]:.3f} | {medians[n] / mine:.1f}" if medians[n] else "- | -" for n in others]
+                print(f"| {case.name} | {work} | {threads} | {mine:.3f} | " + " | ".join(row) + " |", flush=True)

@@ -1,19 +1,22 @@
 //! `striate data`
 
+use crate::doctor::class_counts;
 use crate::error::CliError;
+use crate::fetch::{self, FetchArgs};
 use crate::output::{Output, table, thousands};
-use crate::source::{self, Source};
+use crate::source::{self, ReadingArgs, Source};
 use clap::{Args, Subcommand};
 use std::path::Path;
 use std::process::ExitCode;
 use striate::data::Dataset;
 
 const EXAMPLES: &str = "Examples:
+  striate data fetch fashion-mnist
   striate data info mnist
   striate data info ~/flowers
   striate data info ~/fashion --json";
 
-/// What is in a data set
+/// What is in a data set, and getting one
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DataArgs {
@@ -23,11 +26,14 @@ pub(crate) struct DataArgs {
 
 #[derive(Subcommand, Clone, Debug)]
 enum Action {
+    Fetch(FetchArgs),
     /// Sizes, classes, how many images each has, and files that can't be read
     Info {
         /// A data set, as `striate train --data` takes it
         #[arg(value_name = "NAME|PATH")]
         data: String,
+        #[command(flatten)]
+        reading: ReadingArgs,
     },
 }
 
@@ -36,14 +42,17 @@ const LISTED: usize = 20;
 
 /// Prints counts and faults.
 pub(crate) fn run(args: &DataArgs, output: &Output) -> Result<ExitCode, CliError> {
-    let Action::Info { data } = &args.action;
-    let Source { splits, validation, report } = source::open(data, None, output)?;
+    let (data, reading) = match &args.action {
+        Action::Fetch(args) => return fetch::run(args, output),
+        Action::Info { data, reading } => (data, reading),
+    };
+    let Source { splits, validation, report } = source::open(data, &reading.options(None), output)?;
     let parts: Vec<(&str, &Dataset)> = [("train", Some(&splits.train)), ("validation", validation.as_ref())]
         .into_iter()
         .chain([("test", Some(&splits.test))])
         .filter_map(|(name, data)| Some((name, data?)))
         .collect();
-    let counts: Vec<Vec<usize>> = parts.iter().map(|(_, data)| count(data)).collect();
+    let counts: Vec<Vec<usize>> = parts.iter().map(|(_, data)| class_counts(data)).collect();
     let (shape, names) = (splits.train.shape(), splits.train.class_names());
     output.line(format!("{data}: images of {shape}, {} classes", names.len()));
     let head = ["class"].into_iter().chain(parts.iter().map(|(name, _)| *name));
@@ -84,17 +93,6 @@ pub(crate) fn run(args: &DataArgs, output: &Output) -> Result<ExitCode, CliError
 
 fn text(path: &Path) -> String {
     path.display().to_string()
-}
-
-/// Images of each class.
-fn count(data: &Dataset) -> Vec<usize> {
-    let mut counts = vec![0; data.classes()];
-    for &label in data.labels() {
-        if let Some(count) = counts.get_mut(label) {
-            *count += 1;
-        }
-    }
-    counts
 }
 
 /// Prints what there is of something, if there is any.

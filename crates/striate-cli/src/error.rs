@@ -1,11 +1,13 @@
 //! Everything that can go wrong on the command line, in the words the user reads.
 
+use crate::download::DownloadError;
 use std::io;
 use std::path::PathBuf;
+use striate::bench::BenchError;
 use striate::data::DataError;
 use striate::draw::DrawError;
 use striate::explain::ExplainError;
-use striate::formats::{FormatError, TomlError, WriteError};
+use striate::formats::{FormatError, OnnxError, TomlError, WriteError};
 use striate::kernels::isa::IsaError;
 use striate::models::ModelError;
 use striate::network::NetworkError;
@@ -17,9 +19,13 @@ use striate_mnist::MnistError;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
     #[error(transparent)]
+    Bench(#[from] BenchError),
+    #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
     Data(#[from] DataError),
+    #[error(transparent)]
+    Download(#[from] DownloadError),
     #[error(transparent)]
     Draw(#[from] DrawError),
     #[error(transparent)]
@@ -34,6 +40,8 @@ pub(crate) enum CliError {
     Model(#[from] ModelError),
     #[error(transparent)]
     Network(#[from] NetworkError),
+    #[error(transparent)]
+    Onnx(#[from] OnnxError),
     #[error(transparent)]
     Toml(#[from] TomlError),
     #[error(transparent)]
@@ -53,6 +61,10 @@ pub(crate) enum CliError {
     InUse { path: PathBuf },
     #[error("{}, field striate.note: {source}; the checkpoint was not made by `striate train`", path.display())]
     Note { path: PathBuf, source: serde_json::Error },
+    #[error("{}: another `striate data fetch` is at work here; wait for it to end", path.display())]
+    Busy { path: PathBuf },
+    #[error("{}: the archive holds no {missing}; download it again", path.display())]
+    Archive { path: PathBuf, missing: &'static str },
     #[error("{0}")]
     Usage(String),
     #[error("{name}: {problem}")]
@@ -78,6 +90,7 @@ impl CliError {
             CliError::Usage(_)
             | CliError::Isa(_)
             | CliError::Model(ModelError::Unknown { .. } | ModelError::Setting { .. }) => 2,
+            CliError::Bench(BenchError::Optimizer(OptimError::Option { .. })) => 2,
             // Flags whose values the library judges.
             CliError::Train(
                 TrainError::Option { .. }

@@ -1,9 +1,14 @@
 //! The `striate` command: train an image classifier, look inside it, ship it. One file a subcommand.
 
+mod bench;
+mod convert;
 mod data;
+mod doctor;
+mod download;
 mod error;
 mod evaluate;
 mod explain;
+mod fetch;
 mod model;
 mod output;
 mod predict;
@@ -29,6 +34,7 @@ const EXAMPLES: &str = "Examples:
   striate predict runs/simple-convnet-mnist-1 mnist:test:42 photo.jpg
   striate explain runs/simple-convnet-mnist-1 filters
   striate summary simple-convnet
+  striate bench --model simple-convnet
 
 Exit status: 0 done, 1 failed (the reason is on stderr), 2 wrong usage.
 STRIATE_ISA=avx512|avx2|neon|simd128|portable forces an instruction set.";
@@ -73,7 +79,10 @@ enum Command {
     Explain(explain::ExplainArgs),
     Summary(summary::SummaryArgs),
     Verify(verify::VerifyArgs),
+    Bench(bench::BenchArgs),
+    Convert(convert::ConvertArgs),
     Data(data::DataArgs),
+    Doctor(doctor::DoctorArgs),
 }
 
 fn main() -> ExitCode {
@@ -102,7 +111,10 @@ fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Some(Command::Explain(args)) => explain::run(&args, &output),
         Some(Command::Summary(args)) => summary::run(&args, &cli.global, &output),
         Some(Command::Verify(args)) => verify::run(&args, &output),
+        Some(Command::Bench(args)) => bench::run(&args, &cli.global, &output, isa),
+        Some(Command::Convert(args)) => convert::run(&args, &output),
         Some(Command::Data(args)) => data::run(&args, &output),
+        Some(Command::Doctor(args)) => doctor::run(&args, &output, isa),
         None => {
             output.hint(
                 "striate: a convolutional-network engine. With no command it trains the SimpleConvNet of chapter 7 of",

@@ -6,7 +6,7 @@ use clap::Args;
 use std::path::{Path, PathBuf};
 use striate::formats::{ModelFile, from_toml};
 use striate::models::{self, ModelError, Request};
-use striate::network::Description;
+use striate::network::{Description, Weights};
 use striate::shape::Shape;
 
 /// The model file's name in a run directory.
@@ -32,6 +32,25 @@ pub(crate) struct ModelOptions {
 impl ModelOptions {
     fn is_empty(&self) -> bool {
         self.input.is_none() && self.classes.is_none() && self.settings.is_empty()
+    }
+}
+
+/// How the weights are kept that predictions read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum WeightsOption {
+    /// As they are
+    #[default]
+    F32,
+    /// Fully connected layers so large that memory is their limit: in bfloat16, half the bytes
+    Bf16,
+}
+
+impl From<WeightsOption> for Weights {
+    fn from(option: WeightsOption) -> Self {
+        match option {
+            WeightsOption::F32 => Weights::F32,
+            WeightsOption::Bf16 => Weights::Bf16,
+        }
     }
 }
 

@@ -17,6 +17,12 @@ impl Output {
         Self { json: global.json, quiet: global.quiet }
     }
 
+    /// Says nothing, for tests.
+    #[cfg(test)]
+    pub(crate) fn silent() -> Self {
+        Self { json: true, quiet: true }
+    }
+
     /// Whether stdout is a person's screen, and they want to see more than results.
     pub(crate) fn is_screen(&self) -> bool {
         !self.json && !self.quiet && io::stdout().is_terminal()

@@ -3,7 +3,7 @@
 use crate::error::CliError;
 use crate::output::{Output, complain};
 use crate::run_dir::io_error;
-use crate::{model, source};
+use crate::{model, model::WeightsOption, source};
 use clap::Args;
 use ndarray::{Array2, Array4};
 use std::io::Read;
@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use striate::data::Pixels;
 use striate::formats::ModelFile;
 use striate::layers::Softmax;
+use striate::network::Predictor;
 
 const EXAMPLES: &str = "Examples:
   striate predict runs/simple-convnet-mnist-1 mnist:test:42
@@ -33,6 +34,9 @@ pub(crate) struct PredictArgs {
     /// PNG or JPEG files, `-` for stdin, or `mnist:test:42`
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
+    /// How the weights are kept; bf16 rounds those of large fully connected layers, and reads half the bytes
+    #[arg(long, value_enum, default_value_t = WeightsOption::F32)]
+    weights: WeightsOption,
     /// Classes to show for each image
     #[arg(long, value_name = "N", default_value_t = 3)]
     top: usize,
@@ -50,6 +54,8 @@ pub(crate) fn run(args: &PredictArgs, output: &Output) -> Result<ExitCode, CliEr
     let references: Vec<Option<Reference>> =
         args.images.iter().map(|name| reference(name)).collect::<Result<_, _>>()?;
     let model = model::load(&args.model)?;
+    // Planned, reserved and packed once for all images.
+    let mut predictor = Predictor::new(&model.network, 1, args.weights.into())?;
     let mut results = Vec::new();
     let mut failed = 0;
     for (name, reference) in args.images.iter().zip(references) {
@@ -57,7 +63,7 @@ pub(crate) fn run(args: &PredictArgs, output: &Output) -> Result<ExitCode, CliEr
             Some(reference) => read_mnist(name, reference, &model),
             None => read_file(name, &model),
         };
-        match sample.and_then(|sample| Ok((probabilities(&model, &sample)?, sample))) {
+        match sample.and_then(|sample| Ok((probabilities(&model, &mut predictor, &sample)?, sample))) {
             Ok((probabilities, sample)) => results.push(print(output, name, &model, &probabilities, &sample, args.top)),
             Err(error) => {
                 complain(&format!("error: {error}"));
@@ -134,13 +140,13 @@ fn read_mnist(name: &str, Reference { split, index }: Reference, model: &ModelFi
     }
 }
 
-fn probabilities(model: &ModelFile, sample: &Sample) -> Result<Array2<f32>, CliError> {
+fn probabilities(model: &ModelFile, predictor: &mut Predictor<'_>, sample: &Sample) -> Result<Array2<f32>, CliError> {
     let shape = model.network.input();
     let values = model.preprocessing.apply(&sample.pixels);
     let x = Array4::from_shape_vec((1, shape.channels, shape.height, shape.width), values).map_err(|_| {
         CliError::Usage(format!("the model takes {shape}, but its preprocessing gives {}", model.preprocessing.shape))
     })?;
-    let logits = model.network.predict(x.view())?;
+    let logits = predictor.predict(x.view())?;
     Ok(Softmax::new().forward(&logits).map_err(striate::network::NetworkError::from)?)
 }
 

@@ -3,6 +3,7 @@
 use crate::output::complain;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, stderr};
+use std::time::{Duration, Instant};
 use striate::train::{EpochMetrics, Event};
 
 /// The bar of a training run.
@@ -89,6 +90,40 @@ impl Progress {
 
     /// Takes the bar away.
     pub(crate) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// A bar on stderr, for a person who waits longer than a moment.
+pub(crate) struct Bar {
+    bar: ProgressBar,
+    begun: Instant,
+}
+
+impl Bar {
+    const MOMENT: Duration = Duration::from_millis(500);
+
+    /// A bar with this in front of it.
+    pub(crate) fn new(what: &'static str, quiet: bool) -> Self {
+        let bar = if quiet || !stderr().is_terminal() { ProgressBar::hidden() } else { ProgressBar::no_length() };
+        if let Ok(style) = ProgressStyle::with_template("{prefix} [{bar:25}] {pos} of {len}  {eta} left") {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bar.set_prefix(what);
+        Self { bar, begun: Instant::now() }
+    }
+
+    /// Shows how much is done, once a moment has passed.
+    pub(crate) fn show(&self, done: usize, all: usize) {
+        if self.begun.elapsed() > Self::MOMENT {
+            self.bar.set_length(all as u64);
+            self.bar.set_position(done as u64);
+        }
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
         self.bar.finish_and_clear();
     }
 }

@@ -2,11 +2,10 @@
 
 use crate::error::CliError;
 use crate::output::{Output, complain, thousands};
-use indicatif::{ProgressBar, ProgressStyle};
+use crate::progress::Bar;
+use clap::Args;
 use std::env;
-use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 use striate::data::image_folder::{self, ImageFolder, Options, Report};
 use striate::data::{
     DataError, Dataset, Fit, Normalization, Pixels, Preprocessing, Splits, cifar, idx, one_class_names,
@@ -15,22 +14,48 @@ use striate::shape::Shape;
 use striate_mnist::Mnist;
 
 /// What `--data` takes, for error messages and help.
-pub(crate) const KINDS: &str = "mnist (built in), fashion-mnist, cifar10 or cifar100 (from the user's cache), a directory of \
+pub(crate) const KINDS: &str = "mnist (built in), fashion-mnist, cifar10 or cifar100 (see `striate data fetch`), a directory of \
                                 IDX files named as MNIST's are, one of CIFAR's binary files, one of images (a folder a class, \
                                 or train/ and test/ of those), or a CSV file with the header path,label";
 
 const FASHION: [&str; 10] =
     ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"];
 
-/// Data sets that have a name, but must be in the user's cache: what its files are, and where they come from.
-const CACHED: [(&str, &str); 3] = [
-    (
-        "fashion-mnist",
-        "the four files of https://github.com/zalandoresearch/fashion-mnist (train-images-idx3-ubyte.gz and so on)",
-    ),
-    ("cifar10", "the unpacked https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"),
-    ("cifar100", "the unpacked https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"),
-];
+/// Data sets that have a name, but must be fetched or installed first.
+const FETCHED: [&str; 3] = ["fashion-mnist", "cifar10", "cifar100"];
+
+/// Where Debian's packages of data sets (dataset-fashion-mnist) put them.
+const SYSTEM: &str = "/usr/share/datasets";
+
+/// How image files are read.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct ReadingArgs {
+    /// Make the first image that can't be read an error, instead of leaving it out
+    #[arg(long)]
+    strict: bool,
+    /// The most memory for the pixels of all image files, as in 500M or 8G; files of more are decoded whenever they are
+    /// needed [default: half of what is available]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    memory: Option<u64>,
+}
+
+impl ReadingArgs {
+    /// The library's options, for image files at the size of `shape`.
+    pub(crate) fn options(&self, shape: Option<Shape>) -> Options {
+        Options { shape, strict: self.strict, memory: self.memory, ..Options::default() }
+    }
+}
+
+/// 500M, 8G or a plain number of bytes; units are 1024 times the one before.
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let units = [('K', 1u64 << 10), ('M', 1 << 20), ('G', 1 << 30)];
+    let (number, factor) = units
+        .into_iter()
+        .find_map(|(unit, factor)| Some((text.strip_suffix([unit, unit.to_ascii_lowercase()])?, factor)))
+        .unwrap_or((text, 1));
+    let number = number.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    number.ok_or_else(|| "a number of bytes is needed, as in 500M or 8G".into())
+}
 
 /// What `--data` names, once it is read.
 pub(crate) struct Source {
@@ -60,7 +85,7 @@ pub(crate) fn load(data: &str, shape: Option<Shape>, output: &Output) -> Result<
 
 /// [`load`], with the images to validate with that the data may have of its own.
 pub(crate) fn load_all(data: &str, shape: Option<Shape>, output: &Output) -> Result<Source, CliError> {
-    let source = open(data, shape, output)?;
+    let source = open(data, &Options { shape, ..Options::default() }, output)?;
     if let Some(first) = source.report.skipped.first()
         && !output.is_quiet()
     {
@@ -73,33 +98,31 @@ pub(crate) fn load_all(data: &str, shape: Option<Shape>, output: &Output) -> Res
     Ok(source)
 }
 
-/// Reads the data that `--data` names.
-pub(crate) fn open(data: &str, shape: Option<Shape>, output: &Output) -> Result<Source, CliError> {
+/// Reads the data that `--data` names, image files as `options` say.
+pub(crate) fn open(data: &str, options: &Options, output: &Output) -> Result<Source, CliError> {
     if data == "mnist" {
         return Ok(Splits { train: mnist("train")?, test: mnist("test")? }.into());
     }
     let path = Path::new(data);
-    let options = Options { shape, ..Options::default() };
     if path.is_dir() {
-        return open_directory(path, &options, output);
+        return open_directory(path, options, output);
     }
-    if let Some(&(name, files)) = CACHED.iter().find(|(name, _)| *name == data) {
-        let cache = cache_directory().map(|cache| cache.join(name));
-        return match cache {
-            Some(directory) if directory.is_dir() => open_cached(name, &directory, &options, output),
-            Some(directory) => Err(CliError::Usage(format!(
-                "--data {name} is not in the cache; put {files} into {}; without that, this version reads {KINDS}",
-                directory.display()
-            ))),
-            None => Err(CliError::Usage(format!(
-                "--data {name} is looked for in the user's cache, but neither XDG_CACHE_HOME nor HOME is set; \
-                 without that, this version reads {KINDS}"
-            ))),
+    if FETCHED.contains(&data) {
+        let places = places(data);
+        return match places.iter().find(|directory| holds(data, directory)) {
+            Some(directory) => open_fetched(data, directory, options, output),
+            None => {
+                let looked = places.iter().map(|place| place.display().to_string()).collect::<Vec<_>>().join(" and ");
+                Err(CliError::Usage(format!(
+                    "--data {data} is not here (looked in {looked}); get it with `striate data fetch {data}`, or give \
+                     the directory of its files"
+                )))
+            }
         };
     }
     if is_list(path) {
-        let bar = Bar::new(output);
-        return Ok(image_folder::read_csv_with(path, &options, |done, all| bar.show(done, all))?.into());
+        let bar = Bar::new("reading images", output.is_quiet());
+        return Ok(image_folder::read_csv_with(path, options, |done, all| bar.show(done, all))?.into());
     }
     let problem = if path.exists() {
         "is a file, neither a directory nor a list that ends in .csv"
@@ -109,18 +132,27 @@ pub(crate) fn open(data: &str, shape: Option<Shape>, output: &Output) -> Result<
     Err(CliError::Usage(format!("--data {data:?} {problem}; this version reads {KINDS}")))
 }
 
-fn open_cached(name: &str, directory: &Path, options: &Options, output: &Output) -> Result<Source, CliError> {
+/// Where a data set with a name may be.
+fn places(name: &str) -> Vec<PathBuf> {
+    [cache_directory(), Some(SYSTEM.into())].into_iter().flatten().map(|place| place.join(name)).collect()
+}
+
+/// Whether a directory holds the data set of this name.
+pub(crate) fn holds(name: &str, directory: &Path) -> bool {
+    match name {
+        "cifar10" if cifar::detect(directory) == Some(cifar::Kind::Cifar10) => true,
+        "cifar100" if cifar::detect(directory) == Some(cifar::Kind::Cifar100) => true,
+        "fashion-mnist" => idx::is_here(directory),
+        // The same data as images.
+        _ => image_folder::is_here(directory),
+    }
+}
+
+fn open_fetched(name: &str, directory: &Path, options: &Options, output: &Output) -> Result<Source, CliError> {
     match name {
         "fashion-mnist" => {
             Ok(idx::read_with_classes(directory, FASHION.iter().map(|&name| name.into()).collect())?.into())
         }
-        "cifar10" if cifar::detect(directory) == Some(cifar::Kind::Cifar10) => {
-            Ok(cifar::read(directory, cifar::Kind::Cifar10)?.into())
-        }
-        "cifar100" if cifar::detect(directory) == Some(cifar::Kind::Cifar100) => {
-            Ok(cifar::read(directory, cifar::Kind::Cifar100)?.into())
-        }
-        // The same data as images.
         _ => open_directory(directory, options, output),
     }
 }
@@ -133,7 +165,7 @@ fn open_directory(directory: &Path, options: &Options, output: &Output) -> Resul
     if idx::is_here(directory) {
         return Ok(idx::read(directory)?.into());
     }
-    let bar = Bar::new(output);
+    let bar = Bar::new("reading images", output.is_quiet());
     Ok(image_folder::read_with(directory, options, |done, all| bar.show(done, all))
         .map_err(|error| match error {
             DataError::Layout { path, reason } if path == directory => {
@@ -150,13 +182,12 @@ fn is_list(path: &Path) -> bool {
 
 /// Whether there is data of this name at all.
 pub(crate) fn exists(data: &str) -> bool {
-    let cached =
-        || CACHED.iter().any(|(name, _)| *name == data) && cache_directory().is_some_and(|c| c.join(data).is_dir());
-    data == "mnist" || Path::new(data).is_dir() || is_list(Path::new(data)) || cached()
+    let fetched = || FETCHED.contains(&data) && places(data).iter().any(|place| holds(data, place));
+    data == "mnist" || Path::new(data).is_dir() || is_list(Path::new(data)) || fetched()
 }
 
 /// Where data sets with a name are kept: `striate` in the user's cache directory.
-fn cache_directory() -> Option<PathBuf> {
+pub(crate) fn cache_directory() -> Option<PathBuf> {
     // An empty variable counts as none (XDG Base Directory Specification).
     let variable = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let caches = if cfg!(windows) {
@@ -190,40 +221,25 @@ pub(crate) fn short_name(data: &str) -> String {
     safe.collect::<String>().trim_start_matches('.').to_owned()
 }
 
-/// How picture files become inputs for a network trained on this data: MNIST-like grey squares are digits.
+/// How picture files become inputs for a network trained on this data: characters in MNIST's size are treated as its
+/// makers treated digits.
 pub(crate) fn preprocessing(data: &Dataset, normalization: Normalization) -> Result<Preprocessing, CliError> {
-    let fit = if data.shape() == Shape::new(1, 28, 28) { Fit::Digit } else { Fit::Stretch };
+    let fit = if data.shape() == Shape::new(1, 28, 28) && data.shows_characters() { Fit::Digit } else { Fit::Stretch };
     Ok(Preprocessing::new(data.shape(), fit, normalization)?)
 }
 
-/// A bar on stderr, for a person who waits longer than a moment.
-struct Bar {
-    bar: ProgressBar,
-    begun: Instant,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Bar {
-    const MOMENT: Duration = Duration::from_millis(500);
-
-    fn new(output: &Output) -> Self {
-        let bar =
-            if output.is_quiet() || !stderr().is_terminal() { ProgressBar::hidden() } else { ProgressBar::no_length() };
-        if let Ok(style) = ProgressStyle::with_template("reading images [{bar:25}] {pos} of {len}  {eta} left") {
-            bar.set_style(style.progress_chars("=> "));
+    #[test]
+    fn bytes_with_units() {
+        assert_eq!(parse_bytes("123"), Ok(123));
+        assert_eq!(parse_bytes("2k"), Ok(2048));
+        assert_eq!(parse_bytes("500M"), Ok(500 << 20));
+        assert_eq!(parse_bytes("8 G"), Ok(8 << 30));
+        for wrong in ["", "G", "-1", "1.5G", "99999999999G", "8T"] {
+            assert!(parse_bytes(wrong).is_err(), "{wrong}");
         }
-        Self { bar, begun: Instant::now() }
-    }
-
-    fn show(&self, done: usize, all: usize) {
-        if self.begun.elapsed() > Self::MOMENT {
-            self.bar.set_length(all as u64);
-            self.bar.set_position(done as u64);
-        }
-    }
-}
-
-impl Drop for Bar {
-    fn drop(&mut self) {
-        self.bar.finish_and_clear();
     }
 }

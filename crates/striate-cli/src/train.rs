@@ -22,10 +22,11 @@ use striate::draw;
 use striate::explain::filters;
 use striate::formats::{ModelFile, TestVectors, weights_sha256};
 use striate::kernels::isa::Isa;
+use striate::models;
 use striate::network::Network;
 use striate::shape::Shape;
 use striate::train::{
-    Checkpoint, Control, EpochMetrics, Evaluation, Event, Keep, TrainError, TrainSummary, Trainer, evaluate,
+    Checkpoint, Control, EpochMetrics, Evaluation, Event, Keep, TrainError, TrainSummary, Trainer, evaluate, whiten,
 };
 
 const FILTERS_BEFORE: &str = "filters-before.png";
@@ -328,8 +329,13 @@ fn set_up(run: &RunDir, settings: &str, network: &Network, again: bool) -> Resul
 
 /// The network to train: fresh, or a trained one to go on with.
 fn network(args: &TrainArgs, options: &Options, train: &Dataset) -> Result<Network, CliError> {
-    let wanted =
-        ModelOptions { input: Some(train.shape()), classes: Some(train.classes()), settings: args.settings.clone() };
+    // A file has an input and classes of its own, which are compared below.
+    let by_name = models::NAMES.contains(&options.model.as_str());
+    let wanted = ModelOptions {
+        input: by_name.then(|| train.shape()),
+        classes: by_name.then(|| train.classes()),
+        settings: args.settings.clone(),
+    };
     let (description, trained) = match model::architecture(&options.model, &wanted)? {
         Architecture::Described(description) => (description, None),
         Architecture::Trained(file) => (file.network.description().clone(), Some(file.network)),
@@ -346,12 +352,21 @@ fn network(args: &TrainArgs, options: &Options, train: &Dataset) -> Result<Netwo
             if input == train.shape() { "" } else { "; --input reads image files at another size" }
         )));
     }
-    match (trained, args.init) {
-        (Some(_), Some(_)) => Err(CliError::Usage("--init is for fresh weights; a trained model has its own".into())),
-        (Some(network), None) => Ok(network),
-        (None, Some(init)) => Ok(Network::new(description.with_init(init), options.seed)?),
-        (None, None) => Ok(Network::new(description, options.seed)?),
+    let mut network = match (trained, args.init) {
+        (Some(_), Some(_)) => {
+            return Err(CliError::Usage("--init is for fresh weights; a trained model has its own".into()));
+        }
+        (Some(network), None) => return Ok(network),
+        (None, Some(init)) => Network::new(description.with_init(init), options.seed)?,
+        (None, None) => Network::new(description, options.seed)?,
+    };
+    if options.whiten && !whiten(&mut network, train, &options.normalization)? && args.whiten.is_some() {
+        return Err(CliError::Usage(format!(
+            "--whiten is for models that begin with a convolution without groups; {} does not",
+            options.model
+        )));
     }
+    Ok(network)
 }
 
 /// Becomes true at the first Ctrl-C or termination signal; the second ends the process.

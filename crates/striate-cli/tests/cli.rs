@@ -111,7 +111,9 @@ fn every_command_has_help_with_examples() {
     let here = Path::new(".");
     let (overview, _) = run(here, &["--help"], 0);
     assert!(overview.contains("Examples:") && overview.contains("Exit status"), "{overview}");
-    for command in ["train", "evaluate", "predict", "explain", "summary", "verify", "data"] {
+    for command in
+        ["train", "evaluate", "predict", "explain", "summary", "verify", "convert", "bench", "data", "doctor"]
+    {
         assert!(overview.contains(command), "{command}: {overview}");
         let (help, stderr) = run(here, &[command, "--help"], 0);
         assert!(help.contains("Examples:") && help.contains(&format!("striate {command}")), "{help}");
@@ -130,7 +132,11 @@ fn wrong_usage_is_2_and_says_what_there_is() {
     let here = place.path();
     refused(here, &["train", "--data", "bars", "--model", "alexnot"], 2, &["alexnot", "simple-convnet", "mlp"]);
     refused(here, &["summary", "alexnot"], 2, &["alexnot", "simple-convnet", "mlp"]);
-    refused(here, &["train", "--data", "fashion-mnist"], 2, &["fashion-mnist", "mnist (built in)", "IDX"]);
+    // Not what this machine's user happens to have.
+    let arguments = ["train", "--data", "cifar10"];
+    let elsewhere = striate(here, &arguments).env("XDG_CACHE_HOME", here).env("LOCALAPPDATA", here).output().unwrap();
+    let (_, stderr) = finished(elsewhere, &arguments, 2);
+    assert!(stderr.contains("cifar10 is not here") && stderr.contains("`striate data fetch cifar10`"), "{stderr}");
     refused(here, &["train", "--data", "bars/classes.txt"], 2, &["bars/classes.txt", "is a file"]);
     refused(here, &["train", "--optimizer", "adamant"], 2, &["adamant", "sgd", "nesterov", "adamw"]);
     refused(here, &["train", "--optimizer", "adam:beta1=2"], 2, &["beta1", "less than 1"]);
@@ -155,10 +161,67 @@ fn wrong_usage_is_2_and_says_what_there_is() {
     ]) {
         refused(here, &["train", "--data", "bars", setting], 2, &["must be"]);
     }
+    refused(here, &["bench", "--model", "alexnot"], 2, &["alexnot", "simple-convnet"]);
+    refused(here, &["bench", "--model", "mlp", "--batch", "8,0"], 2, &["--batch", "1..=65536"]);
+    refused(here, &["bench", "--work", "play"], 2, &["play", "training", "inference"]);
+    refused(here, &["bench", "--seconds=-1"], 2, &["--seconds"]);
+    refused(here, &["bench", "--optimizer", "adamant"], 2, &["adamant", "momentum"]);
+    refused(here, &["bench", "--set", "hidden=3"], 2, &["--model"]);
     refused(here, &["evaluate", "nowhere"], 2, &["nowhere", "no such file"]);
     refused(here, &["evaluate", "bars"], 2, &["bars", "model.safetensors"]);
     refused(here, &["predict", "nowhere"], 2, &["IMAGE"]);
     assert!(!here.join("runs").exists(), "nothing was written");
+}
+
+#[test]
+fn bench_gives_a_line_for_every_measurement() {
+    let here = Path::new(".");
+    let mlp = ["bench", "--model", "mlp", "--input", "1,8,8", "--batch", "1,3", "--seconds", "0", "--threads", "2"];
+    let (stdout, stderr) = run(here, &[&mlp[..], &["--each-threads", "--json"]].concat(), 0);
+    assert!(stderr.contains("mlp: training step, batch 3, threads: 2"), "{stderr}");
+    let lines: Vec<Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let (ceilings, measurements): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line["name"] == "ceilings");
+    assert_eq!(ceilings.len(), 2);
+    ceilings.iter().for_each(|line| has_keys(line, &["threads", "isa", "flops_per_second", "bandwidths"]));
+    for line in &measurements {
+        has_keys(
+            line,
+            &["name", "threads", "ms", "floor_ms", "fraction", "least_ms", "runs", "batch", "pass", "bytes"],
+        );
+    }
+    let whole: Vec<&str> =
+        measurements.iter().filter(|line| line["pass"] == "whole").map(|line| line["name"].as_str().unwrap()).collect();
+    let works = ["training step, batch 1", "training step, batch 3", "inference, batch 1", "inference, batch 3"];
+    assert_eq!(whole, works.map(|work| [format!("mlp: {work}"), format!("mlp: {work}")]).concat());
+    let (stdout, stderr) = run(here, &[&mlp[..], &["--no-layers", "--quiet"]].concat(), 0);
+    assert!(stdout.contains("Ceilings of 2 threads") && stdout.contains("images/s"), "{stdout}");
+    assert!(!stdout.contains("backward-weights"), "{stdout}");
+    assert_eq!(stderr, "");
+}
+
+#[test]
+fn bf16_weights_are_evaluated_beside_f32() {
+    let place = place();
+    let here = place.path();
+    // Hidden layers large enough that memory would be their limit.
+    let hidden = "hidden=[1024,1024]";
+    let arguments =
+        ["train", "--data", "bars", "--model", "mlp", "--set", hidden, "--epochs", "2", "--out", "run", "-q"];
+    run(here, &arguments, 0);
+    let (plain, _) = run(here, &["evaluate", "run", "--data", "bars", "--json"], 0);
+    let (rounded, _) = run(here, &["evaluate", "run", "--data", "bars", "--weights", "bf16", "--json"], 0);
+    let (plain, rounded) = (json(&plain), json(&rounded));
+    assert_eq!(rounded["weights"], "bf16");
+    assert_eq!((&rounded["f32_accuracy"], &rounded["f32_loss"]), (&plain["accuracy"], &plain["loss"]));
+    let [exact, near] = [&plain, &rounded].map(|result| result["loss"].as_f64().unwrap());
+    assert!(exact != near && (exact - near).abs() < 0.02 * exact.max(0.1), "{exact} {near}");
+    let (text, _) = run(here, &["evaluate", "run", "--data", "bars", "--weights", "bf16"], 0);
+    assert!(text.contains("weights in bf16") && text.contains("as they are: accuracy"), "{text}");
+    save_png(&here.join("one.png"), 3);
+    let (found, _) = run(here, &["predict", "run", "one.png", "one.png", "--weights", "bf16", "--json"], 0);
+    let found = json(&found);
+    assert_eq!(found[0]["top"], found[1]["top"]);
+    refused(here, &["predict", "run", "one.png", "--weights", "int4"], 2, &["int4", "f32", "bf16"]);
 }
 
 #[test]
@@ -281,6 +344,33 @@ fn quiet_training_prints_only_the_result() {
     // No convolution, no filters.
     assert!(!place.path().join("run/filters-before.png").exists());
     refused(place.path(), &["explain", "run", "filters"], 1, &["no convolution", "W1, b1"]);
+}
+
+#[test]
+fn an_architecture_written_to_a_file_and_a_trained_model_can_be_trained() {
+    let place = place();
+    let here = place.path();
+    let (text, _) =
+        run(here, &["summary", "mlp", "--input", &format!("1,{SIDE},{SIDE}"), "--classes", "4", "--toml"], 0);
+    fs::write(here.join("my.toml"), text.replace("outputs = 100", "outputs = 7")).unwrap();
+    let train =
+        |model: &'static str, out| ["train", "--data", "bars", "--model", model, "--epochs", "1", "--out", out, "-q"];
+    run(here, &train("my.toml", "first"), 0);
+    let (summary, _) = run(here, &["summary", "first"], 0);
+    assert!(summary.contains("7 outputs"), "{summary}");
+    // Its weights are where the second run starts.
+    run(here, &train("first", "second"), 0);
+    refused(
+        here,
+        &[&train("my.toml", "third")[..], &["--set", "hidden=3"]].concat(),
+        2,
+        &["--set is for a model by name"],
+    );
+    fs::write(here.join("other.toml"), text.replace("outputs = 4", "outputs = 5")).unwrap();
+    refused(here, &train("other.toml", "third"), 2, &["other.toml", "5 classes", "4"]);
+    fs::write(here.join("wrong.toml"), text.replace("outputs = 4", "output = 4")).unwrap();
+    refused(here, &train("wrong.toml", "third"), 1, &["wrong.toml, line ", "unknown field `output`"]);
+    assert!(!here.join("third").exists());
 }
 
 #[test]
@@ -412,6 +502,26 @@ fn pictures_are_predicted_and_bad_ones_named() {
 }
 
 #[test]
+fn a_model_is_converted_by_the_ending() {
+    let place = trained();
+    let at = |name: &str| place.path().join(name);
+    for (name, start) in [("bars.onnx", &b"\x08\x08"[..]), ("bars.NPZ", b"PK")] {
+        let (stdout, _) = run(place.path(), &["convert", "run", name, "--json"], 0);
+        has_keys(&json(&stdout), &["out", "format", "bytes"]);
+        let written = fs::read(at(name)).unwrap();
+        assert_eq!(json(&stdout)["bytes"], written.len());
+        assert!(written.starts_with(start), "{:?}", &written[..2]);
+    }
+    run(place.path(), &["convert", "run", "pixels.onnx", "--with-preprocessing"], 0);
+    assert_ne!(fs::read(at("bars.onnx")).unwrap(), fs::read(at("pixels.onnx")).unwrap());
+    refused(place.path(), &["convert", "run", "bars.tflite"], 2, &["bars.tflite", ".onnx", ".npz"]);
+    refused(place.path(), &["convert", "run", "bars"], 2, &["no format"]);
+    refused(place.path(), &["convert", "run", "a.npz", "--with-preprocessing"], 2, &["weights alone"]);
+    refused(place.path(), &["convert", "nothing", "a.onnx"], 2, &["nothing", "no such file"]);
+    refused(place.path(), &["convert", "run", "no/such/place.onnx"], 1, &["place.onnx"]);
+}
+
+#[test]
 fn damaged_models_are_named() {
     let place = trained();
     let here = place.path();
@@ -525,4 +635,67 @@ fn an_interrupt_keeps_the_last_weights() {
         assert_eq!(json(&stdout)["accuracy"], result["test_accuracy"]);
         run(place.path(), &["verify", "run"], 0);
     }
+}
+
+#[test]
+fn the_doctor_finds_what_was_hidden_in_a_folder() {
+    let place = place();
+    let here = place.path();
+    for (split, count) in [("train", 12), ("test", 3)] {
+        for (class, name) in CLASSES.iter().enumerate().take(2) {
+            let folder = here.join("photos").join(split).join(name);
+            fs::create_dir_all(&folder).unwrap();
+            // Twelve of one class, four of the other.
+            for i in 0..if class == 0 { count } else { count / 3 } {
+                save_png(&folder.join(format!("{i}.png")), 4 * i + class + if split == "test" { 60 } else { 0 });
+            }
+        }
+    }
+    let photos = here.join("photos");
+    fs::copy(photos.join("train/row/3.png"), photos.join("test/column/copy.png")).unwrap();
+    fs::write(photos.join("train/row/broken.png"), "no picture").unwrap();
+    image::GrayImage::new(4, 60).save(photos.join("train/row/long.png")).unwrap();
+    let arguments = ["doctor", "--data", "photos", "--input", "1,12,12", "--batch", "4"];
+    let (text, _) = run(here, &arguments, 0);
+    for part in [
+        "machine ",
+        "unbalanced: the largest class has 3.2 times",
+        "broken.png",
+        "60 x 4: much longer than wide",
+        "photos/train/row/3.png  =  photos/test/column/copy.png  [across splits]  [with different labels]",
+        "images/s in a trial",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in: {text}");
+    }
+    let (stdout, _) = run(here, &[&arguments[..], &["--json"]].concat(), 0);
+    let found = json(&stdout);
+    has_keys(&found, &["machine", "data", "suspicious_labels", "training"]);
+    has_keys(&found["training"], &["peak_bytes", "seconds_per_epoch", "images_per_second"]);
+    assert_eq!(found["data"]["train"]["per_class"], serde_json::json!([4, 13]));
+    assert_eq!(found["data"]["duplicates"]["exact"].as_array().unwrap().len(), 1);
+    assert_eq!(found["data"]["skipped"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn the_doctor_names_the_labels_that_a_model_doubts() {
+    let place = trained();
+    // One label of the training set is wrong now.
+    let file = place.path().join("bars/train-labels-idx1-ubyte");
+    let mut labels = fs::read(&file).unwrap();
+    labels[8 + 42] = (labels[8 + 42] + 1) % 4;
+    fs::write(&file, labels).unwrap();
+    let (stdout, _) = run(place.path(), &["doctor", "--data", "bars", "--model", "run", "--json"], 0);
+    let doubted = json(&stdout)["suspicious_labels"].clone();
+    assert!(doubted.as_array().unwrap().iter().any(|doubt| doubt["image"] == "train:42"), "{doubted}");
+}
+
+#[test]
+fn a_fetch_of_nothing_known_or_into_something_full_is_refused() {
+    let place = place();
+    let here = place.path();
+    refused(here, &["data", "fetch", "imagenet"], 2, &["imagenet", "fashion-mnist", "cifar10"]);
+    refused(here, &["data", "fetch", "cifar10", "--to", "bars"], 1, &["bars", "not empty"]);
+    // What is there already is not asked for again.
+    let (text, _) = run(here, &["data", "fetch", "fashion-mnist", "--to", "bars", "--from", "http://127.0.0.1:9"], 0);
+    assert!(text.contains("already here"), "{text}");
 }

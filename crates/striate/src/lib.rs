@@ -2,8 +2,9 @@
 //!
 //! The rooms, from the bottom up (a room never reaches upward):
 //! [`shape`] and [`random`], [`kernels`], [`layers`], [`network`], [`models`]; [`data`] and [`optim`] beside them;
-//! [`train`], [`explain`], [`draw`] and [`formats`] on top.
+//! [`train`], [`bench`], [`explain`], [`draw`] and [`formats`] on top.
 
+pub mod bench;
 pub mod data;
 pub mod draw;
 pub mod explain;

@@ -20,6 +20,8 @@ pub enum Purpose {
     Augment = 5,
     /// Tests and benchmarks.
     Test = 6,
+    /// Noise and starting images of explanations; the stream is the sample.
+    Explain = 7,
 }
 
 /// A source of random numbers named by seed, purpose and stream; the n-th number is a pure function of n.

@@ -52,6 +52,7 @@ fn running_a_plan_allocates_nothing() {
             let mut mixed = mixed;
             mixed.layers.push(description.layers[5].clone());
             assert_eq!(allocated(mixed, 3), 0);
+            assert_eq!(allocated(models::by_name("lenet", Shape::new(1, 28, 28), 10).unwrap(), 19), 0);
             let residual = models::by_name("cifar-resnet20", Shape::new(3, 12, 12), 4).unwrap();
             assert_eq!(allocated(residual, 3), 0);
             let joined = Description::new("joined", Shape::new(4, 8, 8))

@@ -181,7 +181,8 @@ fn what_suits_the_images() {
     let words = || ["airplane", "automobile", "bird"].map(String::from).to_vec();
     for (shape, names, expected) in [
         (Shape::new(1, 28, 28), one_class_names(10), "affine"),
-        (Shape::new(1, 28, 28), words(), "affine"),
+        (Shape::new(1, 28, 28), words(), "flip,crop:padding=2"),
+        (Shape::new(1, 28, 28), ["One", "zero", "alpha"].map(String::from).to_vec(), "affine"),
         (Shape::new(3, 32, 32), one_class_names(10), "affine"),
         (Shape::new(3, 32, 32), words(), "flip,crop:fill=reflect"),
         (Shape::new(3, 64, 64), words(), "flip,crop:padding=8;fill=reflect"),

@@ -3,8 +3,10 @@
 use ndarray::{Array1, Array2, Array4};
 use proptest::prelude::*;
 use striate::layers::{
-    Affine, AffineOptions, Convolution, ConvolutionOptions, Dropout, DropoutOptions, Init, Pooling, PoolingKind,
-    PoolingOptions, Relu, ReluOptions, Sigmoid, SigmoidOptions, Softmax, SoftmaxWithLoss, Target,
+    AdaptivePoolingOptions, AddOptions, Affine, AffineOptions, BatchNormOptions, ClipOptions, ConcatOptions,
+    Convolution, ConvolutionOptions, Dropout, DropoutOptions, FlattenOptions, GeluOptions, HardSwishOptions, Init,
+    Layer, LeakyReluOptions, LocalResponseNormOptions, Pooling, PoolingKind, PoolingOptions, Relu, ReluOptions,
+    Sigmoid, SigmoidOptions, SiluOptions, Softmax, SoftmaxOptions, SoftmaxWithLoss, TanhOptions, Target,
 };
 use striate::network::{Description, Network};
 use striate::random::{Purpose, Random};
@@ -197,14 +199,35 @@ fn a_network_of_every_layer_fused_or_not() {
         .with("Relu2", ReluOptions {})
         .with("Dropout", DropoutOptions { ratio: 0.5 })
         .with("Affine2", AffineOptions::new(3, he));
+    check_network(description, 4);
+}
+
+#[test]
+fn small_images_side_by_side() {
+    let convolution = |filters, padding| ConvolutionOptions::new(filters, Window::square(3, 1, padding), Init::He);
+    let pooled = Window::square(2, 2, 0).rounding(Rounding::Floor);
+    let description = Description::new("interleaved", Shape::new(2, 9, 11))
+        .with("Conv1", convolution(7, 1))
+        .with("Sigmoid", SigmoidOptions {})
+        .with("Average", PoolingOptions::average(pooled))
+        .with("Conv2", convolution(3, 1))
+        .with("Conv3", convolution(5, 0))
+        .with("Sigmoid3", SigmoidOptions {})
+        .with("Affine", AffineOptions::new(3, Init::He));
+    check_network(description, 9);
+}
+
+/// The network's gradients against differences of its loss.
+fn check_network(description: Description, batch: usize) {
     let network = Network::new(description, 5).unwrap();
+    let shape = network.description().input;
     let random = Random::new(8, Purpose::Test, 0);
     let mut i = 0;
-    let x = Array4::from_shape_simple_fn((4, 2, 12, 11), || {
+    let x = Array4::from_shape_simple_fn((batch, shape.channels, shape.height, shape.width), || {
         i += 1;
         random.normal(i)
     });
-    let labels = [0, 2, 1, 1];
+    let labels: Vec<usize> = [0, 2, 1, 1].into_iter().cycle().take(batch).collect();
     let exact = network.gradient(x.view(), &labels).unwrap();
     let numerical = network.numerical_gradient(x.view(), &labels).unwrap();
     for ((name, a), (_, b)) in exact.iter().zip(numerical.iter()) {
@@ -213,5 +236,65 @@ fn a_network_of_every_layer_fused_or_not() {
         // A step of a shared weight may push some unit over ReLU's or a maximum's edge; most must not.
         let off = a.iter().zip(b.iter()).filter(|(a, b)| (**a - **b).abs() > 0.02 * scale.max(0.01)).count();
         assert!(off * 5 <= a.len(), "{name}: {off} of {} differ", a.len());
+    }
+}
+
+/// A convolution, `layer` on what it gives (twice, where it takes two inputs), and an affine layer.
+fn around(layer: Layer, input: Shape) -> Network {
+    let convolution = ConvolutionOptions::new(4, Window::square(1, 1, 0), Init::He);
+    let start = Description::new("around", input).with("before", convolution);
+    let middle = match layer {
+        Layer::Add(_) | Layer::Concat(_) => {
+            start.with("other", SigmoidOptions {}).with_inputs("layer", layer, ["before", "other"])
+        }
+        layer => start.with("layer", layer),
+    };
+    Network::new(middle.with("after", AffineOptions::new(3, Init::He)), 5).unwrap()
+}
+
+/// Every layer of graphs between two that learn: the first one's gradients come through it, the last one's from it.
+#[test]
+fn layers_of_graphs() {
+    let lrn = LocalResponseNormOptions { size: 3, k: 2.0, alpha: 0.5, beta: 0.75 };
+    let layers: [Layer; 14] = [
+        LeakyReluOptions::default().into(),
+        TanhOptions {}.into(),
+        GeluOptions {}.into(),
+        SiluOptions {}.into(),
+        HardSwishOptions {}.into(),
+        ClipOptions::default().into(),
+        BatchNormOptions::default().into(),
+        lrn.into(),
+        LocalResponseNormOptions { size: 2, ..lrn }.into(),
+        AdaptivePoolingOptions { output: (2, 2) }.into(),
+        AddOptions {}.into(),
+        ConcatOptions {}.into(),
+        FlattenOptions {}.into(),
+        SoftmaxOptions {}.into(),
+    ];
+    for (layer, (batch, height, width)) in layers.iter().flat_map(|l| [(4, 3, 5), (3, 4, 2)].map(|size| (l, size))) {
+        let network = around(layer.clone(), Shape::new(2, height, width));
+        let random = Random::new(13, Purpose::Test, height as u64);
+        let mut i = 0;
+        let x = Array4::from_shape_simple_fn((batch, 2, height, width), || {
+            i += 1;
+            random.normal(i)
+        });
+        let labels = &[0, 2, 1, 1][..batch];
+        let exact = network.gradient(x.view(), labels).unwrap();
+        let numerical = network.numerical_gradient(x.view(), labels).unwrap();
+        for ((name, a), (_, b)) in exact.iter().zip(numerical.iter()) {
+            let scale = a.iter().chain(b.iter()).fold(0.0f32, |m, v| m.max(v.abs()));
+            // A normalisation takes out what a bias before it adds.
+            let nothing = matches!(layer, Layer::BatchNorm(_)) && name == "b1";
+            let statistic = name.starts_with("mean") || name.starts_with("variance");
+            assert!(nothing || statistic || scale > 1e-3, "{layer:?}: {name} has no gradient");
+            // A step may push a number over a kink of the piecewise ones.
+            let kinks = matches!(layer, Layer::LeakyRelu(_) | Layer::HardSwish(_) | Layer::Clip(_));
+            let close = if kinks { 0.1 * scale } else { 1e-2 * scale.max(0.1) };
+            for (a, b) in a.iter().zip(b.iter()) {
+                assert!((a - b).abs() <= close, "{layer:?}, {name}: {a} by backward, {b} by differences");
+            }
+        }
     }
 }

@@ -56,7 +56,9 @@ fn equal_bits_for_any_number_of_threads() {
         .with("Conv4", convolution(18, Window::square(3, 1, 1)))
         .with("Conv5", convolution(7, Window::square(1, 1, 0)));
     let book = SimpleConvNet { filters: 13, hidden: 37, ..SimpleConvNet::default() }.description();
+    let lenet = models::by_name("lenet", Shape::new(1, 28, 28), 10).unwrap();
     let cases = [
+        (&lenet, 37),
         (&book, 1),
         (&book, 7),
         (&book, 50),

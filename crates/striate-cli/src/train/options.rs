@@ -49,7 +49,7 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "NAME|DIR")]
     pub(crate) data: Option<String>,
     /// A model by name, an architecture as TOML, or a trained model to go on with [default: simple-convnet; with the
-    /// recipe `best` deep-convnet for grey images, cifar-net for colour]
+    /// recipe `best` mnist-net for grey images, cifar-net for colour]
     #[arg(long, value_name = "NAME|FILE")]
     pub(crate) model: Option<String>,
     /// An option of a model by name, as in activation=relu or dropout=0.3; may be given several times
@@ -61,7 +61,7 @@ pub(crate) struct TrainArgs {
     /// Set of options, each of which the flags below override [default: default]
     #[arg(long, value_enum)]
     pub(crate) recipe: Option<Recipe>,
-    /// Times every training image is seen [recipes: 20]
+    /// Times every training image is seen [recipes: 20; best: 8]
     #[arg(long, value_name = "N")]
     pub(crate) epochs: Option<usize>,
     /// Train for about so long, as in 90s, 10m or 1h30m: a trial of two seconds tells how many steps that is, and the
@@ -104,6 +104,10 @@ pub(crate) struct TrainArgs {
     /// [recipe best: data]
     #[arg(long, value_name = "none|data")]
     pub(crate) normalize: Option<Normalize>,
+    /// Start the first convolution from the statistics of the training images' patches [recipe best: true for
+    /// cifar-net]
+    #[arg(long, value_name = "true|false")]
+    pub(crate) whiten: Option<bool>,
     /// How weights start: he, xavier or normal:DEVIATION [default: as the model's publication says]
     #[arg(long, value_name = "NAME", value_parser = parse_init)]
     pub(crate) init: Option<Init>,
@@ -166,6 +170,7 @@ impl TrainArgs {
             average,
             augment,
             normalize,
+            whiten,
             init,
             validation,
             keep,
@@ -207,6 +212,7 @@ pub(crate) struct Options {
     pub(crate) threads: usize,
     pub(crate) isa: String,
     pub(crate) augment: Augment,
+    pub(crate) whiten: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) init: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -287,6 +293,7 @@ impl Options {
             optimizer,
             schedule: args.schedule.clone().unwrap_or(schedule),
             augment: Augment::none(),
+            whiten: false,
             init: args.init.map(|init| init.to_string()),
             set: args.settings.iter().cloned().collect(),
             normalization: Normalization::identity(),
@@ -308,6 +315,7 @@ impl Options {
         if args.normalize.map_or(recipe.normalize, |normalize| normalize == Normalize::Data) {
             self.normalization = train.normalization();
         }
+        self.whiten = args.whiten.unwrap_or(recipe.whiten && self.model == "cifar-net");
         Ok(())
     }
 

@@ -377,24 +377,28 @@ impl Augment {
     ///
     /// | images | augmentation |
     /// |---|---|
-    /// | written characters (class names of one or two signs), and all grey ones up to 32 x 32 | small rotations, scalings and shifts; a mirrored 3 is no 3 |
+    /// | written characters ([`Dataset::shows_characters`]) | small rotations, scalings and shifts; a mirrored 3 is no 3 |
+    /// | other grey ones up to 32 x 32 | flips, and crops with a fourteenth of the side as padding (2 for 28 x 28) |
     /// | any others up to 96 pixels a side | flips, and crops with an eighth of the side as padding (4 for 32 x 32) |
     /// | larger ones | flips, resized crops; a little colour where there is some |
     /// | numbers that are no pixels | none |
     pub fn default_for(data: &Dataset) -> Self {
         let Shape { channels, height, width } = data.shape();
         let side = height.max(width);
-        let characters = data.class_names().iter().all(|name| name.chars().count() <= 2);
         let by_name = |names: &[&str]| names.iter().filter_map(|name| Transform::by_name(name).ok()).collect();
         let transforms = match data.pixels() {
             Pixels::F32(_) => Vec::new(),
-            Pixels::U8(_) if characters || (channels == 1 && side <= 32) => by_name(&["affine"]),
-            Pixels::U8(_) if side <= 96 => vec![
+            _ if data.shows_characters() => by_name(&["affine"]),
+            _ if channels == 1 && side <= 32 => vec![
+                Transform::Flip { probability: 0.5 },
+                Transform::Crop { padding: (side / 14) as u32, fill: Fill::Zero },
+            ],
+            _ if side <= 96 => vec![
                 Transform::Flip { probability: 0.5 },
                 Transform::Crop { padding: (side / 8) as u32, fill: Fill::Reflect },
             ],
-            Pixels::U8(_) if channels == 3 => by_name(&["flip", "resized-crop", "colour"]),
-            Pixels::U8(_) => by_name(&["flip", "resized-crop"]),
+            _ if channels == 3 => by_name(&["flip", "resized-crop", "colour"]),
+            _ => by_name(&["flip", "resized-crop"]),
         };
         Self { transforms }
     }

@@ -39,8 +39,9 @@
 
 use super::{
     DataError, Dataset, Fit, Normalization, Pixels, Preprocessing, Splits,
-    directory::{Directory, regular},
-    preprocessing::ImageFile,
+    directory::Directory,
+    files::{Files, Reader},
+    memory,
     split::stratified,
 };
 use crate::shape::{Shape, checked_product};
@@ -51,7 +52,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::{
-        Mutex, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering as Memory},
     },
 };
@@ -67,8 +68,6 @@ pub const MAX_FILE_BYTES: u64 = 256 << 20;
 
 /// Folders nested more deeply than this inside a class are an error.
 const MAX_DEPTH: usize = 8;
-/// Whatever takes more memory than this is done one at a time, however many threads there are.
-const LARGE: u64 = 16 << 20;
 
 const TRAIN: &[&str] = &["train", "training"];
 const VALIDATION: &[&str] = &["val", "valid", "validation"];
@@ -88,15 +87,25 @@ pub struct Options {
     pub seed: u64,
     /// Whether the first file that can't be read is an error, instead of being left out.
     pub strict: bool,
+    /// The most bytes that the pixels of all images may take in memory. Where they would take more, every file is
+    /// decoded once to see that it can be, and again whenever its image is needed ([`Pixels::Files`]).
+    ///
+    /// Without it: half of what is available, or 4 GiB where the system does not tell.
+    pub memory: Option<u64>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { shape: None, test_share: 0.2, seed: 0, strict: false }
+        Self { shape: None, test_share: 0.2, seed: 0, strict: false, memory: None }
     }
 }
 
 impl Options {
+    /// Bytes that may be held.
+    fn budget(&self) -> u64 {
+        self.memory.unwrap_or_else(|| memory::available().map_or(4 << 30, |bytes| bytes / 2))
+    }
+
     fn check(&self) -> Result<(), DataError> {
         if !(self.test_share > 0.0 && self.test_share < 1.0) {
             return Err(DataError::Option {
@@ -128,6 +137,8 @@ pub struct Report {
     pub skipped: Vec<Skipped>,
     /// Files and folders that are nothing to read here: other endings, or beside the classes. Hidden ones don't count.
     pub ignored: Vec<PathBuf>,
+    /// The images' own sizes (height, width) in their files, upright: how many have each, and the first that has it.
+    pub sizes: BTreeMap<(usize, usize), (usize, PathBuf)>,
 }
 
 /// A file that was left out.
@@ -162,7 +173,8 @@ pub fn read_with(
     options.check()?;
     let directory = Directory::open(directory.as_ref())?;
     let (list, report) = Walk { directory: &directory, report: Report::default() }.list()?;
-    load(&directory, &directory.path, &directory.name("images"), list, report, options, &progress)
+    let (path, name) = (directory.path.clone(), directory.name("images"));
+    load(directory, &path, &name, list, report, options, &progress)
 }
 
 /// Reads the images that a CSV file lists.
@@ -199,7 +211,7 @@ pub fn read_csv_with(
     })?;
     let list = csv_list(path, text.strip_prefix('\u{feff}').unwrap_or(&text), &directory)?;
     let name = path.file_stem().map_or_else(|| "list".into(), |name| name.to_string_lossy());
-    load(&directory, path, &name, list, Report::default(), options, &progress)
+    load(directory, path, &name, list, Report::default(), options, &progress)
 }
 
 /// Whether a directory holds folders, and so may hold classes of images.
@@ -532,7 +544,7 @@ fn preprocessing(shape: Shape) -> Result<Preprocessing, DataError> {
 
 /// Decodes the images of a list and makes data sets of them.
 fn load(
-    directory: &Directory,
+    directory: Directory,
     path: &Path,
     name: &str,
     list: List,
@@ -557,7 +569,9 @@ fn load(
         }
         entries.sort_by_key(|entry| entry.part);
     }
-    let decoder = Decoder { directory, entries: &entries, large: Mutex::new(()), strict: options.strict, progress };
+    let reader = Arc::new(Reader::new(directory));
+    let decoder =
+        Decoder { reader: &reader, entries: &entries, strict: options.strict, budget: options.budget(), progress };
     let (shape, mut pixels, faults) = decoder.all(options.shape)?;
 
     // What could not be read leaves a gap.
@@ -565,9 +579,12 @@ fn load(
     let mut read = Vec::with_capacity(entries.len());
     for (at, (entry, fault)) in entries.into_iter().zip(faults).enumerate() {
         match fault {
-            Some(reason) => report.skipped.push(Skipped { path: entry.path, reason }),
-            None => {
-                if kept != at {
+            Err(reason) => report.skipped.push(Skipped { path: entry.path, reason }),
+            Ok(size) => {
+                report.sizes.entry(size).or_insert_with(|| (0, entry.path.clone())).0 += 1;
+                if let Some(pixels) = &mut pixels
+                    && kept != at
+                {
                     pixels.copy_within(at * image..(at + 1) * image, kept * image);
                 }
                 kept += 1;
@@ -575,7 +592,9 @@ fn load(
             }
         }
     }
-    pixels.truncate(kept * image);
+    if let Some(pixels) = &mut pixels {
+        pixels.truncate(kept * image);
+    }
     let explain = |what: String| {
         let unreadable = report.skipped.first().map_or(String::new(), |first| {
             format!(" ({} files can't be read; the first: {})", report.skipped.len(), first.reason)
@@ -591,10 +610,21 @@ fn load(
     }
     let mut take = |part: Part, what: &str| {
         let count = read.iter().take_while(|entry| entry.part == part).count();
-        let rest = pixels.split_off(count * image);
-        let these = Pixels::U8(std::mem::replace(&mut pixels, rest));
-        let labels = read.drain(..count).map(|entry| entry.class).collect();
-        Dataset::new(format!("{name} {what}"), shape, these, labels, class_names.clone())
+        let these: Vec<Entry> = read.drain(..count).collect();
+        let labels = these.iter().map(|entry| entry.class).collect();
+        let (these, paths) = match &mut pixels {
+            Some(pixels) => {
+                let rest = pixels.split_off(count * image);
+                let these: Vec<_> = these.into_iter().map(|entry| entry.path).collect();
+                (Pixels::U8(std::mem::replace(pixels, rest)), these)
+            }
+            None => {
+                let files = these.into_iter().map(|entry| (entry.path, entry.class)).collect();
+                (Pixels::Files(Files::new(Arc::clone(&reader), preprocessing(shape)?, files)), Vec::new())
+            }
+        };
+        let data = Dataset::new(format!("{name} {what}"), shape, these, labels, class_names.clone())?;
+        Ok(Dataset { paths, ..data })
     };
     let train = take(Part::Train, "train")?;
     let validation = match take(Part::Validation, "validation") {
@@ -626,22 +656,23 @@ impl From<DataError> for Stop {
     }
 }
 
-/// For each image, why there are no pixels of it.
-type Faults = Vec<Option<DataError>>;
+/// An image's own height and width, or why there are no pixels of it.
+type Outcome = Result<(usize, usize), DataError>;
+type Faults = Vec<Outcome>;
 
 /// Decodes all images of a list.
 struct Decoder<'a, P> {
-    directory: &'a Directory,
+    reader: &'a Reader,
     entries: &'a [Entry],
-    /// Held while something large is done.
-    large: Mutex<()>,
     strict: bool,
+    /// Bytes that the pixels may take.
+    budget: u64,
     progress: &'a P,
 }
 
 impl<P: Fn(usize, usize) + Sync> Decoder<'_, P> {
-    /// The size of all images, their pixels, and for each image why it has none.
-    fn all(&self, shape: Option<Shape>) -> Result<(Shape, Vec<u8>, Faults), DataError> {
+    /// The size of all images, their pixels if they fit the budget, and for each image why it has none.
+    fn all(&self, shape: Option<Shape>) -> Result<(Shape, Option<Vec<u8>>, Faults), DataError> {
         let mut own_size = shape.is_none();
         let mut target = match shape {
             Some(shape) => shape,
@@ -666,7 +697,7 @@ impl<P: Fn(usize, usize) + Sync> Decoder<'_, P> {
     /// The shape of the first image that can be read, or of any image if none can.
     fn first_shape(&self) -> Result<Shape, DataError> {
         for entry in self.entries {
-            match self.with_image(&entry.path, |image, _| {
+            match self.reader.with_image(&entry.path, |image, _| {
                 let channels = if image.color().has_color() { 3 } else { 1 };
                 Ok(Shape::new(channels, image.height() as usize, image.width() as usize))
             }) {
@@ -684,80 +715,60 @@ impl<P: Fn(usize, usize) + Sync> Decoder<'_, P> {
         preprocessing: &Preprocessing,
         own_size: bool,
         own_channels: bool,
-    ) -> Result<(Vec<u8>, Faults), Stop> {
+    ) -> Result<(Option<Vec<u8>>, Faults), Stop> {
         let (shape, images) = (preprocessing.shape, self.entries.len());
-        let name = || self.directory.path.display().to_string();
+        let name = || self.reader.directory.path.display().to_string();
         let bytes = checked_product(&[images, shape.channels, shape.height, shape.width])
             .map_err(|source| DataError::Shape { name: name(), source })?;
+        let held = bytes as u64 <= self.budget;
         let mut pixels = Vec::new();
-        pixels.try_reserve_exact(bytes).map_err(|_| DataError::Memory { name: name(), bytes: bytes as u64 })?;
-        pixels.resize(bytes, 0u8);
+        if held {
+            pixels.try_reserve_exact(bytes).map_err(|_| DataError::Memory { name: name(), bytes: bytes as u64 })?;
+            pixels.resize(bytes, 0u8);
+        }
         // The first image that stops everything. Those after it need no decoding; those before it are all decoded, so
         // it is found however the work is shared.
         let (first, done) = (AtomicUsize::new(usize::MAX), AtomicUsize::new(0));
-        let decode = |at: usize, entry: &Entry, out: &mut [u8]| {
+        let decode = |at: usize, entry: &Entry, out: Option<&mut [u8]>| {
             if at > first.load(Memory::Relaxed) {
-                return Ok(None);
+                return Ok(Ok((0, 0)));
             }
-            let decoded = self.with_image(&entry.path, |image, name| {
-                if own_size && (image.height() as usize, image.width() as usize) != (shape.height, shape.width) {
+            let decoded = self.reader.with_image(&entry.path, |image, name| {
+                let size = (image.height() as usize, image.width() as usize);
+                if own_size && size != (shape.height, shape.width) {
                     return Ok(Err(Stop::OtherSize));
                 }
                 if own_channels && shape.channels == 1 && image.color().has_color() {
                     return Ok(Err(Stop::Colour));
                 }
-                out.copy_from_slice(&preprocessing.fit(image, name)?);
-                Ok(Ok(()))
+                if let Some(out) = out {
+                    out.copy_from_slice(&preprocessing.fit(image, name)?);
+                }
+                Ok(Ok(size))
             });
             (self.progress)(done.fetch_add(1, Memory::Relaxed) + 1, images);
             let stop = match decoded {
-                Ok(Ok(())) => return Ok(None),
+                Ok(Ok(size)) => return Ok(Ok(size)),
                 Ok(Err(stop)) => stop,
                 Err(error) if self.is_fatal(&error) => Stop::Fault(error),
-                Err(error) => return Ok(Some(error)),
+                Err(error) => return Ok(Err(error)),
             };
             first.fetch_min(at, Memory::Relaxed);
             Err(stop)
         };
-        let faults: Vec<Result<Option<DataError>, Stop>> = pixels
-            .par_chunks_exact_mut(shape.len())
-            .zip(self.entries)
-            .enumerate()
-            .map(|(at, (out, entry))| decode(at, entry, out))
-            .collect();
+        let faults: Vec<Result<Outcome, Stop>> = if held {
+            let places = pixels.par_chunks_exact_mut(shape.len()).zip(self.entries).enumerate();
+            places.map(|(at, (out, entry))| decode(at, entry, Some(out))).collect()
+        } else {
+            self.entries.par_iter().enumerate().map(|(at, entry)| decode(at, entry, None)).collect()
+        };
         // In order, so that the first stop counts.
         let faults = faults.into_iter().collect::<Result<Faults, Stop>>()?;
-        Ok((pixels, faults))
+        Ok((held.then_some(pixels), faults))
     }
 
     fn is_fatal(&self, error: &DataError) -> bool {
         self.strict || matches!(error, DataError::Memory { .. })
-    }
-
-    /// Decodes a file and gives it to `use_it`, with the name that errors call it.
-    fn with_image<T>(
-        &self,
-        path: &Path,
-        use_it: impl FnOnce(image::DynamicImage, &str) -> Result<T, DataError>,
-    ) -> Result<T, DataError> {
-        let kind = |source| DataError::Io { path: path.into(), action: "look at this file", source };
-        let kind = fs::symlink_metadata(path).map_err(kind)?.file_type();
-        if !kind.is_symlink() {
-            regular(path, kind)?;
-        }
-        let (file, length) = self.directory.open_file(path)?;
-        let mut turn = None;
-        let mut wait = |bytes: u64| {
-            if bytes > LARGE && turn.is_none() {
-                turn = Some(self.large.lock().unwrap_or_else(PoisonError::into_inner));
-            }
-        };
-        wait(length);
-        let bytes = Directory::read(path, file, length, MAX_FILE_BYTES)?;
-        let name = path.display().to_string();
-        let image = ImageFile::open(&bytes, &name)?;
-        wait(image.decode_bytes());
-        use_it(image.decode()?, &name)
     }
 }
 

@@ -7,13 +7,20 @@
 pub mod augment;
 pub mod cifar;
 mod directory;
+pub mod duplicates;
+mod files;
 pub mod idx;
 pub mod image_folder;
+mod loader;
+pub mod memory;
 pub mod preprocessing;
 mod resample;
 mod split;
 
 pub use augment::Augment;
+pub use files::Files;
+pub use loader::Loader;
+pub(crate) use loader::gather;
 pub use preprocessing::{Fit, Normalization, Preprocessing};
 pub use split::HoldOut;
 
@@ -23,7 +30,13 @@ use crate::{
 };
 use ndarray::Array4;
 use rayon::prelude::*;
-use std::{cell::Cell, io, ops::Range, path::PathBuf};
+use std::{
+    borrow::Cow,
+    cell::Cell,
+    io,
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 /// The numbers of all images of a [`Dataset`], in (N, C, H, W) order.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +45,8 @@ pub enum Pixels {
     U8(Vec<u8>),
     /// Any finite numbers.
     F32(Vec<f32>),
+    /// Image files, decoded to brightness from 0 to 255 whenever they are needed.
+    Files(Files),
 }
 
 impl Pixels {
@@ -40,6 +55,7 @@ impl Pixels {
         match self {
             Pixels::U8(values) => values.len(),
             Pixels::F32(values) => values.len(),
+            Pixels::Files(files) => files.len().saturating_mul(files.image_len()),
         }
     }
 
@@ -69,6 +85,8 @@ pub struct Dataset {
     pixels: Pixels,
     labels: Vec<usize>,
     class_names: Vec<String>,
+    /// Where each image came from, if each has its own file.
+    paths: Vec<PathBuf>,
 }
 
 /// The images to train with and the images to test with.
@@ -123,7 +141,7 @@ impl Dataset {
         if let Pixels::F32(values) = &pixels {
             check_finite(&name, values, shape.len())?;
         }
-        Ok(Self { name, shape, pixels, labels, class_names })
+        Ok(Self { name, shape, pixels, labels, class_names, paths: Vec::new() })
     }
 
     /// A dataset of (N, C, H, W) numbers that need no scaling.
@@ -185,6 +203,16 @@ impl Dataset {
         self.class_names.len()
     }
 
+    /// Whether the classes are written characters, so that a mirrored image is another class or none: each name is one or
+    /// two signs, the word of a digit, or a Greek letter's name.
+    pub fn shows_characters(&self) -> bool {
+        const NAMES: &str = "zero one two three four five six seven eight nine alpha beta gamma delta epsilon zeta eta theta \
+                             iota kappa lambda mu nu xi omicron pi rho sigma tau upsilon phi chi psi omega";
+        let is_character =
+            |name: &String| name.chars().count() <= 2 || NAMES.split(' ').any(|known| known.eq_ignore_ascii_case(name));
+        self.class_names.iter().all(is_character)
+    }
+
     /// What the dataset is called in messages.
     pub fn name(&self) -> &str {
         &self.name
@@ -195,7 +223,35 @@ impl Dataset {
         &self.pixels
     }
 
-    /// Writes the images at `indices` into `out` in (N, C, H, W) order, scaled by `scale`. Allocates nothing.
+    /// The file of image `index`, if each image has its own and there is such an image.
+    pub fn path(&self, index: usize) -> Option<&Path> {
+        match &self.pixels {
+            Pixels::Files(files) => files.path(index),
+            _ => self.paths.get(index).map(PathBuf::as_path),
+        }
+    }
+
+    /// Whether the images are decoded from their files whenever they are needed.
+    pub fn is_streamed(&self) -> bool {
+        matches!(self.pixels, Pixels::Files(_))
+    }
+
+    /// The files that could no longer be read when their images were needed; see [`Files::faults`].
+    pub fn faults(&self) -> Vec<image_folder::Skipped> {
+        if let Pixels::Files(files) = &self.pixels { files.faults() } else { Vec::new() }
+    }
+
+    /// The brightness from 0 to 255 of image `index` (C, H, W), if the images are of bytes and there is such an image.
+    pub fn bytes(&self, index: usize) -> Option<Cow<'_, [u8]>> {
+        match &self.pixels {
+            Pixels::U8(values) => values.chunks_exact(self.shape.len()).nth(index).map(Cow::Borrowed),
+            Pixels::F32(_) => None,
+            Pixels::Files(files) => (index < files.len()).then(|| Cow::Owned(files.with_pixels(index, <[u8]>::to_vec))),
+        }
+    }
+
+    /// Writes the images at `indices` into `out` in (N, C, H, W) order, scaled by `scale`. Allocates nothing, unless the
+    /// images come out of files.
     ///
     /// # Panics
     /// An index is not below [`Dataset::len`], or `out` does not hold exactly `indices.len()` images.
@@ -217,28 +273,49 @@ impl Dataset {
     /// # Ok::<(), striate::data::DataError>(())
     /// ```
     pub fn normalization(&self) -> Normalization {
-        let area = self.shape.area();
-        let of_channel = |channel: usize| -> (f32, f32) {
-            let planes =
-                |i: usize| (i * self.shape.channels + channel) * area..(i * self.shape.channels + channel + 1) * area;
-            // Sums in f64: of bytes they are exact, and of anything else nearly.
-            let (mut sum, mut squares) = (0.0f64, 0.0f64);
-            let mut add = |value: f64| {
-                sum += value;
-                squares += value * value;
+        let (area, channels) = (self.shape.area(), self.shape.channels);
+        // Sums of bytes are exact, so neither the order nor where the pixels are matters.
+        let of_bytes = |pixels: &[u8]| -> Vec<[u64; 2]> {
+            let sums = |plane: &[u8]| {
+                plane.iter().fold([0u64; 2], |[sum, squares], &v| [sum + u64::from(v), squares + u64::from(v).pow(2)])
             };
-            for image in 0..self.len() {
-                match &self.pixels {
-                    Pixels::U8(values) => values[planes(image)].iter().for_each(|&v| add(f64::from(v) / 255.0)),
-                    Pixels::F32(values) => values[planes(image)].iter().for_each(|&v| add(f64::from(v))),
-                }
-            }
-            let count = (self.len() * area).max(1) as f64;
-            let mean = sum / count;
-            let deviation = (squares / count - mean * mean).max(0.0).sqrt();
-            (mean as f32, if deviation > 1e-6 { deviation as f32 } else { 1.0 })
+            pixels.chunks_exact(area).map(sums).collect()
         };
-        let (mean, deviation) = (0..self.shape.channels).into_par_iter().map(of_channel).unzip();
+        let add = |mut sums: Vec<[u64; 2]>, more: Vec<[u64; 2]>| {
+            sums.iter_mut().zip(more).for_each(|(sums, more)| *sums = [sums[0] + more[0], sums[1] + more[1]]);
+            sums
+        };
+        let none = || vec![[0u64; 2]; channels];
+        let bytes = |sums: Vec<[u64; 2]>| -> Vec<[f64; 2]> {
+            sums.into_iter().map(|[sum, squares]| [sum as f64 / 255.0, squares as f64 / (255.0 * 255.0)]).collect()
+        };
+        let sums: Vec<[f64; 2]> = match &self.pixels {
+            Pixels::U8(values) => bytes(values.par_chunks_exact(self.shape.len()).map(of_bytes).reduce(none, add)),
+            Pixels::Files(files) => {
+                let images = (0..self.len()).into_par_iter();
+                bytes(images.map(|image| files.with_pixels(image, of_bytes)).reduce(none, add))
+            }
+            Pixels::F32(values) => {
+                // One channel after the other, in the order of the images.
+                let of_channel = |channel: usize| {
+                    let planes = values.chunks_exact(area).skip(channel).step_by(channels);
+                    planes.flatten().fold([0.0f64; 2], |[sum, squares], &v| {
+                        let v = f64::from(v);
+                        [sum + v, squares + v * v]
+                    })
+                };
+                (0..channels).into_par_iter().map(of_channel).collect()
+            }
+        };
+        let count = (self.len() * area).max(1) as f64;
+        let (mean, deviation) = sums
+            .into_iter()
+            .map(|[sum, squares]| {
+                let mean = sum / count;
+                let deviation = (squares / count - mean * mean).max(0.0).sqrt();
+                (mean as f32, if deviation > 1e-6 { deviation as f32 } else { 1.0 })
+            })
+            .unzip();
         Normalization { mean, deviation }
     }
 
@@ -303,9 +380,11 @@ impl Dataset {
             pixels: match &self.pixels {
                 Pixels::U8(values) => Pixels::U8(values[..end].to_vec()),
                 Pixels::F32(values) => Pixels::F32(values[..end].to_vec()),
+                Pixels::Files(files) => Pixels::Files(files.subset(0..n)),
             },
             labels: self.labels[..n].to_vec(),
             class_names: self.class_names.clone(),
+            paths: self.paths.iter().take(n).cloned().collect(),
         }
     }
 
@@ -320,14 +399,27 @@ impl Dataset {
             pixels: match &self.pixels {
                 Pixels::U8(values) => Pixels::U8(select(values, indices, self.shape.len())),
                 Pixels::F32(values) => Pixels::F32(select(values, indices, self.shape.len())),
+                Pixels::Files(files) => Pixels::Files(files.subset(indices.iter().copied())),
             },
             labels: indices.iter().map(|&index| self.labels[index]).collect(),
             class_names: self.class_names.clone(),
+            paths: indices.iter().filter_map(|&index| self.paths.get(index).cloned()).collect(),
         }
     }
 
     fn gather_with(&self, indices: impl Iterator<Item = usize>, scale: &Normalization, out: &mut [f32]) {
         let (image, plane) = (self.shape.len(), self.shape.area());
+        if let Pixels::Files(files) = &self.pixels {
+            for (index, target) in indices.zip(out.chunks_exact_mut(image)) {
+                files.with_pixels(index, |pixels| {
+                    vectorize(|| {
+                        let planes = target.chunks_exact_mut(plane).zip(pixels.chunks_exact(plane)).enumerate();
+                        planes.for_each(|(channel, (out, pixels))| scale.apply_u8(channel, pixels, out));
+                    });
+                });
+            }
+            return;
+        }
         vectorize(|| {
             for (index, target) in indices.zip(out.chunks_exact_mut(image)) {
                 let planes = target.chunks_exact_mut(plane).enumerate();
@@ -340,6 +432,8 @@ impl Dataset {
                         let source = values[index * image..][..image].chunks_exact(plane);
                         planes.zip(source).for_each(|((channel, out), values)| scale.apply_f32(channel, values, out));
                     }
+                    // Done above.
+                    Pixels::Files(_) => {}
                 }
             }
         });

@@ -448,8 +448,18 @@ fn planes(image: DynamicImage, grey: bool, name: &str) -> Result<Vec<u8>, DataEr
         }
     };
     if let DynamicImage::ImageRgb8(image) = &image {
-        for (at, pixel) in image.pixels().enumerate() {
-            put(at, pixel.0);
+        if grey {
+            image.pixels().enumerate().for_each(|(at, pixel)| put(at, pixel.0));
+        } else {
+            // The usual photograph: without a bounds check a pixel.
+            let (red, rest) = out.split_at_mut(area);
+            let (green, blue) = rest.split_at_mut(area);
+            let planes = red.iter_mut().zip(green).zip(blue);
+            for (pixel, ((r, g), b)) in image.as_raw().chunks_exact(3).zip(planes) {
+                if let &[red, green, blue] = pixel {
+                    (*r, *g, *b) = (red, green, blue);
+                }
+            }
         }
     } else {
         for (at, (_, _, pixel)) in image.pixels().enumerate() {

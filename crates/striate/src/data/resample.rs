@@ -3,6 +3,8 @@
 //! When an image shrinks, the triangle widens to cover two output pixels, so every input pixel counts (no aliasing);
 //! when it grows, this is bilinear interpolation. It is what most training code calls "bilinear, antialiased".
 
+use crate::kernels::isa::vectorize;
+
 /// A rectangle of whole pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rectangle {
@@ -54,13 +56,15 @@ pub(super) fn resample(plane: &[u8], stride: usize, crop: Rectangle, height: usi
     let mut sums = vec![0.0f32; crop.width];
     for y in 0..height {
         let (first, weights) = vertical.of(y);
-        sums.fill(0.0);
-        for (row, &weight) in weights.iter().enumerate() {
-            let start = (crop.top + first + row) * stride + crop.left;
-            for (sum, &pixel) in sums.iter_mut().zip(&plane[start..start + crop.width]) {
-                *sum += weight * f32::from(pixel);
+        vectorize(|| {
+            sums.fill(0.0);
+            for (row, &weight) in weights.iter().enumerate() {
+                let start = (crop.top + first + row) * stride + crop.left;
+                for (sum, &pixel) in sums.iter_mut().zip(&plane[start..start + crop.width]) {
+                    *sum += weight * f32::from(pixel);
+                }
             }
-        }
+        });
         for x in 0..width {
             let (first, weights) = horizontal.of(x);
             let value: f32 = weights.iter().zip(&sums[first..]).map(|(weight, sum)| weight * sum).sum();

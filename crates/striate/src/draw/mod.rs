@@ -7,12 +7,14 @@
 pub mod confusion;
 pub mod curves;
 pub mod filters;
+pub mod sheet;
 mod svg;
 pub mod text;
 
 pub use self::confusion::confusion;
 pub use self::curves::{CurvePoint, curves};
 pub use self::filters::{FilterGrid, FilterPicture, before_and_after, filters};
+pub use self::sheet::Sheet;
 
 use image::{ImageFormat, RgbImage};
 use std::io::Cursor;

@@ -1,13 +1,75 @@
 //! What a network has learnt, as numbers: one file a view. Nothing here draws; [`draw`](crate::draw) does.
+//!
+//! All views that look inside a pass read [taps](crate::network::Taps) of a plan. A *score* is the logit of a class, before
+//! any softmax, in a network that runs as it predicts (batch normalisation by its running statistics, no dropout).
 
+pub mod feature_maps;
 pub mod filters;
+pub mod grad_cam;
+mod lens;
+pub mod occlusion;
+pub mod saliency;
 
+pub use self::feature_maps::{FeatureMaps, feature_maps};
 pub use self::filters::Filters;
+pub use self::grad_cam::{Cam, CamRule, cam};
+pub use self::occlusion::{Occlusion, OcclusionOptions, occlusion};
+pub use self::saliency::{IntegratedGradients, SmoothGrad, gradient, integrated_gradients, smooth_grad};
+
+use crate::network::NetworkError;
 
 /// Why a view can't be had.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExplainError {
+    /// A layer that is not there, an image of another size, or a network that can't run.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// A class that does not exist.
+    #[error("there is no class {class:?}; the classes are {}", list(available))]
+    UnknownClass {
+        /// What was asked for, a name or a number.
+        class: String,
+        /// The classes there are.
+        available: Vec<String>,
+    },
+    /// A layer whose output has no rows and columns.
+    #[error(
+        "the output of layer {layer} is a plain vector, but {view} needs maps; the layers with maps are {}",
+        list(available)
+    )]
+    NoMaps {
+        /// The layer.
+        layer: String,
+        /// The view.
+        view: &'static str,
+        /// The layers with maps.
+        available: Vec<String>,
+    },
+    /// The network has no convolution where one is needed.
+    #[error(
+        "{view} looks into a convolution, and the network {network:?} has none; its layers are {}; \
+         use a model with a convolution such as simple-convnet",
+        list(layers)
+    )]
+    NeedsConvolution {
+        /// The view.
+        view: &'static str,
+        /// The network's name.
+        network: String,
+        /// Its layers.
+        layers: Vec<String>,
+    },
+    /// An option outside its range.
+    #[error("{option} is {found}, but must be {expected}")]
+    Option {
+        /// The option.
+        option: &'static str,
+        /// What was given.
+        found: String,
+        /// What can be given.
+        expected: String,
+    },
     /// The network has no convolution.
     #[error(
         "no parameter has four sizes (FN, C, FH, FW), so there is no convolution with filters to show; \

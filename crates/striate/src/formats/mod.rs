@@ -5,6 +5,8 @@
 //! * [`model_file`] is a complete model in such a container: weights, architecture, class names, preprocessing and
 //!   test vectors.
 //! * [`model_toml`] is a network without weights, as people write it.
+//! * [`onnx`] writes a model for other runtimes.
+//! * [`npz`] writes weights for NumPy.
 //! * [`digest`] names weights by their SHA-256.
 //!
 //! Any safetensors reader can open these files and see the plain tensors.
@@ -15,6 +17,8 @@ pub mod digest;
 mod error;
 pub mod model_file;
 pub mod model_toml;
+pub mod npz;
+pub mod onnx;
 
 pub use atomic::{WriteAction, WriteError, is_leftover, remove_leftovers, write_atomically};
 pub use container::{Container, ContainerWriter};
@@ -22,3 +26,5 @@ pub use digest::weights_sha256;
 pub use error::FormatError;
 pub use model_file::{Difference, ModelFile, TestVectors, Verification};
 pub use model_toml::{TomlError, from_toml, to_toml};
+pub use npz::to_npz;
+pub use onnx::{OnnxError, OnnxOptions, to_onnx};

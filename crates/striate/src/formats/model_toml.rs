@@ -211,9 +211,7 @@ fn sorted(layers: Vec<(NamedLayer, Option<String>)>) -> Result<Vec<NamedLayer>, 
                 layer.inputs.iter().all(|input| names.contains(input))
             }
         };
-        let Some(next) = rest.iter().position(ready) else {
-            return Err(rest.into_iter().map(|(layer, _)| layer.name).collect());
-        };
+        let Some(next) = rest.iter().position(ready) else { return Err(circle(rest)) };
         let (mut layer, before) = rest.remove(next);
         // Where the order changed, what was silent must be said.
         if layer.inputs.is_empty() && done.last().map(|last| &last.name) != before.as_ref() {
@@ -223,6 +221,17 @@ fn sorted(layers: Vec<(NamedLayer, Option<String>)>) -> Result<Vec<NamedLayer>, 
         done.push(layer);
     }
     Ok(done)
+}
+
+/// The layers on a circle among layers none of which is ready, without those that only follow from it.
+fn circle(mut layers: Vec<(NamedLayer, Option<String>)>) -> Vec<String> {
+    let takes = |(layer, before): &(NamedLayer, Option<String>), name: &String| {
+        if layer.inputs.is_empty() { before.as_ref() == Some(name) } else { layer.inputs.contains(name) }
+    };
+    while let Some(unused) = (0..layers.len()).find(|&i| !layers.iter().any(|other| takes(other, &layers[i].0.name))) {
+        layers.remove(unused);
+    }
+    layers.into_iter().map(|(layer, _)| layer.name).collect()
 }
 
 /// A file's text, to find lines in.
@@ -392,7 +401,11 @@ init = "he"
         check(error("kind = \"relu\"", "kind = "), 14, "");
         check(error("inputs = [\"conv1\", \"relu1\"]", "inputs = \"conv1\""), 19, "list");
         check(error("inputs = [\"conv1\", \"relu1\"]", "inputs = [\"conv1\"]"), 17, "inputs");
-        check(error("kind = \"relu\"", "kind = \"relu\"\ninputs = [\"sum\"]"), 13, "circle");
+        check(
+            error("kind = \"relu\"", "kind = \"relu\"\ninputs = [\"sum\"]"),
+            13,
+            "layers relu1, sum take their inputs",
+        );
         check(error("outputs = 10", "outputs = 10\ninputs = [\"relu1\"]"), 17, "used by no other");
     }
 

@@ -212,7 +212,7 @@ pub(crate) struct LocalResponse {
 const STRIP: usize = 128;
 
 impl LocalResponse {
-    /// Channels around `c`. With an even size one more lies before it, as in PyTorch and ONNX.
+    /// Channels around `c`. With an even size one more lies before it, as in PyTorch.
     fn around(&self, c: usize) -> std::ops::Range<usize> {
         c.saturating_sub(self.size / 2)..(c + self.size.div_ceil(2)).min(self.shape.channels)
     }

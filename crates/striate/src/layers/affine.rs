@@ -2,6 +2,7 @@
 
 use super::{Backward, Forward, Init, Layer, Operator, ParameterRule, Reach, Rule, batch_shape, expect_shape, is_zero};
 use crate::kernels::affine::{self as kernel, Geometry};
+use crate::kernels::affine_bf16;
 use crate::kernels::elementwise;
 use crate::kernels::isa;
 use crate::shape::{Shape, ShapeError, checked_product};
@@ -173,7 +174,7 @@ impl Rule for AffineOptions {
     }
 
     fn operator(&self, input: Shape, batch: usize) -> Result<Box<dyn Operator>, ShapeError> {
-        Ok(Box::new(AffineOperator { geometry: self.geometry(input, batch)?, relu: false }))
+        Ok(Box::new(AffineOperator { geometry: self.geometry(input, batch)?, relu: false, bf16: false }))
     }
 }
 
@@ -182,6 +183,8 @@ impl Rule for AffineOptions {
 struct AffineOperator {
     geometry: Geometry,
     relu: bool,
+    /// Whether weights are read in bfloat16.
+    bf16: bool,
 }
 
 impl AffineOperator {
@@ -202,8 +205,28 @@ impl Operator for AffineOperator {
         takes
     }
 
+    fn round_weights(&mut self) {
+        self.bf16 = affine_bf16::wins(&self.geometry);
+    }
+
+    fn method(&self) -> String {
+        if self.bf16 { "weights in bfloat16, as memory is the limit".into() } else { String::new() }
+    }
+
+    fn prepared(&self, _training: bool) -> usize {
+        if self.bf16 { affine_bf16::prepared_len(&self.geometry) } else { 0 }
+    }
+
+    fn prepare(&self, parameters: &[f32], prepared: &mut [f32]) {
+        if self.bf16 {
+            affine_bf16::prepare(&self.geometry, parameters, prepared);
+        }
+    }
+
     fn workspace(&self, backward: bool) -> usize {
-        if backward {
+        if self.bf16 {
+            affine_bf16::workspace(&self.geometry)
+        } else if backward {
             self.masked_len() + self.geometry.backward_workspace()
         } else {
             self.geometry.forward_workspace()
@@ -220,6 +243,9 @@ impl Operator for AffineOperator {
 
     fn forward(&self, f: Forward<'_>) {
         let (w, b) = f.parameters.split_at(self.geometry.inputs * self.geometry.outputs);
+        if self.bf16 {
+            return affine_bf16::forward(&self.geometry, f.input, f.prepared, b, self.relu, f.output, f.workspace);
+        }
         kernel::forward(&self.geometry, f.input, w, b, self.relu, f.output, f.workspace);
     }
 

@@ -64,6 +64,15 @@ impl<'a> Saved<'a> {
         Self { mean, variance, inverse_deviation }
     }
 
+    /// Takes the running statistics.
+    fn fix(mean: &[f32], variance: &[f32], epsilon: f32, saved: &mut [f32]) {
+        let (saved_mean, rest) = saved.split_at_mut(mean.len());
+        let (saved_variance, inverse) = rest.split_at_mut(mean.len());
+        saved_mean.copy_from_slice(mean);
+        saved_variance.copy_from_slice(variance);
+        inverse.iter_mut().zip(variance).for_each(|(i, &v)| *i = kernel::inverse_deviation(v, epsilon));
+    }
+
     /// Takes the batch's statistics.
     fn record(g: &Geometry, epsilon: f32, x: &[f32], saved: &mut [f32]) {
         let (mean, rest) = saved.split_at_mut(g.channels);
@@ -288,6 +297,9 @@ impl Operator for BatchNormOperator {
             Saved::record(g, self.options.epsilon, f.input, f.saved);
             f.saved[..2 * g.channels].split_at(g.channels)
         } else {
+            if !f.saved.is_empty() {
+                Saved::fix(running_mean, running_variance, self.options.epsilon, f.saved);
+            }
             (running_mean, running_variance)
         };
         let (scale, shift) = f.workspace.split_at_mut(g.channels);
@@ -308,6 +320,11 @@ impl Operator for BatchNormOperator {
         self.options.steps(g, &b.parameters[2 * g.channels..], &saved, steps);
         if b.input_gradient.is_wanted() {
             let dx = b.input_gradient;
+            if !b.training {
+                // Fixed statistics do not follow the input, so nothing comes back through them.
+                dgamma.fill(0.0);
+                dbeta.fill(0.0);
+            }
             kernel::backward_input(g, &work, (dgamma, dbeta), dx.values, dx.accumulate);
         }
         if b.other_gradient.is_wanted() {

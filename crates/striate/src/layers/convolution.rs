@@ -4,7 +4,9 @@ use super::{
     Backward, BatchNormOptions, Forward, Init, Layer, Operator, ParameterRule, PoolingKind, Reach, Rule, expect_shape,
     is_zero,
 };
-use crate::kernels::convolution::{self as kernel, Epilogue, Geometry, OutputGradient, Pass};
+use crate::kernels::convolution::{
+    self as kernel, Activation, Epilogue, Geometry, Interleaved, OutputGradient, Pass, Pool,
+};
 use crate::kernels::normalize::inverse_deviation;
 use crate::kernels::{elementwise, pooling};
 use crate::shape::{Padding, Rounding, Shape, ShapeError, Window};
@@ -272,7 +274,9 @@ impl Rule for ConvolutionOptions {
 
     fn operator(&self, input: Shape, batch: usize) -> Result<Box<dyn Operator>, ShapeError> {
         let geometry = self.geometry(input)?;
-        Ok(Box::new(ConvolutionOperator { geometry, batch, bias: self.bias, norm: None, epilogue: Epilogue::NONE }))
+        let interleaved = Interleaved::new(&geometry, batch);
+        let epilogue = Epilogue::NONE;
+        Ok(Box::new(ConvolutionOperator { geometry, batch, bias: self.bias, norm: None, epilogue, interleaved }))
     }
 }
 
@@ -285,6 +289,8 @@ struct ConvolutionOperator {
     bias: bool,
     norm: Option<BatchNormOptions>,
     epilogue: Epilogue,
+    /// Small images of a batch are computed side by side, with what follows of its own; then `epilogue` is not used.
+    interleaved: Option<Interleaved>,
 }
 
 impl ConvolutionOperator {
@@ -314,12 +320,42 @@ impl ConvolutionOperator {
     }
 }
 
+impl ConvolutionOperator {
+    /// Takes the next layer into the passes over interleaved images; `None` if that is not the way, or no longer.
+    fn absorb_interleaved(&mut self, next: &Layer, training: bool) -> Option<bool> {
+        let interleaved = self.interleaved.as_mut()?;
+        match next {
+            Layer::Relu(_) => Some(interleaved.activate(Activation::Relu)),
+            Layer::Sigmoid(_) => Some(interleaved.activate(Activation::Sigmoid)),
+            Layer::Pooling(options) => {
+                let pool = match options.pooling {
+                    PoolingKind::Max => Pool::Max,
+                    PoolingKind::Average => Pool::Average,
+                };
+                let geometry = pooling::Geometry::new(self.geometry.output, options.window);
+                Some(geometry.is_ok_and(|geometry| interleaved.pool(pool, geometry)))
+            }
+            Layer::BatchNorm(options) if !training && interleaved.is_bare() && self.norm.is_none() => {
+                self.norm = Some(*options);
+                Some(true)
+            }
+            _ => Some(false),
+        }
+    }
+}
+
 impl Operator for ConvolutionOperator {
     fn output(&self) -> Shape {
+        if let Some(interleaved) = &self.interleaved {
+            return interleaved.output();
+        }
         self.epilogue.pool.map_or(self.geometry.output, |pool| pool.output)
     }
 
     fn absorb(&mut self, next: &Layer, training: bool) -> bool {
+        if let Some(takes) = self.absorb_interleaved(next, training) {
+            return takes;
+        }
         let bare = self.epilogue == Epilogue::NONE;
         match next {
             Layer::BatchNorm(options) if !training && bare && self.norm.is_none() => self.norm = Some(*options),
@@ -338,42 +374,64 @@ impl Operator for ConvolutionOperator {
     }
 
     fn absorb_sum(&mut self) -> bool {
+        if self.interleaved.as_ref().is_some_and(|interleaved| !interleaved.is_bare()) {
+            return false;
+        }
+        self.interleaved = None;
         let takes = self.epilogue == Epilogue::NONE;
         self.epilogue.residual |= takes;
         takes
     }
 
     fn method(&self) -> String {
-        kernel::describe(&self.geometry, self.batch, &self.epilogue)
+        match &self.interleaved {
+            Some(_) => "direct over interleaved images (small maps: lanes are images, nothing packed)".into(),
+            None => kernel::describe(&self.geometry, self.batch, &self.epilogue),
+        }
     }
 
     fn prepared(&self, training: bool) -> usize {
         let folded = if self.norm.is_some() { self.geometry.filters() } else { 0 };
+        if let Some(interleaved) = &self.interleaved {
+            return folded + interleaved.prepared(training);
+        }
         let backward = if training { self.prepared_len(Pass::BackwardInput) } else { 0 };
         folded + self.prepared_len(Pass::Forward) + backward
     }
 
     fn prepare(&self, parameters: &[f32], prepared: &mut [f32]) {
         let (g, batch) = (&self.geometry, self.batch);
+        let forward = |w: &[f32], prepared: &mut [f32]| match &self.interleaved {
+            Some(interleaved) => interleaved.prepare(w, prepared),
+            None => kernel::prepare(g, batch, Pass::Forward, &self.epilogue, w, prepared),
+        };
         if let Some(norm) = self.norm {
             let (biases, prepared) = prepared.split_at_mut(g.filters());
-            let w = self.folded(norm, parameters, biases);
-            return kernel::prepare(g, batch, Pass::Forward, &self.epilogue, &w, prepared);
+            return forward(&self.folded(norm, parameters, biases), prepared);
         }
         let w = self.split(parameters).0;
-        let (forward, backward) = prepared.split_at_mut(self.prepared_len(Pass::Forward));
-        kernel::prepare(g, batch, Pass::Forward, &self.epilogue, w, forward);
-        if !backward.is_empty() {
-            kernel::prepare(g, batch, Pass::BackwardInput, &self.epilogue, w, backward);
+        if self.interleaved.is_some() {
+            return forward(w, prepared);
+        }
+        let (ahead, back) = prepared.split_at_mut(self.prepared_len(Pass::Forward));
+        forward(w, ahead);
+        if !back.is_empty() {
+            kernel::prepare(g, batch, Pass::BackwardInput, &self.epilogue, w, back);
         }
     }
 
     fn saved(&self) -> usize {
+        if let Some(interleaved) = &self.interleaved {
+            return interleaved.saved();
+        }
         // The place of each maximum, a u32 in the room of an f32.
         self.epilogue.pool.map_or(0, |pool| self.batch * pool.output.len())
     }
 
     fn workspace(&self, backward: bool) -> usize {
+        if let Some(interleaved) = &self.interleaved {
+            return interleaved.workspace(backward);
+        }
         let (g, batch) = (&self.geometry, self.batch);
         if backward {
             kernel::weights_workspace(g, batch).max(kernel::input_workspace(g, batch))
@@ -397,15 +455,23 @@ impl Operator for ConvolutionOperator {
             Some(_) => f.prepared.split_at(g.filters()),
             None => (b.unwrap_or_default(), f.prepared),
         };
+        let biases = (!biases.is_empty()).then_some(biases);
+        if let Some(interleaved) = &self.interleaved {
+            return interleaved.forward(f.input, prepared, biases, f.output, f.saved, f.workspace);
+        }
         let prepared = &prepared[..self.prepared_len(Pass::Forward)];
         let winner = (!f.saved.is_empty()).then(|| bytemuck::cast_slice_mut(f.saved));
         let residual = self.epilogue.residual.then_some(f.other);
-        let biases = (!biases.is_empty()).then_some(biases);
         kernel::forward(g, f.input, prepared, biases, residual, f.output, winner, f.workspace, &self.epilogue);
     }
 
     fn backward(&self, b: Backward<'_>) {
         let g = &self.geometry;
+        if let Some(interleaved) = &self.interleaved {
+            let (dw, db) = b.parameter_gradient.split_at_mut(g.weights());
+            let (dx, db) = ((b.input_gradient.values, b.input_gradient.accumulate), self.bias.then_some(db));
+            return interleaved.backward(b.input, b.prepared, b.output_gradient, b.saved, dx, (dw, db), b.workspace);
+        }
         let y = self.epilogue.relu.then_some(b.output);
         let pool = self.epilogue.pool.as_ref().map(|pool| (pool, bytemuck::cast_slice(b.saved)));
         let gradient = OutputGradient { dy: b.output_gradient, y, pool };

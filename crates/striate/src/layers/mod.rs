@@ -46,7 +46,7 @@ pub use init::Init;
 pub use leaky_relu::{LeakyRelu, LeakyReluOptions};
 pub use local_response_norm::{LocalResponseNorm, LocalResponseNormOptions};
 pub use pooling::{Pooling, PoolingKind, PoolingOptions};
-pub use relu::{Relu, ReluOptions};
+pub use relu::{Relu, ReluOptions, ReluRule};
 pub use sigmoid::{Sigmoid, SigmoidOptions};
 pub use silu::{Silu, SiluOptions};
 pub(crate) use softmax::check_labels;
@@ -259,6 +259,8 @@ pub(crate) struct Backward<'a> {
     pub(crate) input: &'a [f32],
     /// The forward pass's output; empty unless [`Operator::keeps_output`].
     pub(crate) output: &'a [f32],
+    /// Whether forward ran for training: batch normalisation then undoes the batch's own statistics.
+    pub(crate) training: bool,
     pub(crate) saved: &'a [f32],
     pub(crate) output_gradient: &'a [f32],
     /// To be overwritten, or added to; empty if nobody needs it (the first layer).
@@ -288,21 +290,23 @@ impl Gradient<'_> {
 pub(crate) trait Operator: Debug + Send + Sync {
     /// One output sample.
     fn output(&self) -> Shape;
-    /// Takes the next layer into this operator, if it can do both in one pass. In a plan for training the operator
-    /// must then also undo both in its backward pass.
-    fn absorb(&mut self, _next: &Layer, _training: bool) -> bool {
+    /// Takes the next layer into this operator, if it can do both in one pass. In a plan with a backward pass the
+    /// operator must then also undo both in it.
+    fn absorb(&mut self, _next: &Layer, _backward: bool) -> bool {
         false
     }
     /// Takes in the sum with a second input, if the operator can add it in its own pass.
     fn absorb_sum(&mut self) -> bool {
         false
     }
+    /// Reads its weights in bfloat16 from now on, if that wins: only in a plan for inference.
+    fn round_weights(&mut self) {}
     /// How the operator works on these sizes and why, for people who ask.
     fn method(&self) -> String {
         String::new()
     }
     /// Numbers that [`Operator::prepare`] makes of the parameters.
-    fn prepared(&self, _training: bool) -> usize {
+    fn prepared(&self, _backward: bool) -> usize {
         0
     }
     /// Turns the parameters into the form that the passes read, once for as long as the parameters stay the same.

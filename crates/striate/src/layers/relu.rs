@@ -1,7 +1,9 @@
 //! ReLU (section 5.5.1): `max(0, x)`.
 
 use super::activation::{Activation, Function};
+use super::{Operator, Rule};
 use crate::kernels::elementwise;
+use crate::shape::{Shape, ShapeError};
 use serde::{Deserialize, Serialize};
 
 /// The book's ReLU layer, for arrays of any dimension.
@@ -31,5 +33,65 @@ impl Function for ReluOptions {
     #[inline(always)]
     fn gradient(self, dy: f32, y: f32) -> f32 {
         if y > 0.0 { dy } else { 0.0 }
+    }
+}
+
+/// What the backward pass through ReLU lets through. Anything but the gradient makes pictures, not derivatives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReluRule {
+    /// The gradient: where the input was positive.
+    #[default]
+    Gradient,
+    /// Where the gradient itself is positive, whatever the input was: the deconvolutional network (Zeiler & Fergus 2014,
+    /// "Visualizing and Understanding Convolutional Networks").
+    Deconvolution,
+    /// Where both are positive: guided backpropagation (Springenberg et al. 2015, "Striving for Simplicity").
+    Guided,
+}
+
+impl ReluRule {
+    /// A ReLU of its own with this rule.
+    pub(crate) fn operator(self, input: Shape, batch: usize) -> Result<Box<dyn Operator>, ShapeError> {
+        match self {
+            ReluRule::Gradient => ReluOptions {}.operator(input, batch),
+            ReluRule::Deconvolution => DeconvolutionRelu.operator(input, batch),
+            ReluRule::Guided => GuidedRelu.operator(input, batch),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct DeconvolutionRelu;
+
+impl Function for DeconvolutionRelu {
+    const KIND: &'static str = "ReLU";
+    const FLOPS: u64 = 1;
+
+    #[inline(always)]
+    fn value(self, x: f32) -> f32 {
+        elementwise::relu(x)
+    }
+
+    #[inline(always)]
+    fn gradient(self, dy: f32, _y: f32) -> f32 {
+        dy.max(0.0)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct GuidedRelu;
+
+impl Function for GuidedRelu {
+    const KIND: &'static str = "ReLU";
+    const FLOPS: u64 = 1;
+
+    #[inline(always)]
+    fn value(self, x: f32) -> f32 {
+        elementwise::relu(x)
+    }
+
+    #[inline(always)]
+    fn gradient(self, dy: f32, y: f32) -> f32 {
+        if y > 0.0 { dy.max(0.0) } else { 0.0 }
     }
 }

@@ -7,6 +7,7 @@ pub mod cifar_net;
 pub mod deep_convnet;
 pub mod lenet;
 pub mod mlp;
+pub mod mnist_net;
 pub mod mobilenet_v2;
 pub mod resnet;
 pub mod simple_convnet;
@@ -34,6 +35,7 @@ pub const NAMES: &[&str] = &[
     "mobilenet-v2",
     "cifar-resnet20",
     "cifar-net",
+    "mnist-net",
 ];
 
 /// Why a model can't be had.
@@ -151,6 +153,7 @@ fn unchecked(name: &str, request: &Request<'_>) -> Result<Description, ModelErro
         "mobilenet-v2" => set(name, mobilenet_v2::MobileNetV2::default(), request)?.description(),
         "cifar-resnet20" => set(name, resnet::CifarResNet::default(), request)?.description(),
         "cifar-net" => set(name, cifar_net::CifarNet::default(), request)?.description(),
+        "mnist-net" => set(name, mnist_net::MnistNet::default(), request)?.description(),
         _ => return Err(ModelError::Unknown { name: name.to_owned() }),
     })
 }

@@ -7,15 +7,19 @@
 pub mod description;
 pub mod parameters;
 pub mod plan;
+mod predictor;
 pub mod run;
+pub mod taps;
 
 use crate::layers::{Role, check_labels, expect_shape};
 use crate::shape::{Shape, ShapeError};
 pub use description::{Description, LayerSummary, NamedLayer, Summary};
 use ndarray::{Array2, ArrayView4};
 pub use parameters::{ParameterSpec, Parameters};
-pub use plan::{Mode, Plan};
-pub use run::{Runner, StepKey, StepResult};
+pub use plan::{Mode, Plan, Weights};
+pub use predictor::Predictor;
+pub use run::{Runner, StepKey, StepResult, StepTime};
+pub use taps::Taps;
 
 /// Why a network can't be built or run.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -61,6 +65,14 @@ pub enum NetworkError {
         layer: String,
         /// The later layer.
         input: String,
+    },
+    /// A layer that is asked for but not there.
+    #[error("there is no layer {name:?}; the layers are {}", available.join(", "))]
+    UnknownLayer {
+        /// What was asked for.
+        name: String,
+        /// The layers there are.
+        available: Vec<String>,
     },
     /// A layer whose output goes nowhere.
     #[error("the output of layer {layer} is used by no other layer; remove it, or name it among a layer's inputs")]

@@ -4,8 +4,9 @@
 //! plan neither allocates nor checks. Buffers that are never alive at the same time share their place.
 
 use super::description::{Node, Source};
+use super::taps::Taps;
 use super::{Description, NetworkError};
-use crate::layers::{ConcatOperator, Layer, Operator};
+use crate::layers::{ConcatOperator, Layer, Operator, ReluRule};
 use crate::shape::{Shape, ShapeError, checked_product};
 use std::ops::{Range, RangeInclusive};
 
@@ -16,6 +17,25 @@ pub enum Mode {
     Inference,
     /// Forward and backward.
     Training,
+    /// Forward as for [`Mode::Inference`], and the gradients that [`Taps`] ask for: what a prediction follows from.
+    Gradient,
+}
+
+impl Mode {
+    fn runs_backward(self) -> bool {
+        self != Mode::Inference
+    }
+}
+
+/// How a plan for inference keeps the weights it reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Weights {
+    /// As they are.
+    #[default]
+    F32,
+    /// Fully connected layers so large that reading them takes the time: in bfloat16, rounded to 8 bits of mantissa; half
+    /// the bytes. Other layers stay as they are.
+    Bf16,
 }
 
 /// One operator with its places in the arena and among the parameters.
@@ -38,6 +58,8 @@ pub(super) struct Step {
     pub(super) backward: Option<BackwardPlaces>,
     /// The values that the places above are of.
     values: Values,
+    /// Floating-point operations of its layers forward, for the batch.
+    flops: u64,
 }
 
 /// Which values a step reads and writes.
@@ -65,6 +87,13 @@ pub(super) struct BackwardPlaces {
     pub(super) workspace: Range<usize>,
 }
 
+impl BackwardPlaces {
+    /// The same without the gradients of the inputs.
+    pub(super) fn without_inputs(&self) -> Self {
+        Self { output_gradient: self.output_gradient.clone(), workspace: self.workspace.clone(), ..Self::default() }
+    }
+}
+
 /// Where the gradient of an input goes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct GradientPlace {
@@ -72,6 +101,12 @@ pub(super) struct GradientPlace {
     pub(super) place: Range<usize>,
     /// Whether a later step has already written its part.
     pub(super) accumulate: bool,
+}
+
+impl GradientPlace {
+    fn is_wanted(&self) -> bool {
+        !self.place.is_empty()
+    }
 }
 
 /// A network compiled for one batch size and mode.
@@ -87,6 +122,19 @@ pub struct Plan {
     pub(super) arena: usize,
     pub(super) prepared: usize,
     pub(super) parameters: usize,
+    pub(super) taps: Vec<Tap>,
+}
+
+/// A layer's output that is kept to the end of a run.
+#[derive(Debug)]
+pub(super) struct Tap {
+    pub(super) name: String,
+    value: usize,
+    /// How many steps there are up to the one that computes it.
+    pub(super) steps: usize,
+    pub(super) values: Range<usize>,
+    /// Empty in a plan for inference.
+    pub(super) gradient: Range<usize>,
 }
 
 /// Numbers of an arena are placed at multiples of this many f32: 64 bytes, a cache line.
@@ -101,19 +149,71 @@ impl Plan {
     /// # Errors
     /// A layer that does not fit where it stands, or a batch of 0 or beyond any memory.
     pub fn new(description: &Description, batch: usize, mode: Mode) -> Result<Self, NetworkError> {
+        Self::with_taps(description, batch, mode, &Taps::default())
+    }
+
+    /// Compiles `description` for predictions with weights kept as `weights` says.
+    ///
+    /// ```
+    /// use striate::network::{Plan, Weights};
+    /// let description = striate::models::build("alexnet-torchvision", &Default::default())?;
+    /// let plan = Plan::inference(&description, 1, Weights::Bf16)?;
+    /// assert_eq!(plan.steps().filter(|step| step.method.contains("bfloat16")).count(), 3);
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`Plan::new`].
+    pub fn inference(description: &Description, batch: usize, weights: Weights) -> Result<Self, NetworkError> {
+        Self::build(description, batch, Mode::Inference, &Taps::default(), weights)
+    }
+
+    /// [`Plan::new`] with outputs (and gradients, if the mode has a backward pass) of some layers kept to the end of a run.
+    ///
+    /// # Errors
+    /// As for [`Plan::new`], or a tap at a layer that is not there.
+    pub fn with_taps(description: &Description, batch: usize, mode: Mode, taps: &Taps) -> Result<Self, NetworkError> {
+        Self::build(description, batch, mode, taps, Weights::F32)
+    }
+
+    fn build(
+        description: &Description,
+        batch: usize,
+        mode: Mode,
+        taps: &Taps,
+        weights: Weights,
+    ) -> Result<Self, NetworkError> {
         if batch == 0 {
             return Err(ShapeError::Empty { what: "the batch", found: vec![0] }.into());
         }
         description.input.checked_len(batch)?;
         let nodes = description.nodes()?;
-        let mut builder = Builder::new(&nodes, batch, mode);
+        let mut taps_at = taps.find(&nodes)?;
+        let last = nodes.len() - 1;
+        if mode == Mode::Gradient && !taps_at.iter().any(|&(_, source)| source == Source::Layer(last)) {
+            // Where the backward pass begins, unless it is told otherwise.
+            taps_at.push((&nodes[last].named.name, Source::Layer(last)));
+        }
+        let mut builder = Builder::new(&nodes, batch, mode, taps.rule());
+        builder.tap(&taps_at);
         builder.lens.push(description.input.checked_len(batch)?);
         for (i, node) in nodes.iter().enumerate() {
             node.output.checked_len(batch).map_err(|source| node.named.error(source))?;
             builder.add(i, node).map_err(|source| node.named.error(source))?;
         }
         let logits = builder.values.last().copied().unwrap_or(INPUT_VALUE);
-        let Builder { steps, lens, parameter, .. } = builder;
+        let taps = taps_at
+            .iter()
+            .map(|&(name, source)| {
+                let value = builder.value(source);
+                let steps = builder.steps.iter().rposition(|step| step.values.output == value).map_or(0, |at| at + 1);
+                Tap { name: name.into(), value, steps, values: 0..0, gradient: 0..0 }
+            })
+            .collect();
+        let Builder { mut steps, lens, parameter, .. } = builder;
+        if weights == Weights::Bf16 {
+            steps.iter_mut().for_each(|step| step.operator.round_weights());
+        }
         let mut plan = Self {
             mode,
             batch,
@@ -125,6 +225,7 @@ impl Plan {
             arena: 0,
             prepared: 0,
             parameters: parameter,
+            taps,
         };
         plan.place(&lens, logits);
         Ok(plan)
@@ -133,24 +234,27 @@ impl Plan {
     /// Gives every buffer its place. Forward of step `i` runs at time `i`, the loss at `n`, backward of step `i` at `2n - i`.
     fn place(&mut self, lens: &[usize], logits: usize) {
         let n = self.steps.len();
-        let training = self.mode == Mode::Training;
+        let (training, has_backward) = (self.mode == Mode::Training, self.mode.runs_backward());
         let backward_time = |i: usize| 2 * n - i;
-        // A value needs a gradient if something before it learns; a step runs backward if its output needs one.
-        let mut learns = vec![false; lens.len()];
+        let mut tapped = vec![false; lens.len()];
+        self.taps.iter().for_each(|tap| tapped[tap.value] = true);
+        // A value needs a gradient if it has a tap or something before it learns; a step runs backward if it learns or
+        // one of its inputs needs a gradient.
+        let mut learns: Vec<bool> = tapped.iter().map(|&tapped| tapped && has_backward).collect();
         let mut runs_backward = vec![false; n];
         for (i, step) in self.steps.iter().enumerate() {
             let v = &step.values;
             let before = learns[v.input] || v.other.is_some_and(|other| learns[other]);
-            runs_backward[i] = training && (before || !step.parameters.is_empty());
+            runs_backward[i] = has_backward && before || training && !step.parameters.is_empty();
             learns[v.output] |= runs_backward[i];
         }
         let mut requests = Requests::default();
-        let end = if training { 2 * n } else { n };
+        let end = if has_backward { 2 * n } else { n };
         let places: Vec<usize> = (0..lens.len())
             .map(|value| {
                 let mut alive = (usize::MAX, 0);
                 let mut at = |time: usize| alive = (alive.0.min(time), alive.1.max(time));
-                if value == INPUT_VALUE || value == logits {
+                if value == INPUT_VALUE || value == logits || tapped[value] {
                     // Written by the caller before the run, or read by them after it.
                     at(end);
                 }
@@ -181,9 +285,10 @@ impl Plan {
                     return None;
                 }
                 let last = (0..n).rev().find(|&i| runs_backward[i] && self.steps[i].values.reads(value));
-                let first = (0..n).find(|&i| self.steps[i].values.output == value)?;
+                let first = (0..n).find(|&i| self.steps[i].values.output == value);
                 let born = if value == logits { n } else { backward_time(last?) };
-                Some(requests.add(lens[value], born..=backward_time(first)))
+                let dies = if tapped[value] { end } else { backward_time(first?) };
+                Some(requests.add(lens[value], born..=dies))
             })
             .collect();
         let of_steps: Vec<[usize; 3]> = self
@@ -195,7 +300,7 @@ impl Plan {
                 let saved_until = if runs_backward[i] { backward_time(i) } else { i };
                 let workspace = if runs_backward[i] { operator.workspace(true) } else { 0 };
                 [
-                    requests.add(if training { operator.saved() } else { 0 }, i..=saved_until),
+                    requests.add(if has_backward { operator.saved() } else { 0 }, i..=saved_until),
                     requests.add(operator.workspace(false), i..=i),
                     requests.add(workspace, backward_time(i)..=backward_time(i)),
                 ]
@@ -206,6 +311,10 @@ impl Plan {
         self.input = ranges[places[INPUT_VALUE]].clone();
         self.logits = ranges[places[logits]].clone();
         self.logits_gradient = gradients[logits].map_or(0..0, |g| ranges[g].clone());
+        for tap in &mut self.taps {
+            tap.values = ranges[places[tap.value]].clone();
+            tap.gradient = gradients[tap.value].map_or(0..0, |g| ranges[g].clone());
+        }
         let mut written = vec![false; lens.len()];
         written[logits] = true;
         for i in (0..n).rev() {
@@ -232,7 +341,7 @@ impl Plan {
                     workspace: ranges[backward].clone(),
                 });
             }
-            let len = step.operator.prepared(training);
+            let len = step.operator.prepared(has_backward);
             step.prepared = self.prepared..self.prepared + len;
             self.prepared += len.next_multiple_of(ALIGNMENT);
         }
@@ -241,6 +350,10 @@ impl Plan {
     /// Samples in a batch.
     pub fn batch(&self) -> usize {
         self.batch
+    }
+
+    pub(super) fn tap(&self, layer: &str) -> Option<&Tap> {
+        self.taps.iter().find(|tap| tap.name == layer)
     }
 
     /// Number of logits a sample.
@@ -255,10 +368,17 @@ impl Plan {
 
     /// What runs, in order, with how each works on its sizes and why.
     pub fn steps(&self) -> impl Iterator<Item = StepSummary> {
-        self.steps.iter().map(|step| StepSummary {
+        let bytes = |place: &Range<usize>| size_of::<f32>() * place.len();
+        self.steps.iter().map(move |step| StepSummary {
             name: step.name.clone(),
             output: step.operator.output(),
             method: step.operator.method(),
+            flops: step.flops,
+            input_bytes: bytes(&step.input) + bytes(&step.other),
+            output_bytes: bytes(&step.output),
+            parameter_bytes: bytes(&step.parameters),
+            input_gradient: step.backward.as_ref().is_some_and(|b| b.input.is_wanted() || b.other.is_wanted()),
+            parameter_gradient: step.backward.is_some() && !step.parameters.is_empty(),
             workspace_bytes: size_of::<f32>()
                 * step.forward_workspace.len().max(step.backward.as_ref().map_or(0, |b| b.workspace.len())),
             prepared_bytes: size_of::<f32>() * step.prepared.len(),
@@ -286,6 +406,19 @@ pub struct StepSummary {
     pub output: Shape,
     /// How it works and why; empty where there is only one way.
     pub method: String,
+    /// Floating-point operations of its forward pass for the batch, as the definitions of its layers count them (a
+    /// multiply-add is two).
+    pub flops: u64,
+    /// Bytes of the batch that it reads: all its inputs.
+    pub input_bytes: usize,
+    /// Bytes of the batch that it writes.
+    pub output_bytes: usize,
+    /// Bytes of its parameters.
+    pub parameter_bytes: usize,
+    /// Whether its backward pass computes the gradient of an input.
+    pub input_gradient: bool,
+    /// Whether its backward pass computes the gradients of parameters.
+    pub parameter_gradient: bool,
     /// Bytes of workspace, for the pass that needs more.
     pub workspace_bytes: usize,
     /// Bytes of parameters in the form that the passes read.
@@ -297,6 +430,7 @@ struct Builder<'a> {
     nodes: &'a [Node<'a>],
     batch: usize,
     mode: Mode,
+    relu: ReluRule,
     steps: Vec<Step>,
     /// Numbers of each value.
     lens: Vec<usize>,
@@ -311,7 +445,7 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(nodes: &'a [Node<'a>], batch: usize, mode: Mode) -> Self {
+    fn new(nodes: &'a [Node<'a>], batch: usize, mode: Mode, relu: ReluRule) -> Self {
         let training = mode == Mode::Training;
         let mut roots: Vec<Source> = Vec::with_capacity(nodes.len());
         let mut readers = vec![0; nodes.len()];
@@ -341,12 +475,24 @@ impl<'a> Builder<'a> {
             nodes,
             batch,
             mode,
+            relu,
             steps: Vec::new(),
             lens: Vec::new(),
             values: Vec::new(),
             roots,
             readers,
             parameter: 0,
+        }
+    }
+
+    /// Counts the reader of a tap as one more: nothing is absorbed into a step whose output others read.
+    fn tap(&mut self, taps: &[(&str, Source)]) {
+        for (_, source) in taps {
+            if let Source::Layer(j) = source
+                && let Source::Layer(root) = self.roots[*j]
+            {
+                self.readers[root] += 1;
+            }
         }
     }
 
@@ -368,9 +514,19 @@ impl<'a> Builder<'a> {
         (self.readers[j] == 1).then(|| self.steps.iter().position(|step| step.values.yields == j)).flatten()
     }
 
+    /// Adds layer `i`, as a step of its own or at the end of another.
     fn add(&mut self, i: usize, node: &Node<'_>) -> Result<(), ShapeError> {
+        self.add_step(i, node)?;
+        let flops = node.named.layer.rule().flops(node.input)?.saturating_mul(self.batch as u64);
+        if let Some(step) = self.steps.iter_mut().rfind(|step| step.values.yields == i) {
+            step.flops = step.flops.saturating_add(flops);
+        }
+        Ok(())
+    }
+
+    fn add_step(&mut self, i: usize, node: &Node<'_>) -> Result<(), ShapeError> {
         let rule = node.named.layer.rule();
-        let training = self.mode == Mode::Training;
+        let backward = self.mode.runs_backward();
         let mut parameters = self.parameter..self.parameter;
         for wanted in rule.parameters(node.input)? {
             parameters.end += checked_product(&wanted.shape)?;
@@ -397,11 +553,18 @@ impl<'a> Builder<'a> {
                 self.values.push(output);
             }
             Layer::Add(_) => self.add_sum(i, node, &inputs)?,
+            Layer::Relu(_) if self.relu != ReluRule::Gradient => {
+                let output = self.new_value(node.output);
+                let values = Values { input: first, other: None, output, yields: i };
+                let operator = self.relu.operator(node.input, self.batch)?;
+                self.push(node.named.name.clone(), i, operator, parameters, values);
+                self.values.push(output);
+            }
             layer => {
                 if let Some(at) = node.sources.first().and_then(|&source| self.only_reader_of(source))
                     && let step = &mut self.steps[at]
                     && (parameters.is_empty() || step.parameters.end == parameters.start)
-                    && step.operator.absorb(layer, training)
+                    && step.operator.absorb(layer, backward)
                 {
                     step.parameters.end = step.parameters.end.max(parameters.end);
                     return self.absorbed(at, i, node);
@@ -491,6 +654,7 @@ impl<'a> Builder<'a> {
             forward_workspace: 0..0,
             backward: None,
             values,
+            flops: 0,
         });
     }
 }

@@ -5,6 +5,7 @@ use super::{NetworkError, Parameters};
 use crate::kernels::softmax::cross_entropy;
 use crate::layers::{Backward, Forward, Gradient, step_random};
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
 /// Names a training step, so that its random numbers depend on nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +25,31 @@ pub struct StepResult {
     pub correct: usize,
 }
 
+/// What one step of a plan took in one run: see [`Runner::profile`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepTime {
+    /// As [`Plan::step_names`] has it.
+    pub name: String,
+    /// Bringing its parameters into the form that the passes read.
+    pub prepare: Duration,
+    /// Its forward pass.
+    pub forward: Duration,
+    /// Its backward pass; zero where none ran.
+    pub backward: Duration,
+    /// Of its backward pass, the gradients of its parameters: what the pass takes without the gradients of its inputs.
+    pub backward_weights: Duration,
+}
+
+/// What a runner has just done for a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Prepare,
+    Forward,
+    Loss,
+    Backward,
+    BackwardWeights,
+}
+
 /// A plan with its arena. Fill [`Runner::input_mut`] and [`Runner::labels_mut`], then run.
 #[derive(Debug)]
 pub struct Runner {
@@ -34,6 +60,8 @@ pub struct Runner {
     revision: Option<u64>,
     labels: Vec<usize>,
     label_smoothing: f32,
+    /// Where a plan whose parameters nobody learns writes a step's parameter gradients.
+    discarded: Vec<f32>,
 }
 
 impl Runner {
@@ -53,7 +81,9 @@ impl Runner {
         };
         let (arena, prepared) = (zeros(plan.arena)?, zeros(plan.prepared)?);
         let labels = vec![0; plan.batch];
-        Ok(Self { plan, arena, prepared, revision: None, labels, label_smoothing: 0.0 })
+        let most = plan.steps.iter().map(|step| step.parameters.len()).max().unwrap_or(0);
+        let discarded = if plan.mode == Mode::Gradient { zeros(most)? } else { Vec::new() };
+        Ok(Self { plan, arena, prepared, revision: None, labels, label_smoothing: 0.0, discarded })
     }
 
     /// The plan that runs.
@@ -84,7 +114,7 @@ impl Runner {
 
     /// Logits (N, classes) of the batch.
     pub fn predict(&mut self, parameters: &Parameters) -> &[f32] {
-        self.forward(parameters, None);
+        self.forward(parameters, None, |_, _| ());
         &aligned(&mut self.arena)[self.plan.logits.clone()]
     }
 
@@ -93,7 +123,7 @@ impl Runner {
     /// # Panics
     /// If a label is no class; callers check labels when data comes in.
     pub fn loss(&mut self, parameters: &Parameters) -> StepResult {
-        self.forward(parameters, None);
+        self.forward(parameters, None, |_, _| ());
         let logits = self.plan.logits.clone();
         let loss = cross_entropy(&aligned(&mut self.arena)[logits], &self.labels, self.plan.classes, 0.0, None);
         self.finish(loss)
@@ -110,7 +140,56 @@ impl Runner {
         gradients: &mut Parameters,
         key: impl Into<Option<StepKey>>,
     ) -> StepResult {
-        self.forward(parameters, key.into());
+        self.run(parameters, gradients, key.into(), false, |_, _| ())
+    }
+
+    /// Runs the batch once, parameters prepared anew, and says what each step took: forward only for a plan for inference (`gradients` is
+    /// left as it is), else with the backward pass, as [`Runner::loss_and_gradient`] without a key. A step that computes
+    /// gradients both of its parameters and of its inputs then does the former once more, by themselves.
+    ///
+    /// # Panics
+    /// As [`Runner::loss_and_gradient`].
+    pub fn profile(&mut self, parameters: &Parameters, gradients: &mut Parameters) -> Vec<StepTime> {
+        let zero = Duration::ZERO;
+        let step = |name: &str| StepTime {
+            name: name.to_owned(),
+            prepare: zero,
+            forward: zero,
+            backward: zero,
+            backward_weights: zero,
+        };
+        let mut times: Vec<StepTime> = self.plan.step_names().map(step).collect();
+        let mut last = Instant::now();
+        let watch = |phase: Phase, step: usize| {
+            let took = last.elapsed();
+            match phase {
+                Phase::Prepare => times[step].prepare = took,
+                Phase::Forward => times[step].forward = took,
+                Phase::Loss => (),
+                Phase::Backward => times[step].backward = took,
+                Phase::BackwardWeights => times[step].backward_weights = took,
+            }
+            last = Instant::now();
+        };
+        self.revision = None;
+        match self.plan.mode {
+            Mode::Inference | Mode::Gradient => self.forward(parameters, None, watch),
+            Mode::Training => {
+                self.run(parameters, gradients, None, true, watch);
+            }
+        }
+        times
+    }
+
+    fn run(
+        &mut self,
+        parameters: &Parameters,
+        gradients: &mut Parameters,
+        key: Option<StepKey>,
+        weights_apart: bool,
+        mut watch: impl FnMut(Phase, usize),
+    ) -> StepResult {
+        self.forward(parameters, key, &mut watch);
         let arena = aligned(&mut self.arena);
         assert_eq!(self.plan.mode, Mode::Training, "gradients need a plan for training");
         let places = [self.plan.logits.clone(), self.plan.logits_gradient.clone()];
@@ -120,29 +199,96 @@ impl Runner {
         let loss = cross_entropy(logits, &self.labels, self.plan.classes, self.label_smoothing, gradient);
         let gradients = gradients.as_mut_slice();
         let prepared = aligned(&mut self.prepared);
-        for step in self.plan.steps.iter().rev() {
+        watch(Phase::Loss, 0);
+        for (i, step) in self.plan.steps.iter().enumerate().rev() {
             if let Some(places) = &step.backward {
-                backward(step, places, arena, prepared, parameters.as_slice(), gradients);
+                let gradients = &mut gradients[step.parameters.clone()];
+                backward(step, places, arena, prepared, parameters.as_slice(), true, gradients);
+                watch(Phase::Backward, i);
+                if weights_apart && !step.parameters.is_empty() {
+                    // Nothing that backward reads has changed, and what it writes it overwrites.
+                    backward(step, &places.without_inputs(), arena, prepared, parameters.as_slice(), true, gradients);
+                    watch(Phase::BackwardWeights, i);
+                }
             }
         }
         self.finish(loss)
+    }
+
+    /// The output (N, C, H, W) of a tapped layer in the last run; `None` for a layer without a tap.
+    pub fn tap(&self, layer: &str) -> Option<&[f32]> {
+        let place = self.plan.tap(layer)?.values.clone();
+        Some(&aligned_ref(&self.arena)[place])
+    }
+
+    /// The gradient (N, C, H, W) of a tapped layer's output after [`Runner::gradient_from`] (or
+    /// [`Runner::loss_and_gradient`]); `None` for a layer without a tap, or in a plan for inference. Of a layer after the
+    /// one that the backward pass began at it holds nothing of meaning.
+    pub fn tap_gradient(&self, layer: &str) -> Option<&[f32]> {
+        let place = self.plan.tap(layer)?.gradient.clone();
+        (!place.is_empty()).then(|| &aligned_ref(&self.arena)[place])
+    }
+
+    /// Runs the batch forward and then backward from the output of `layer`, which is the last layer or a tapped one:
+    /// `seed` is given that output and writes the gradient to begin with, both (N, C, H, W). Afterwards
+    /// [`Runner::tap_gradient`] has the gradients of what lies before. Parameters get none. Needs a plan of
+    /// [`Mode::Gradient`].
+    ///
+    /// # Errors
+    /// A layer without a tap.
+    ///
+    /// # Panics
+    /// If the plan is of another mode.
+    pub fn gradient_from(
+        &mut self,
+        parameters: &Parameters,
+        layer: &str,
+        seed: impl FnOnce(&[f32], &mut [f32]),
+    ) -> Result<(), NetworkError> {
+        assert_eq!(self.plan.mode, Mode::Gradient, "a gradient from a layer needs a plan of Mode::Gradient");
+        let tap = self.plan.tap(layer).ok_or_else(|| NetworkError::UnknownLayer {
+            name: layer.into(),
+            available: self.plan.taps.iter().map(|tap| tap.name.clone()).collect(),
+        })?;
+        let (start, places) = (tap.steps, [tap.values.clone(), tap.gradient.clone()]);
+        self.forward(parameters, None, |_, _| ());
+        let arena = aligned(&mut self.arena);
+        let prepared = aligned(&mut self.prepared);
+        // What comes later does not count: its share of every gradient is zero.
+        for step in self.plan.steps[start..].iter().rev() {
+            if let Some(places) = &step.backward {
+                for gradient in [&places.input, &places.other].into_iter().filter(|gradient| !gradient.accumulate) {
+                    arena[gradient.place.clone()].fill(0.0);
+                }
+            }
+        }
+        let [values, gradient] = disjoint(arena, places);
+        seed(values, gradient);
+        for step in self.plan.steps[..start].iter().rev() {
+            if let Some(places) = &step.backward {
+                let gradients = &mut self.discarded[..step.parameters.len()];
+                backward(step, places, arena, prepared, parameters.as_slice(), false, gradients);
+            }
+        }
+        Ok(())
     }
 
     fn finish(&self, loss: crate::kernels::softmax::Loss) -> StepResult {
         StepResult { loss: (loss.sum / self.plan.batch as f64) as f32, correct: loss.correct }
     }
 
-    fn forward(&mut self, parameters: &Parameters, key: Option<StepKey>) {
+    fn forward(&mut self, parameters: &Parameters, key: Option<StepKey>, mut watch: impl FnMut(Phase, usize)) {
         let arena = aligned(&mut self.arena);
         let prepared = aligned(&mut self.prepared);
         if self.revision != Some(parameters.revision()) {
-            for step in self.plan.steps.iter().filter(|step| !step.prepared.is_empty()) {
+            for (i, step) in self.plan.steps.iter().enumerate().filter(|(_, step)| !step.prepared.is_empty()) {
                 let parameters = &parameters.as_slice()[step.parameters.clone()];
                 step.operator.prepare(parameters, &mut prepared[step.prepared.clone()]);
+                watch(Phase::Prepare, i);
             }
             self.revision = Some(parameters.revision());
         }
-        for step in &self.plan.steps {
+        for (i, step) in self.plan.steps.iter().enumerate() {
             let places =
                 [&step.input, &step.other, &step.output, &step.saved, &step.forward_workspace].map(Range::clone);
             let [input, other, output, saved, workspace] = disjoint(arena, places);
@@ -157,6 +303,7 @@ impl Runner {
                 workspace,
                 random: key.map(|key| step_random(key.seed, key.step, step.layer)),
             });
+            watch(Phase::Forward, i);
         }
     }
 }
@@ -167,7 +314,8 @@ fn backward(
     arena: &mut [f32],
     prepared: &[f32],
     parameters: &[f32],
-    gradients: &mut [f32],
+    training: bool,
+    parameter_gradient: &mut [f32],
 ) {
     let only = |keeps: bool, range: &Range<usize>| if keeps { range.clone() } else { 0..0 };
     let [input, output, saved, output_gradient, input_gradient, other_gradient, workspace] = disjoint(
@@ -187,11 +335,12 @@ fn backward(
         prepared: &prepared[step.prepared.clone()],
         input,
         output,
+        training,
         saved,
         output_gradient,
         input_gradient: Gradient { values: input_gradient, accumulate: places.input.accumulate },
         other_gradient: Gradient { values: other_gradient, accumulate: places.other.accumulate },
-        parameter_gradient: &mut gradients[step.parameters.clone()],
+        parameter_gradient,
         workspace,
     });
 }
@@ -200,6 +349,12 @@ fn backward(
 fn aligned(arena: &mut [f32]) -> &mut [f32] {
     let offset = arena.as_ptr().align_offset(ALIGNMENT * size_of::<f32>());
     arena.get_mut(offset..).unwrap_or_default()
+}
+
+/// The same, to read.
+fn aligned_ref(arena: &[f32]) -> &[f32] {
+    let offset = arena.as_ptr().align_offset(ALIGNMENT * size_of::<f32>());
+    arena.get(offset..).unwrap_or_default()
 }
 
 /// Several places of the arena at once; the plan never makes two that are alive together overlap.

@@ -371,7 +371,8 @@ pub enum CheckpointError {
     },
 }
 
-/// The SHA-256 of size, pixels, labels and class names.
+/// The SHA-256 of size, pixels, labels and class names. Of image files that don't fit into memory it takes names and
+/// lengths instead of pixels: decoding them all would take as long as an epoch.
 pub(super) fn fingerprint(data: &Dataset) -> String {
     // The hash of the pieces' hashes: pieces are hashed by all threads.
     const PIECE: usize = 1 << 20;
@@ -380,6 +381,7 @@ pub(super) fn fingerprint(data: &Dataset) -> String {
         Pixels::F32(values) => {
             values.par_chunks(PIECE).map(|piece| Sha256::digest(little_endian(piece)).into()).collect()
         }
+        Pixels::Files(_) => (0..data.len()).into_par_iter().map(|index| file_digest(data.path(index))).collect(),
     };
     let mut hash = Sha256::new();
     hash.update(data.shape().to_string());
@@ -390,4 +392,15 @@ pub(super) fn fingerprint(data: &Dataset) -> String {
         hash.update(name);
     }
     hex(&hash.finalize())
+}
+
+/// The SHA-256 of a file's name and length, wherever its folder lies.
+fn file_digest(path: Option<&Path>) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    if let Some(path) = path {
+        let length = std::fs::metadata(path).map_or(0, |found| found.len());
+        hash.update(path.file_name().unwrap_or_default().as_encoded_bytes());
+        hash.update(length.to_le_bytes());
+    }
+    hash.finalize().into()
 }

@@ -1,9 +1,9 @@
 //! How good a network is on a data set.
 
-use super::{TrainError, check_classes, check_data, first_non_finite, gather, on_worker};
+use super::{TrainError, check_classes, check_data, first_non_finite, on_worker};
 use crate::data::augment::Augment;
-use crate::data::{Dataset, Normalization};
-use crate::network::plan::{Mode, Plan};
+use crate::data::{Dataset, Normalization, gather};
+use crate::network::plan::{Plan, Weights};
 use crate::network::run::Runner;
 use crate::network::{Description, Network, Parameters};
 use ndarray::Array2;
@@ -74,8 +74,23 @@ pub fn evaluate(
     normalization: &Normalization,
     batch: usize,
 ) -> Result<Evaluation, TrainError> {
+    evaluate_with(network, data, normalization, batch, Weights::F32)
+}
+
+/// [`evaluate`] with weights kept as `weights` says.
+///
+/// # Errors
+/// As for [`evaluate`].
+pub fn evaluate_with(
+    network: &Network,
+    data: &Dataset,
+    normalization: &Normalization,
+    batch: usize,
+    weights: Weights,
+) -> Result<Evaluation, TrainError> {
     check_classes(data, network.classes())?;
-    evaluate_parameters(network.description(), network.parameters(), data, normalization, batch)
+    let (description, parameters) = (network.description(), network.parameters());
+    checked(Evaluator { weights, ..Evaluator::new(description, batch) }, parameters, data, normalization)
 }
 
 /// [`evaluate`] with parameters that are not (or not yet) a network's own, without copying them.
@@ -89,19 +104,29 @@ pub fn evaluate_parameters(
     normalization: &Normalization,
     batch: usize,
 ) -> Result<Evaluation, TrainError> {
-    if batch == 0 {
+    checked(Evaluator::new(description, batch), parameters, data, normalization)
+}
+
+fn checked(
+    mut evaluator: Evaluator<'_>,
+    parameters: &Parameters,
+    data: &Dataset,
+    normalization: &Normalization,
+) -> Result<Evaluation, TrainError> {
+    if evaluator.batch == 0 {
         return Err(TrainError::Option { field: "batch", found: "0".into(), expected: "at least 1" });
     }
     if let Some((name, value, position)) = first_non_finite(parameters) {
         return Err(TrainError::NonFiniteParameter { parameter: name.into(), value, position });
     }
-    on_worker(|| Evaluator::new(description, batch).run(parameters, data, data.len(), normalization))
+    on_worker(|| evaluator.run(parameters, data, data.len(), normalization))
 }
 
 /// Evaluates again and again with the same runners.
 pub(super) struct Evaluator<'a> {
     description: &'a Description,
     batch: usize,
+    weights: Weights,
     full: Option<Runner>,
     /// For what is left of a data set when the full batches are done.
     rest: Option<Runner>,
@@ -111,7 +136,7 @@ pub(super) struct Evaluator<'a> {
 impl<'a> Evaluator<'a> {
     /// Plans nothing yet.
     pub(super) fn new(description: &'a Description, batch: usize) -> Self {
-        Self { description, batch, full: None, rest: None, indices: Vec::new() }
+        Self { description, batch, weights: Weights::F32, full: None, rest: None, indices: Vec::new() }
     }
 
     /// Evaluates the first `images` of `data`.
@@ -135,7 +160,7 @@ impl<'a> Evaluator<'a> {
             }
             let runner = match place {
                 Some(runner) => runner,
-                None => place.insert(Runner::new(Plan::new(self.description, count, Mode::Inference)?)?),
+                None => place.insert(Runner::new(Plan::inference(self.description, count, self.weights)?)?),
             };
             self.indices.clear();
             self.indices.extend(start..start + count);

@@ -11,6 +11,7 @@ mod checkpoint;
 mod evaluate;
 mod events;
 mod trainer;
+mod whiten;
 
 use crate::data::augment::Augment;
 use crate::data::{Dataset, Normalization};
@@ -19,14 +20,14 @@ use crate::network::{NetworkError, Parameters};
 use crate::optim::{Groups, Kind, OptimError, OptimizerOptions, Schedule};
 use crate::shape::Shape;
 pub use checkpoint::{CHECKPOINT_VERSION, Checkpoint, CheckpointError, RunState};
-pub use evaluate::{ClassMetrics, Evaluation, Mistake, evaluate, evaluate_parameters};
+pub use evaluate::{ClassMetrics, Evaluation, Mistake, evaluate, evaluate_parameters, evaluate_with};
 pub use events::{Control, EpochMetrics, Event, TrainSummary};
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 pub use trainer::Trainer;
 use trainer::{Best, Sums};
+pub use whiten::whiten;
 
 /// How to train. [`TrainOptions::default`] is the chapter's recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -408,26 +409,6 @@ fn groups(parameters: &Parameters, decay: Decay) -> Groups {
         }
     }
     groups
-}
-
-/// Numbers in one piece of a gathered batch.
-const GATHER_CHUNK: usize = 32 * 1024;
-
-/// Fills a runner's input with the images at `indices`, changed as `augment` says under the seed in the epoch; the pieces
-/// are shared among the threads.
-fn gather(
-    data: &Dataset,
-    indices: &[usize],
-    normalization: &Normalization,
-    (augment, seed, epoch): (&Augment, u64, usize),
-    input: &mut [f32],
-) {
-    let sample = data.shape().len().max(1);
-    let images = (GATHER_CHUNK / sample).max(1);
-    input
-        .par_chunks_mut(images * sample)
-        .zip(indices.par_chunks(images))
-        .for_each(|(input, indices)| data.gather_augmented(indices, normalization, augment, seed, epoch, input));
 }
 
 /// Runs `body` on a thread of the current pool, so that every parallel sweep inside begins there instead of being

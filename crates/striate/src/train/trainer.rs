@@ -3,8 +3,8 @@
 use super::checkpoint::{Checkpoint, Fingerprints, Progress, RunState, fingerprint};
 use super::evaluate::Evaluator;
 use super::{Control, EpochMetrics, Evaluation, Event, Keep, TrainError, TrainOptions, TrainSummary};
-use super::{check_classes, check_data, first_non_finite, gather, groups, on_worker};
-use crate::data::{Dataset, Normalization};
+use super::{check_classes, check_data, first_non_finite, groups, on_worker};
+use crate::data::{Dataset, Loader, Normalization};
 use crate::kernels::isa::vectorize;
 use crate::network::plan::{Mode, Plan};
 use crate::network::run::{Runner, StepKey};
@@ -253,6 +253,7 @@ impl<'a> Trainer<'a> {
 /// Everything that changes during a run; allocated once.
 struct Run<'a> {
     trainer: Trainer<'a>,
+    loader: Loader<'a>,
     full: Runner,
     /// For the last, smaller batch of an epoch.
     rest: Option<Runner>,
@@ -299,7 +300,9 @@ impl<'a> Run<'a> {
         let rest = trainer.train.len() % options.batch;
         let parameters = network.parameters();
         let groups = groups(parameters, options.decay);
+        let loader = Loader::new(trainer.train, trainer.normalization.clone(), options.augment.clone(), options.seed);
         let mut run = Self {
+            loader,
             full: runner(options.batch)?,
             rest: if rest == 0 { None } else { Some(runner(rest)?) },
             gradients: parameters.zeros_like(),
@@ -453,8 +456,9 @@ impl<'a> Run<'a> {
             .permutation(self.trainer.train.len());
         let done = self.progress.step.saturating_sub(before) as usize;
         let (mut timed, mut begun) = (0, Instant::now());
-        for indices in order.chunks(batch).take((end - before) as usize).skip(done) {
-            let (loss, correct) = self.train_step(epoch, indices)?;
+        let mut batches = order.chunks(batch).take((end - before) as usize).skip(done).peekable();
+        while let Some(indices) = batches.next() {
+            let (loss, correct) = self.train_step(epoch, indices, batches.peek().copied())?;
             self.progress.window.add(loss, correct, indices.len());
             self.progress.epoch.add(loss, correct, indices.len());
             timed += indices.len();
@@ -488,14 +492,22 @@ impl<'a> Run<'a> {
         Ok(Ended::Done)
     }
 
-    /// One batch: forward, backward, update.
-    fn train_step(&mut self, epoch: usize, indices: &[usize]) -> Result<(f32, usize), TrainError> {
-        let Trainer { network, train, normalization, options, total_steps, .. } = &mut self.trainer;
+    /// One batch: forward, backward, update; the images of the next one are prepared meanwhile.
+    fn train_step(
+        &mut self,
+        epoch: usize,
+        indices: &[usize],
+        next: Option<&[usize]>,
+    ) -> Result<(f32, usize), TrainError> {
+        let Trainer { network, train, options, total_steps, .. } = &mut self.trainer;
         let runner = match &mut self.rest {
             Some(rest) if indices.len() < options.batch => rest,
             _ => &mut self.full,
         };
-        gather(train, indices, normalization, (&options.augment, options.seed, epoch), runner.input_mut());
+        self.loader.batch(epoch, indices, runner.input_mut());
+        if let Some(next) = next {
+            self.loader.prepare(epoch, next);
+        }
         let labels = train.labels();
         for (label, &index) in runner.labels_mut().iter_mut().zip(indices) {
             *label = labels[index];

@@ -1,11 +1,13 @@
 //! Convolution (sections 7.2 and 7.4), forward and both backwards, by whichever way is fastest for the shapes:
 //!
 //! - `depthwise`: where every channel has filters of its own, directly, a row of output at a time;
+//! - `interleaved`: small maps in batches, with lanes for images and what follows in the same pass (a network's plan asks for
+//!   it; the functions here, which also serve a single image, do not);
 //! - `winograd`: 3x3 filters at stride 1 with enough channels, tiles of 4x4 outputs at a quarter of the multiplications;
 //! - `gather` (forward), `input` and `strips` (gradients): everything else, as matrix products that never store the
 //!   im2col matrix ("implicit GEMM").
 //!
-//! All three see an image through a `padded` copy. Which way is taken depends on the shapes alone ([`method`]), and so
+//! All but `interleaved` see an image through a `padded` copy. Which way is taken depends on the shapes alone ([`method`]), and so
 //! does the cut into pieces: the bits do not depend on the number of threads.
 
 mod depthwise;
@@ -14,6 +16,7 @@ mod forward;
 mod gather;
 mod geometry;
 mod input;
+mod interleaved;
 mod padded;
 mod probe;
 mod strips;
@@ -23,6 +26,7 @@ mod winograd;
 pub(crate) use forward::{Epilogue, forward, forward_workspace};
 pub(crate) use geometry::Geometry;
 pub(crate) use input::{backward_input, input_workspace};
+pub(crate) use interleaved::{Activation, Interleaved, Pool};
 pub use probe::Probe;
 pub(crate) use weights::{OutputGradient, backward_weights, weights_workspace};
 

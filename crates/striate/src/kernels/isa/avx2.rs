@@ -2,6 +2,7 @@
 
 use super::direct::{Direct, PixelRow, direct_row};
 use super::generic::{Vector, tile_for};
+use super::interleaved::interleaved_for;
 use super::winners::{MAX_ROWS, ROW, Winners, seen_by_winners_of};
 use std::arch::x86_64::*;
 
@@ -56,6 +57,7 @@ impl Vector for __m256 {
 }
 
 tile_for!(__m256, 6 rows, 2 wide, "avx2,fma");
+interleaved_for!(__m256, 2 pixels, 2 taps, "avx2,fma");
 
 /// [`super::transpose::transpose`] in blocks of 8 x 8 registers.
 ///

@@ -21,6 +21,20 @@ pub(crate) trait Vector: Copy {
     unsafe fn mul_add(self, a: Self, b: Self) -> Self;
     /// Lane by lane `other` with its tag where it is larger or NaN, else `self` with its own. Tags are any bits.
     unsafe fn larger(self, tag: Self, other: Self, other_tag: Self) -> (Self, Self);
+    /// The sum of all lanes, halves added first.
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        let mut lanes = [0.0f32; 16];
+        // SAFETY: no set has more than 16 lanes; the caller vouches for the instructions.
+        unsafe { self.store(lanes.as_mut_ptr()) };
+        let mut count = Self::LANES;
+        while count > 1 {
+            count /= 2;
+            let (low, high) = lanes.split_at_mut(count);
+            low.iter_mut().zip(high).for_each(|(a, b)| *a += *b);
+        }
+        lanes[0]
+    }
 }
 
 /// `c (+)= a · b` for a block of `ROWS` rows and `WIDE * V::LANES` columns, kept in registers over the whole depth.

@@ -5,8 +5,10 @@
 //! one (`avx512`, `avx2`, `neon`, `simd128`, `portable`), which [`check`] refuses if the machine lacks it.
 #![allow(unsafe_code)]
 
+pub(crate) mod bf16;
 pub(crate) mod direct;
 pub(crate) mod generic;
+pub(crate) mod interleaved;
 mod portable;
 mod rectangle;
 mod transpose;

@@ -4,6 +4,7 @@
 
 use super::direct::{Direct, PixelRow, direct_row};
 use super::generic::{Vector, tile_for};
+use super::interleaved::interleaved_for;
 use super::winners::{MAX_ROWS, ROW, Winners, seen_by_winners_of};
 use std::arch::aarch64::*;
 
@@ -57,6 +58,7 @@ impl Vector for float32x4_t {
 }
 
 tile_for!(float32x4_t, 8 rows, 3 wide, "neon");
+interleaved_for!(float32x4_t, 4 pixels, 5 taps, "neon");
 
 #[target_feature(enable = "neon")]
 unsafe fn direct(row: &PixelRow<'_>, weights: *const f32, bias: *const f32, relu: bool, y: *mut f32, winner: *mut u32) {

@@ -2,10 +2,11 @@
 
 use super::direct::{Direct, PixelRow, direct_row};
 use super::generic::{Vector, tile_for};
+use super::interleaved::interleaved_for;
 use super::winners::{MAX_ROWS, ROW, Winners, seen_by_winners_of};
 
 #[derive(Clone, Copy)]
-struct Four([f32; 4]);
+pub(super) struct Four(pub(super) [f32; 4]);
 
 impl Vector for Four {
     const LANES: usize = 4;
@@ -53,6 +54,7 @@ impl Vector for Four {
 }
 
 tile_for!(Four, 4 rows, 2 wide);
+interleaved_for!(Four, 2 pixels, 2 taps);
 
 unsafe fn direct(row: &PixelRow<'_>, weights: *const f32, bias: *const f32, relu: bool, y: *mut f32, winner: *mut u32) {
     // SAFETY: the caller keeps the contract of `direct_row`, and this function is only reached where the set is.

@@ -4,6 +4,7 @@
 
 use super::direct::{Direct, PixelRow, direct_row};
 use super::generic::{Vector, tile_for};
+use super::interleaved::interleaved_for;
 use super::winners::{MAX_ROWS, ROW, Winners, seen_by_winners_of};
 use std::arch::wasm32::*;
 
@@ -54,6 +55,7 @@ impl Vector for v128 {
 }
 
 tile_for!(v128, 4 rows, 2 wide, "simd128");
+interleaved_for!(v128, 2 pixels, 2 taps, "simd128");
 
 #[target_feature(enable = "simd128")]
 unsafe fn direct(row: &PixelRow<'_>, weights: *const f32, bias: *const f32, relu: bool, y: *mut f32, winner: *mut u32) {

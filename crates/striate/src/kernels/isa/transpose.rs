@@ -20,9 +20,14 @@ pub(crate) fn transpose(
     assert!((depth - 1) * width + rows <= target.len() && rows <= width, "the columns reach beyond the target");
     match super::active() {
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: `active` returns only sets whose features were detected on this machine, and AVX-512 only with AVX2;
-        // the lengths were checked just now.
-        Isa::Avx512 | Isa::Avx2 => unsafe {
+        // SAFETY: `active` returns only sets whose features were detected on this machine; the lengths were checked just
+        // now.
+        Isa::Avx512 => unsafe {
+            super::avx512::transpose(source.as_ptr(), stride, (rows, depth), target.as_mut_ptr(), width)
+        },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Isa::Avx2 => unsafe {
             let readable = source.len() - (rows - 1) * stride;
             super::avx2::transpose(source.as_ptr(), stride, (rows, depth, readable), target.as_mut_ptr(), width)
         },

@@ -1,0 +1,435 @@
+//! From a network to an ONNX graph.
+
+use super::proto::{
+    AttributeProto, AttributeType, Dimension, DimensionValue, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
+    StringStringEntryProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto, data_type,
+};
+use super::{OnnxError, OnnxOptions};
+use crate::data::Normalization;
+use crate::formats::ModelFile;
+use crate::layers::{
+    AdaptivePoolingOptions, ConvolutionOptions, Layer, LocalResponseNormOptions, PoolingKind, PoolingOptions,
+};
+use crate::network::description::Node;
+use crate::network::{Network, NetworkError};
+use crate::shape::{Padding, Rounding, Shape, Window};
+use prost::Message;
+
+/// The operator set that is written: all of today's runtimes know it.
+const OPSET: i64 = 17;
+/// The file format's version that came with it.
+const IR_VERSION: i64 = 8;
+
+/// The bytes of the model as an ONNX file; see [`super::to_onnx`].
+pub(super) fn model(file: &ModelFile, options: OnnxOptions) -> Result<Vec<u8>, OnnxError> {
+    let mut graph = Graph::new(&file.network)?;
+    if options.preprocessing {
+        graph.preprocess(&file.preprocessing.normalization, file.network.input());
+    }
+    graph.layers()?;
+    let json = |value: serde_json::Value| value.to_string();
+    let entries = [
+        ("striate.classes", json(serde_json::json!(file.class_names))),
+        ("striate.preprocessing", json(serde_json::json!(file.preprocessing))),
+        ("striate.includes_normalization", options.preprocessing.to_string()),
+    ];
+    let element = if options.preprocessing { data_type::UINT8 } else { data_type::FLOAT };
+    let Shape { channels, height, width } = file.network.input();
+    let model = ModelProto {
+        ir_version: IR_VERSION,
+        producer_name: "striate".into(),
+        producer_version: env!("CARGO_PKG_VERSION").into(),
+        doc_string: String::new(),
+        graph: Some(GraphProto {
+            node: graph.nodes,
+            name: file.network.description().name.clone(),
+            initializer: graph.initializers,
+            input: vec![value(super::INPUT, element, &[channels, height, width])],
+            output: vec![value(super::OUTPUT, data_type::FLOAT, &[file.network.classes()])],
+        }),
+        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
+        metadata_props: entries
+            .map(|(key, value)| StringStringEntryProto { key: key.into(), value })
+            .into_iter()
+            .collect(),
+    };
+    Ok(model.encode_to_vec())
+}
+
+/// A graph in the making.
+struct Graph<'a> {
+    network: &'a Network,
+    nodes: Vec<NodeProto>,
+    initializers: Vec<TensorProto>,
+    /// The name under which the network's input flows: after preprocessing, if that is in the graph.
+    input: String,
+    /// The first parameter that no layer has taken yet.
+    parameter: usize,
+}
+
+impl<'a> Graph<'a> {
+    fn new(network: &'a Network) -> Result<Self, OnnxError> {
+        let reserved = |name: &str| name == super::INPUT || name == super::OUTPUT;
+        match network.description().layers.iter().find(|named| reserved(&named.name)) {
+            Some(named) => Err(OnnxError::ReservedName { name: named.name.clone() }),
+            None => Ok(Self {
+                network,
+                nodes: Vec::new(),
+                initializers: Vec::new(),
+                input: super::INPUT.into(),
+                parameter: 0,
+            }),
+        }
+    }
+
+    /// `(v / 255 - mean) / deviation`, in the order of our own arithmetic.
+    fn preprocess(&mut self, normalization: &Normalization, input: Shape) {
+        let cast =
+            self.node("Cast", "striate.preprocess/float", &[super::INPUT], vec![int("to", data_type::FLOAT.into())]);
+        let most = self.constant("striate.preprocess/255", &[], &[255.0]);
+        let mut last = self.node("Div", "striate.preprocess/scaled", &[&cast, &most], vec![]);
+        if *normalization != Normalization::identity() {
+            let list = |values: &[f32]| -> Vec<f32> {
+                if values.len() == 1 { vec![values[0]; input.channels] } else { values.to_vec() }
+            };
+            let shape = [input.channels, 1, 1];
+            let mean = self.constant("striate.preprocess/mean", &shape, &list(&normalization.mean));
+            let deviation = self.constant("striate.preprocess/deviation", &shape, &list(&normalization.deviation));
+            last = self.node("Sub", "striate.preprocess/centred", &[&last, &mean], vec![]);
+            last = self.node("Div", "striate.preprocess/normalised", &[&last, &deviation], vec![]);
+        }
+        self.input = last;
+    }
+
+    /// Every layer in order, and the logits as (N, classes).
+    fn layers(&mut self) -> Result<(), OnnxError> {
+        let nodes = self.network.description().nodes()?;
+        let mut values: Vec<(String, Shape)> = Vec::with_capacity(nodes.len());
+        for node in &nodes {
+            let inputs: Vec<(String, Shape)> = node
+                .sources
+                .iter()
+                .map(|source| match source {
+                    crate::network::description::Source::Input => (self.input.clone(), self.network.input()),
+                    crate::network::description::Source::Layer(i) => values[*i].clone(),
+                })
+                .collect();
+            let name = self.layer(node, &inputs)?;
+            values.push((name, node.output));
+        }
+        let (last, _) = values.last().cloned().unwrap_or((self.input.clone(), self.network.input()));
+        // The last layer's own name stays; the logits get the name that callers ask for.
+        self.nodes.push(NodeProto {
+            input: vec![last],
+            output: vec![super::OUTPUT.into()],
+            name: super::OUTPUT.into(),
+            op_type: "Flatten".into(),
+            attribute: vec![int("axis", 1)],
+        });
+        Ok(())
+    }
+
+    /// The nodes of one layer; returns the name of its output.
+    fn layer(&mut self, node: &Node<'_>, inputs: &[(String, Shape)]) -> Result<String, OnnxError> {
+        let name = node.named.name.as_str();
+        let rules = node
+            .named
+            .layer
+            .rule()
+            .parameters(node.input)
+            .map_err(|source| NetworkError::Layer { layer: name.into(), source })?;
+        let mut parameters = Vec::with_capacity(rules.len());
+        for rule in &rules {
+            parameters.push((rule.prefix, self.parameter()));
+        }
+        let x = inputs[0].0.clone();
+        let named = |prefix: &str| {
+            parameters.iter().find(|(p, _)| *p == prefix).map_or_else(String::new, |(_, name)| name.clone())
+        };
+        let join: Vec<&str> = inputs.iter().map(|(name, _)| name.as_str()).collect();
+        Ok(match &node.named.layer {
+            Layer::Convolution(options) => {
+                let mut arguments = vec![x, named("W")];
+                if options.bias {
+                    arguments.push(named("b"));
+                }
+                let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+                self.node("Conv", name, &arguments, convolution(options))
+            }
+            Layer::Pooling(options) => self.pooling(name, &x, options),
+            Layer::Affine(_) => {
+                let flat = self.node("Flatten", &format!("{name}/flat"), &[&x], vec![int("axis", 1)]);
+                self.node("Gemm", name, &[&flat, &named("W"), &named("b")], vec![])
+            }
+            Layer::Relu(_) => self.node("Relu", name, &[&x], vec![]),
+            Layer::Sigmoid(_) => self.node("Sigmoid", name, &[&x], vec![]),
+            Layer::LeakyRelu(options) => self.node("LeakyRelu", name, &[&x], vec![float("alpha", options.slope)]),
+            Layer::Tanh(_) => self.node("Tanh", name, &[&x], vec![]),
+            // Operator set 17 has no Gelu: x / 2 (1 + erf(x / sqrt 2)).
+            Layer::Gelu(_) => {
+                let root = self.constant(&format!("{name}/sqrt2"), &[], &[std::f32::consts::SQRT_2]);
+                let one = self.constant(&format!("{name}/1"), &[], &[1.0]);
+                let half = self.constant(&format!("{name}/0.5"), &[], &[0.5]);
+                let scaled = self.node("Div", &format!("{name}/scaled"), &[&x, &root], vec![]);
+                let erf = self.node("Erf", &format!("{name}/erf"), &[&scaled], vec![]);
+                let above = self.node("Add", &format!("{name}/above"), &[&erf, &one], vec![]);
+                let product = self.node("Mul", &format!("{name}/product"), &[&x, &above], vec![]);
+                self.node("Mul", name, &[&product, &half], vec![])
+            }
+            Layer::Silu(_) => {
+                let gate = self.node("Sigmoid", &format!("{name}/gate"), &[&x], vec![]);
+                self.node("Mul", name, &[&x, &gate], vec![])
+            }
+            Layer::HardSwish(_) => self.node("HardSwish", name, &[&x], vec![]),
+            Layer::Clip(options) => {
+                let low = self.constant(&format!("{name}/low"), &[], &[options.low]);
+                let high = self.constant(&format!("{name}/high"), &[], &[options.high]);
+                self.node("Clip", name, &[&x, &low, &high], vec![])
+            }
+            // Only while training.
+            Layer::Dropout(_) => self.node("Identity", name, &[&x], vec![]),
+            Layer::BatchNorm(options) => {
+                let arguments = [x, named("gamma"), named("beta"), named("mean"), named("variance")];
+                let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+                self.node("BatchNormalization", name, &arguments, vec![float("epsilon", options.epsilon)])
+            }
+            Layer::LocalResponseNorm(options) => self.node("LRN", name, &[&x], local_response_norm(name, options)?),
+            Layer::AdaptivePooling(options) => self.adaptive_pooling(name, &x, node.input, options)?,
+            Layer::Add(_) => self.node("Add", name, &join, vec![]),
+            Layer::Concat(_) => self.node("Concat", name, &join, vec![int("axis", 1)]),
+            Layer::Flatten(_) => {
+                // Four axes throughout, as our shapes have: the next layer may be any.
+                let sizes = [0, node.output.channels as i64, 1, 1];
+                let sizes = self.integers(&format!("{name}/shape"), &sizes);
+                self.node("Reshape", name, &[&x, &sizes], vec![])
+            }
+            Layer::Softmax(_) => self.node("Softmax", name, &[&x], vec![int("axis", 1)]),
+        })
+    }
+
+    fn pooling(&mut self, name: &str, x: &str, options: &PoolingOptions) -> String {
+        let Window { kernel, stride, padding, dilation, rounding } = options.window;
+        let mut attributes = vec![pair("kernel_shape", kernel), pair("strides", stride), pads(padding)];
+        if rounding == Rounding::Ceil {
+            attributes.push(int("ceil_mode", 1));
+        }
+        match options.pooling {
+            PoolingKind::Max => {
+                attributes.push(pair("dilations", dilation));
+                self.node("MaxPool", name, &[x], attributes)
+            }
+            PoolingKind::Average => {
+                attributes.push(int("count_include_pad", options.count_padding.into()));
+                self.node("AveragePool", name, &[x], attributes)
+            }
+        }
+    }
+
+    /// Regions of equal size are plain windows; others have no operator.
+    fn adaptive_pooling(
+        &mut self,
+        name: &str,
+        x: &str,
+        input: Shape,
+        options: &AdaptivePoolingOptions,
+    ) -> Result<String, OnnxError> {
+        let (rows, columns) = options.output;
+        if options.output == (1, 1) {
+            return Ok(self.node("GlobalAveragePool", name, &[x], vec![]));
+        }
+        if !input.height.is_multiple_of(rows) || !input.width.is_multiple_of(columns) {
+            return Err(OnnxError::Unsupported {
+                layer: name.into(),
+                reason: format!(
+                    "adaptive pooling of {}x{} to {rows}x{columns} has regions of several sizes, which ONNX has no \
+                     operator for; choose an input size that divides evenly",
+                    input.height, input.width
+                ),
+            });
+        }
+        let region = (input.height / rows, input.width / columns);
+        Ok(self.node("AveragePool", name, &[x], vec![pair("kernel_shape", region), pair("strides", region)]))
+    }
+
+    /// One node whose output has the node's own name.
+    fn node(&mut self, operator: &str, name: &str, inputs: &[&str], attribute: Vec<AttributeProto>) -> String {
+        self.nodes.push(NodeProto {
+            input: inputs.iter().map(|&input| input.to_string()).collect(),
+            output: vec![name.into()],
+            name: name.into(),
+            op_type: operator.into(),
+            attribute,
+        });
+        name.into()
+    }
+
+    /// The next parameter as a constant of the graph; returns its name.
+    fn parameter(&mut self) -> String {
+        let spec = &self.network.parameters().specs()[self.parameter];
+        self.parameter += 1;
+        let values = &self.network.parameters().as_slice()[spec.range.clone()];
+        let (name, shape) = (spec.name.clone(), spec.shape.clone());
+        self.constant(&name, &shape, values)
+    }
+
+    fn constant(&mut self, name: &str, shape: &[usize], values: &[f32]) -> String {
+        let raw_data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.initializer(name, data_type::FLOAT, shape.iter().map(|&n| n as i64).collect(), raw_data)
+    }
+
+    fn integers(&mut self, name: &str, values: &[i64]) -> String {
+        let raw_data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.initializer(name, data_type::INT64, vec![values.len() as i64], raw_data)
+    }
+
+    fn initializer(&mut self, name: &str, data_type: i32, dims: Vec<i64>, raw_data: Vec<u8>) -> String {
+        self.initializers.push(TensorProto { dims, data_type, name: name.into(), raw_data });
+        name.into()
+    }
+}
+
+fn convolution(options: &ConvolutionOptions) -> Vec<AttributeProto> {
+    let Window { kernel, stride, padding, dilation, .. } = options.window;
+    vec![
+        pair("kernel_shape", kernel),
+        pair("strides", stride),
+        pads(padding),
+        pair("dilations", dilation),
+        int("group", options.groups as i64),
+    ]
+}
+
+/// ONNX divides the sum by the size, and looks further ahead than back where the size is even.
+fn local_response_norm(layer: &str, options: &LocalResponseNormOptions) -> Result<Vec<AttributeProto>, OnnxError> {
+    let LocalResponseNormOptions { size, k, alpha, beta } = *options;
+    if size % 2 == 0 {
+        return Err(OnnxError::Unsupported {
+            layer: layer.into(),
+            reason: format!(
+                "ONNX and this engine place an even number of channels ({size}) differently; use an odd size"
+            ),
+        });
+    }
+    Ok(vec![int("size", size as i64), float("bias", k), float("alpha", alpha * size as f32), float("beta", beta)])
+}
+
+fn attribute(name: &str, r#type: AttributeType) -> AttributeProto {
+    AttributeProto { name: name.into(), r#type: r#type.into(), ..AttributeProto::default() }
+}
+
+fn int(name: &str, value: i64) -> AttributeProto {
+    AttributeProto { i: Some(value), ..attribute(name, AttributeType::Int) }
+}
+
+fn float(name: &str, value: f32) -> AttributeProto {
+    AttributeProto { f: Some(value), ..attribute(name, AttributeType::Float) }
+}
+
+fn ints(name: &str, values: &[usize]) -> AttributeProto {
+    AttributeProto { ints: values.iter().map(|&n| n as i64).collect(), ..attribute(name, AttributeType::Ints) }
+}
+
+fn pair(name: &str, (rows, columns): (usize, usize)) -> AttributeProto {
+    ints(name, &[rows, columns])
+}
+
+fn pads(Padding { top, left, bottom, right }: Padding) -> AttributeProto {
+    ints("pads", &[top, left, bottom, right])
+}
+
+/// An input or output with an open batch size.
+fn value(name: &str, elem_type: i32, sample: &[usize]) -> ValueInfoProto {
+    let batch = Dimension { value: Some(DimensionValue::Param("N".into())) };
+    let size = |&n: &usize| Dimension { value: Some(DimensionValue::Value(n as i64)) };
+    let shape = TensorShapeProto { dim: std::iter::once(batch).chain(sample.iter().map(size)).collect() };
+    let tensor_type = TensorTypeProto { elem_type, shape: Some(shape) };
+    ValueInfoProto { name: name.into(), r#type: Some(TypeProto { tensor_type: Some(tensor_type) }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::preprocessing::{Fit, Preprocessing};
+    use crate::formats::TestVectors;
+    use crate::layers::{AffineOptions, GeluOptions, Init, SiluOptions};
+    use crate::models;
+    use crate::network::Description;
+    use std::collections::HashSet;
+
+    fn file(description: Description) -> ModelFile {
+        let network = Network::new(description, 1).unwrap();
+        let input = network.input();
+        let normalization = Normalization::new(vec![0.5], vec![0.25], input.channels).unwrap();
+        ModelFile {
+            class_names: (0..network.classes()).map(|class| format!("class {class}")).collect(),
+            preprocessing: Preprocessing { shape: input, fit: Fit::Stretch, normalization },
+            training: serde_json::Value::Null,
+            metrics: serde_json::Value::Null,
+            test_vectors: TestVectors::none(),
+            network,
+        }
+    }
+
+    fn graph(file: &ModelFile, preprocessing: bool) -> GraphProto {
+        let bytes = model(file, OnnxOptions { preprocessing }).unwrap();
+        ModelProto::decode(bytes.as_slice()).unwrap().graph.unwrap()
+    }
+
+    #[test]
+    fn everything_is_there_before_it_is_used_and_named_once() {
+        for name in ["simple-convnet", "lenet", "deep-convnet", "cifar-resnet20", "cifar-net", "mobilenet-v2"] {
+            let file = file(models::build(name, &models::Request::default()).unwrap());
+            for preprocessing in [false, true] {
+                let graph = graph(&file, preprocessing);
+                let mut known: HashSet<&str> = HashSet::from([super::super::INPUT]);
+                for tensor in &graph.initializer {
+                    let width = if tensor.data_type == data_type::INT64 { 8 } else { 4 };
+                    let len: i64 = tensor.dims.iter().product();
+                    assert_eq!(tensor.raw_data.len() as i64, width * len, "{name}: {}", tensor.name);
+                    assert!(known.insert(&tensor.name), "{name}: {} twice", tensor.name);
+                }
+                for node in &graph.node {
+                    for input in &node.input {
+                        assert!(known.contains(input.as_str()), "{name}: {} reads {input}", node.name);
+                    }
+                    assert!(known.insert(&node.output[0]), "{name}: {} twice", node.output[0]);
+                }
+                assert!(known.contains(super::super::OUTPUT));
+                let weights = file.network.parameters().specs();
+                for spec in weights {
+                    let tensor = graph.initializer.iter().find(|tensor| tensor.name == spec.name).unwrap();
+                    let first = f32::from_le_bytes(tensor.raw_data[..4].try_into().unwrap());
+                    assert_eq!(first, file.network.parameters().as_slice()[spec.range.start], "{name}: {}", spec.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_onnx_has_no_operator_for_is_named() {
+        let image = Description::new("odd", Shape::new(2, 5, 5));
+        let uneven = image.clone().with("Grid", AdaptivePoolingOptions { output: (2, 2) });
+        let even = image.with("Lrn", LocalResponseNormOptions { size: 4, ..Default::default() });
+        for (description, layer) in [(uneven, "Grid"), (even, "Lrn")] {
+            let description = description.with("Affine", AffineOptions::new(3, Init::He));
+            let error = model(&file(description), OnnxOptions::default()).unwrap_err();
+            assert!(matches!(&error, OnnxError::Unsupported { layer: found, .. } if found == layer), "{error}");
+        }
+        let taken = Description::new("taken", Shape::flat(4)).with("logits", AffineOptions::new(3, Init::He));
+        assert!(matches!(model(&file(taken), OnnxOptions::default()), Err(OnnxError::ReservedName { .. })));
+    }
+
+    #[test]
+    fn activations_without_an_operator_are_spelt_out() {
+        let description = Description::new("smooth", Shape::flat(4))
+            .with("Affine1", AffineOptions::new(3, Init::He))
+            .with("Gelu1", GeluOptions {})
+            .with("Silu1", SiluOptions {})
+            .with("Affine2", AffineOptions::new(3, Init::He));
+        let graph = graph(&file(description), false);
+        let operators: Vec<&str> = graph.node.iter().map(|node| node.op_type.as_str()).collect();
+        let expected =
+            ["Flatten", "Gemm", "Div", "Erf", "Add", "Mul", "Mul", "Sigmoid", "Mul", "Flatten", "Gemm", "Flatten"];
+        assert_eq!(operators, expected);
+    }
+}

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# The original AlexNet on 200 training images a class of CIFAR-10, scaled up; what local response normalisation and dropout
+# do, each switched off: scripts/alexnet.sh CIFAR MNIST
+# CIFAR is CIFAR-10 as images, train/CLASS/FILE and test/CLASS/FILE; MNIST holds the four IDX files, unpacked.
+set -euo pipefail
+[ $# = 2 ] || { sed -n '2,4s/^# //p' "$0"; exit 2; }
+cifar="$(realpath "$1")" mnist="$(realpath "$2")"
+cd "$(dirname "$0")/.."
+cargo build --release --quiet
+work="$(mktemp -d)"
+for class in "$cifar"/train/*/; do
+    class="$(basename "$class")"
+    for part in train:200 test:40; do
+        to="$work/cifar/${part%:*}/$class"
+        mkdir -p "$to"
+        find "$cifar/${part%:*}/$class" -type f | LC_ALL=C sort | head -n "${part#*:}" | xargs cp -t "$to"
+    done
+done
+# The first 1,000 training images of MNIST, the first 2,000 test images.
+mkdir "$work/mnist"
+cut_idx() { # FILE COUNT BYTES_AN_IMAGE
+    python3 - "$mnist/$1" "$work/mnist/$1" "$2" "$3" <<'EOF'
+import struct, sys
+source, target, count, size = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+raw, head = open(source, "rb").read(), 16 if size > 1 else 8
+open(target, "wb").write(raw[:4] + struct.pack(">I", count) + raw[8 : head + count * size])
+EOF
+}
+cut_idx train-images-idx3-ubyte 1000 784
+cut_idx train-labels-idx1-ubyte 1000 1
+cut_idx t10k-images-idx3-ubyte 2000 784
+cut_idx t10k-labels-idx1-ubyte 2000 1
+
+plain=(--optimizer adam --schedule constant --average 0)
+train() { # NAME OPTIONS...
+    echo "$1"
+    ./target/release/striate train --quiet --out "$work/$1" "${plain[@]}" "${@:2}"
+}
+train alexnet --data "$work/cifar" --model alexnet --input 3,227,227 --batch 8 --epochs 1 --lr 0.0001 --normalize data
+for lrn in true false; do
+    train "lrn-$lrn" --data "$work/cifar" --model alexnet --input 3,67,67 --set "lrn=$lrn" --batch 32 --epochs 4 \
+        --lr 0.0002 --normalize data
+done
+for dropout in 0.5 0; do
+    train "dropout-$dropout" --data "$work/mnist" --model deep-convnet --set "dropout=$dropout" --batch 50 --epochs 25 --lr 0.001
+done
+echo "losses, step by step: $work/*/metrics.jsonl"
