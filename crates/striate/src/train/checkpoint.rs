@@ -228,7 +228,7 @@ impl Checkpoint {
         file.check_version()?;
         let description: Description = file.field(ARCHITECTURE)?;
         let specs =
-            description.parameter_specs().map_err(|source| CheckpointError::Network { name: name.into(), source })?;
+            description.parameter_specs().map_err(|source| FormatError::Network { name: name.into(), source })?;
         let len = specs.last().map_or(0, |spec| spec.range.end);
         let arrays: Vec<String> = file.container.names().map(String::from).collect();
         let known = |array: &str| [PARAMETERS, AVERAGE, BEST, GOOD].contains(&array) || array.starts_with(OPTIMIZER);
@@ -360,14 +360,6 @@ pub enum CheckpointError {
     Foreign {
         /// The file.
         name: String,
-    },
-    /// The architecture in it makes no network.
-    #[error("{name}: {source}")]
-    Network {
-        /// The file.
-        name: String,
-        /// What does not fit.
-        source: NetworkError,
     },
 }
 
