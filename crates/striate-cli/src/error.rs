@@ -73,6 +73,11 @@ pub(crate) enum CliError {
     Options { source: toml::ser::Error },
     #[error("{}: the file holds no test vectors, so there is nothing to replay; save the model again with some", path.display())]
     NoVectors { path: PathBuf },
+    #[error(
+        "{data}: no temperature between 1/100 and 100 is best, as when every image is recognised; the model file was left \
+         as it was; calibrate on more or other images"
+    )]
+    Uncalibrated { data: String },
     #[error("{failed} of {all} images could not be predicted")]
     Predictions { failed: usize, all: usize },
     #[error(

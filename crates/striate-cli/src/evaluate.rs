@@ -1,24 +1,26 @@
 //! `striate evaluate`
 
 use crate::error::CliError;
-use crate::output::{Output, share, table, thousands};
-use crate::{model, model::WeightsOption, source};
+use crate::output::{Output, share, table, thousands, to_json};
+use crate::{model, model::WeightsOption, pictures, source};
 use clap::Args;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use striate::data::Dataset;
 use striate::draw;
-use striate::formats::write_atomically;
+use striate::formats::{ModelFile, Temperature, write_atomically};
 use striate::network::Weights;
-use striate::train::{Evaluation, evaluate, evaluate_with};
+use striate::train::{Evaluation, calibrate, evaluate_at};
 
 const EXAMPLES: &str = "Examples:
   striate evaluate runs/simple-convnet-mnist-1
   striate evaluate model.safetensors --data ~/digits --confusion confusion.svg
+  striate evaluate runs/simple-convnet-mnist-1 --mistakes mistakes.png --reliability reliability.svg
   striate evaluate runs/simple-convnet-mnist-1 --split train --json
+  striate evaluate model.safetensors --data held-out --calibrate
   striate evaluate runs/alexnet --weights bf16      what half the bytes cost in accuracy";
 
-/// Accuracy, loss, per class and confusion matrix of a model on a data set
+/// Accuracy, loss, per class, confusion matrix, calibration and mistakes of a model on a data set
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct EvaluateArgs {
@@ -39,11 +41,20 @@ pub(crate) struct EvaluateArgs {
     /// Write the confusion matrix as a picture
     #[arg(long, value_name = "FILE.svg")]
     confusion: Option<PathBuf>,
+    /// Write the reliability diagram as a picture: how often the model is right where it is so sure
+    #[arg(long, value_name = "FILE.svg")]
+    reliability: Option<PathBuf>,
+    /// Write the most confident mistakes as a picture
+    #[arg(long, value_name = "FILE.png")]
+    mistakes: Option<PathBuf>,
+    /// Fit a temperature on this very data, which should be neither trained nor tested on, and store it in the model file
+    #[arg(long)]
+    calibrate: bool,
 }
 
 /// Evaluates and prints.
 pub(crate) fn run(args: &EvaluateArgs, output: &Output) -> Result<ExitCode, CliError> {
-    let model = model::load(&args.model)?;
+    let mut model = model::load(&args.model)?;
     let shape = Some(model.preprocessing.shape);
     let splits = match (&args.data, model.training.get("data").and_then(|data| data.as_str())) {
         (Some(data), _) => source::load(data, shape, output)?,
@@ -61,17 +72,33 @@ pub(crate) fn run(args: &EvaluateArgs, output: &Output) -> Result<ExitCode, CliE
     };
     let data = if args.split == "train" { splits.train } else { splits.test };
     let (normalization, batch) = (&model.preprocessing.normalization, args.batch as usize);
-    let exact = evaluate(&model.network, &data, normalization, batch)?;
+    if args.calibrate {
+        let Some(value) = calibrate(&model.network, &data, normalization, batch)? else {
+            return Err(CliError::Uncalibrated { data: data.name().into() });
+        };
+        model.temperature = Some(Temperature { value, data: data.name().into(), images: data.len() });
+        model.save(&model::path(&args.model))?;
+    }
+    let temperature = model.temperature.as_ref().map_or(1.0, |temperature| temperature.value);
+    let normalization = &model.preprocessing.normalization;
+    let measure = |weights| evaluate_at(&model.network, &data, normalization, batch, weights, temperature);
+    let exact = measure(Weights::F32)?;
     let rounded = match args.weights {
         WeightsOption::F32 => None,
-        WeightsOption::Bf16 => Some(evaluate_with(&model.network, &data, normalization, batch, Weights::Bf16)?),
+        WeightsOption::Bf16 => Some(measure(Weights::Bf16)?),
     };
     let found = rounded.as_ref().unwrap_or(&exact);
-    // Before anything is printed, so that a reader that goes away does not cost the picture.
+    // Before anything is printed, so that a reader that goes away does not cost the pictures.
     if let Some(file) = &args.confusion {
         write_atomically(file, draw::confusion(&found.confusion, &model.class_names, data.name()).as_bytes())?;
     }
-    print(output, found, &model.class_names, &data);
+    if let Some(file) = &args.reliability {
+        write_atomically(file, pictures::reliability(found, data.name()).as_bytes())?;
+    }
+    if let Some(file) = &args.mistakes {
+        write_atomically(file, &draw::png(&pictures::mistakes(found, &data))?)?;
+    }
+    print(output, found, &model, &data);
     if rounded.is_some() {
         output.line(format!(
             "\nweights in bf16, where that wins; as they are: accuracy {}, loss {:.4}",
@@ -79,42 +106,57 @@ pub(crate) fn run(args: &EvaluateArgs, output: &Output) -> Result<ExitCode, CliE
             exact.loss
         ));
     }
-    if let Some(file) = &args.confusion {
-        output.hint(format!("confusion matrix written to {}", file.display()));
+    let written = [
+        ("confusion matrix", &args.confusion),
+        ("reliability diagram", &args.reliability),
+        ("most confident mistakes", &args.mistakes),
+    ];
+    for (what, file) in written.iter().filter_map(|(what, file)| Some((what, file.as_ref()?))) {
+        output.hint(format!("{what} written to {}", file.display()));
     }
-    let mut result = serde_json::json!({
-        "images": found.images,
-        "accuracy": found.accuracy,
-        "top5": found.top5,
-        "loss": found.loss,
-        "classes": found.classes,
-        "confusion": found.confusion.rows().into_iter().map(|row| row.to_vec()).collect::<Vec<_>>(),
-    });
+    let mut line = to_json(found);
+    line["expected_calibration_error"] = found.calibration.expected_error.into();
+    line["temperature"] = to_json(&model.temperature);
     if rounded.is_some() {
-        result["weights"] = "bf16".into();
-        result["f32_accuracy"] = exact.accuracy.into();
-        result["f32_loss"] = exact.loss.into();
+        line["weights"] = "bf16".into();
+        line["f32_accuracy"] = exact.accuracy.into();
+        line["f32_loss"] = exact.loss.into();
     }
-    output.json(&result);
+    output.json(&line);
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(output: &Output, found: &Evaluation, names: &[String], data: &Dataset) {
-    output.line(format!("{}: {} images", data.name(), thousands(found.images)));
-    output.line(format!("accuracy  {}", share(found.correct, found.images)));
-    output.line(format!("top 5     {:.2} %", 100.0 * found.top5));
-    output.line(format!("loss      {:.4}", found.loss));
+fn print(output: &Output, found: &Evaluation, model: &ModelFile, data: &Dataset) {
+    let names = &model.class_names;
     let percent = |share: f64| format!("{:.2} %", 100.0 * share);
+    output.line(format!("{}: {} images", data.name(), thousands(found.images)));
+    output.line(format!("accuracy           {}", share(found.correct, found.images)));
+    output.line(format!("top 5              {}", percent(found.top5)));
+    output.line(format!("loss               {:.4}", found.loss));
+    output.line(format!(
+        "calibration error  {} (mean confidence {})",
+        percent(found.calibration.expected_error),
+        percent(found.calibration.confidence)
+    ));
+    if let (Some(scaled), Some(from)) = (&found.scaled, &model.temperature) {
+        output.line(format!(
+            "at temperature {:.4} (fitted on {} images of {}): loss {:.4}, calibration error {}",
+            scaled.temperature,
+            thousands(from.images),
+            from.data,
+            scaled.loss,
+            percent(scaled.calibration.expected_error)
+        ));
+    }
+    let row = |name: &str, images, [precision, recall, f1]: [f64; 3]| {
+        vec![name.to_owned(), images, percent(precision), percent(recall), percent(f1)]
+    };
     let mut rows = vec![["class", "images", "precision", "recall", "F1"].map(String::from).to_vec()];
     for (name, class) in names.iter().zip(&found.classes) {
-        rows.push(vec![
-            name.clone(),
-            thousands(class.images),
-            percent(class.precision),
-            percent(class.recall),
-            percent(class.f1),
-        ]);
+        rows.push(row(name, thousands(class.images), [class.precision, class.recall, class.f1]));
     }
+    let mean = &found.macro_average;
+    rows.push(row("mean of classes", String::new(), [mean.precision, mean.recall, mean.f1]));
     output.line("");
     table(&rows, &[0]).iter().for_each(|line| output.line(line));
     // A larger matrix is not legible as text; --confusion draws it.

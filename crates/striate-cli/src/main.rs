@@ -11,12 +11,15 @@ mod explain;
 mod fetch;
 mod model;
 mod output;
+mod pictures;
 mod predict;
 mod progress;
 mod recipe;
+mod report;
 mod run_dir;
 mod source;
 mod summary;
+mod tensorboard;
 mod train;
 mod verify;
 

@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use striate::data::Pixels;
 use striate::formats::ModelFile;
-use striate::layers::Softmax;
 use striate::network::Predictor;
 
 const EXAMPLES: &str = "Examples:
@@ -20,7 +19,8 @@ const EXAMPLES: &str = "Examples:
   cat digit.png | striate predict model.safetensors - --json
 
 A picture of any size is brought to the network's size as the model file says. For digits that means: dark ink on light
-paper is inverted, the ink is cropped, scaled and centred as MNIST's makers did.";
+paper is inverted, the ink is cropped, scaled and centred as MNIST's makers did.
+Where the model file holds a temperature (striate evaluate shows it), the probabilities are calibrated by it.";
 
 /// The largest picture file that is read.
 const MAX_FILE: u64 = 256 << 20;
@@ -146,8 +146,7 @@ fn probabilities(model: &ModelFile, predictor: &mut Predictor<'_>, sample: &Samp
     let x = Array4::from_shape_vec((1, shape.channels, shape.height, shape.width), values).map_err(|_| {
         CliError::Usage(format!("the model takes {shape}, but its preprocessing gives {}", model.preprocessing.shape))
     })?;
-    let logits = predictor.predict(x.view())?;
-    Ok(Softmax::new().forward(&logits).map_err(striate::network::NetworkError::from)?)
+    Ok(model.probabilities(&predictor.predict(x.view())?))
 }
 
 fn print(

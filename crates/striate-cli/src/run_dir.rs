@@ -91,7 +91,8 @@ impl RunDir {
         self.metrics.read_to_end(&mut text).map_err(io_error(&file, "read the file"))?;
         let known = |line: &[u8]| {
             let Ok(line) = serde_json::from_slice::<Value>(line) else { return false };
-            let within = line["step"].as_u64().is_some_and(|at| at <= step);
+            // The final evaluation is made anew.
+            let within = line["type"] != "evaluation" && line["step"].as_u64().is_some_and(|at| at <= step);
             within && (line["type"] != "epoch" || line["epoch"].as_u64().is_some_and(|epoch| epoch <= epochs as u64))
         };
         let mut end = 0;

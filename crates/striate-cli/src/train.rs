@@ -7,8 +7,10 @@ use crate::error::CliError;
 use crate::model::{Architecture, ModelOptions};
 use crate::output::{Output, bytes, complain, share, to_json};
 use crate::progress::Progress;
+use crate::report::Finished;
 use crate::run_dir::{CHECKPOINT, RunDir};
 use crate::source::Source;
+use crate::tensorboard::Board;
 use crate::{Global, model, source};
 pub(crate) use options::TrainArgs;
 use options::{Note, Options};
@@ -20,13 +22,15 @@ use striate::data::augment::Augment;
 use striate::data::{Dataset, HoldOut, Preprocessing};
 use striate::draw;
 use striate::explain::filters;
-use striate::formats::{ModelFile, TestVectors, weights_sha256};
+use striate::formats::{ModelFile, Temperature, TestVectors, weights_sha256};
 use striate::kernels::isa::Isa;
 use striate::models;
 use striate::network::Network;
+use striate::network::plan::Weights;
 use striate::shape::Shape;
 use striate::train::{
-    Checkpoint, Control, EpochMetrics, Evaluation, Event, Keep, TrainError, TrainSummary, Trainer, evaluate, whiten,
+    Checkpoint, Control, EpochMetrics, Evaluation, Event, Keep, TrainError, TrainSummary, Trainer, calibrate, evaluate,
+    evaluate_at, whiten,
 };
 
 const FILTERS_BEFORE: &str = "filters-before.png";
@@ -43,6 +47,17 @@ struct Packaging<'a> {
 impl Packaging<'_> {
     /// Saves the network with what was measured of these very weights, if anything was.
     fn save(&self, network: &Network, metrics: Option<serde_json::Value>, run: &RunDir) -> Result<(), CliError> {
+        self.save_at(network, metrics, None, run)
+    }
+
+    /// The same with a temperature for the probabilities.
+    fn save_at(
+        &self,
+        network: &Network,
+        metrics: Option<serde_json::Value>,
+        temperature: Option<Temperature>,
+        run: &RunDir,
+    ) -> Result<(), CliError> {
         let model = ModelFile {
             network: network.clone(),
             class_names: self.class_names.clone(),
@@ -50,6 +65,7 @@ impl Packaging<'_> {
             training: to_json(self.options),
             metrics: metrics.unwrap_or_default(),
             test_vectors: TestVectors::record(network, self.samples.clone())?,
+            temperature,
         };
         Ok(model.save(&run.file(model::FILE))?)
     }
@@ -103,6 +119,14 @@ impl Data {
             Some(validation) => trainer.validation(validation),
             None => Ok(trainer),
         }
+    }
+
+    /// What calibrates the network's probabilities, judged by the images held out; without any there is nothing honest to
+    /// judge by.
+    fn temperature(&self, network: &Network, options: &Options) -> Result<Option<Temperature>, CliError> {
+        let Some(held_out) = &self.validation else { return Ok(None) };
+        let value = calibrate(network, held_out, &options.normalization, options.batch)?;
+        Ok(value.map(|value| Temperature { value, data: held_out.name().into(), images: held_out.len() }))
     }
 }
 
@@ -180,6 +204,10 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
         options.threads
     ));
 
+    let mut board = args.tensorboard.then(|| Board::create(&run)).transpose()?;
+    if let Some(board) = &mut board {
+        board.filters(0, network.parameters())?;
+    }
     let interrupted = interruption(global.quiet);
     let mut trouble = None;
     let first = network.clone();
@@ -228,6 +256,7 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
             is_set_up = true;
             set_up(&run, &settings, &first, matches!(event, Event::Started { .. }))
         });
+        let written = written.and_then(|()| board.as_mut().map_or(Ok(()), |board| board.show(event)));
         if let Err(error) = written {
             // The first trouble is the cause of the others.
             trouble.get_or_insert(error);
@@ -263,7 +292,9 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
     };
     draw_filters(&network, &run, "filters-after.png", "First layer after training")?;
     progress.note(if summary.stopped { "stopped; evaluating the last weights" } else { "evaluating" });
-    let on_test = evaluate(&network, test, &options.normalization, options.batch)?;
+    let temperature = data.temperature(&network, &options)?;
+    let divisor = temperature.as_ref().map_or(1.0, |temperature| temperature.value);
+    let on_test = evaluate_at(&network, test, &options.normalization, options.batch, Weights::F32, divisor)?;
     let kept = summary.kept();
     let on_train = match kept.filter(|metrics| metrics.train_images == train.len()) {
         // After its last epoch the trainer evaluates the whole training set.
@@ -276,10 +307,25 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
     metrics["train_images"] = train.len().into();
     metrics["test_accuracy"] = on_test.accuracy.into();
     metrics["test_loss"] = on_test.loss.into();
-    packaging.save(&network, Some(metrics), &run)?;
+    packaging.save_at(&network, Some(metrics), temperature.clone(), &run)?;
     run.write("confusion.svg", confusion(&on_test, test, &options))?;
 
-    report(output, &run, &options, &on_test, on_train, &data, &summary, begun.elapsed().as_secs_f64());
+    let finished = Finished {
+        model: &options.model,
+        data: &options.data,
+        seed: options.seed,
+        settings: &settings,
+        network: &network,
+        train,
+        test,
+        on_test: &on_test,
+        train_accuracy,
+        summary: &summary,
+        temperature: temperature.as_ref(),
+    };
+    finished.write(&mut run)?;
+
+    tell(output, &run, &options, &on_test, on_train, &data, &summary, begun.elapsed().as_secs_f64());
     output.json(&serde_json::json!({
         "out": run.path(),
         "seed": options.seed,
@@ -409,7 +455,7 @@ fn confusion(evaluation: &Evaluation, test: &Dataset, options: &Options) -> Stri
     draw::confusion(&evaluation.confusion, test.class_names(), &title)
 }
 
-fn report(
+fn tell(
     output: &Output,
     run: &RunDir,
     options: &Options,
@@ -438,7 +484,10 @@ fn report(
     output
         .hint("  model.safetensors   the model, complete: weights, architecture, classes, preprocessing, test vectors");
     output.hint("  curves.svg          loss and accuracy by epoch");
+    output.hint("  report.html         all of the below on one page: open it in a browser");
     output.hint("  confusion.svg       which class was taken for which");
+    output.hint("  reliability.svg     how often the model is right where it is so sure");
+    output.hint("  mistakes.png        the most confident mistakes");
     if run.file("filters-after.png").exists() {
         output.hint("  filters-before.png, filters-after.png   what the first layer learnt");
     }

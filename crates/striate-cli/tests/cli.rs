@@ -247,13 +247,21 @@ fn training_leaves_a_whole_run_directory() {
     let mut names: Vec<String> = names.filter(|name| name != ".lock").collect();
     names.sort();
     let pictures = ["confusion.svg", "curves.svg", "filters-after.png", "filters-before.png"];
-    assert_eq!(names, [&pictures[..], &["last.ckpt", "metrics.jsonl", "model.safetensors", "run.toml"]].concat());
+    let middle = ["last.ckpt", "metrics.jsonl", "mistakes.png", "model.safetensors"];
+    assert_eq!(names, [&pictures[..], &middle, &["reliability.svg", "report.html", "run.toml"]].concat());
     for picture in ["filters-before.png", "filters-after.png"] {
         let picture = image::open(out.join(picture)).unwrap();
         assert!(picture.width() > 50 && picture.height() > 50);
     }
-    for picture in ["curves.svg", "confusion.svg"] {
+    for picture in ["curves.svg", "confusion.svg", "reliability.svg"] {
         assert!(fs::read_to_string(out.join(picture)).unwrap().contains("<svg"));
+    }
+    let report = fs::read_to_string(out.join("report.html")).unwrap();
+    let sha = result["weights_sha256"].as_str().unwrap();
+    for part in
+        ["simple-convnet on bars", "--epochs 1", sha, "falling", "Before training", "mean of classes", "data:image"]
+    {
+        assert!(report.contains(part), "{part} is not in the report");
     }
     let settings = read_toml(&out.join("run.toml"));
     for key in ["data", "model", "recipe", "seed", "epochs", "batch", "lr", "optimizer", "schedule", "augment"] {
@@ -263,7 +271,9 @@ fn training_leaves_a_whole_run_directory() {
     let metrics = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
     let lines: Vec<Value> = metrics.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(lines.iter().any(|line| line["type"] == "step" && line["loss"].is_number()), "{metrics}");
-    let epoch = lines.last().unwrap();
+    let [.., epoch, evaluation] = &lines[..] else { panic!("{metrics}") };
+    assert_eq!((evaluation["type"].as_str(), &evaluation["accuracy"]), (Some("evaluation"), &result["test_accuracy"]));
+    has_keys(evaluation, &["data", "top5", "loss", "macro_average", "calibration", "classes", "confusion"]);
     assert_eq!((epoch["type"].as_str(), epoch["epoch"].as_u64()), (Some("epoch"), Some(1)));
     assert_eq!(epoch["test_accuracy"], result["test_accuracy"]);
 
@@ -281,6 +291,25 @@ fn training_leaves_a_whole_run_directory() {
     // The next run stands beside the first.
     let (stdout, _) = run(place.path(), &arguments, 0);
     assert_eq!(json(&stdout)["out"], "runs/simple-convnet-bars-2");
+}
+
+#[test]
+fn tensorboard_gets_a_file_of_its_own() {
+    let place = place();
+    let arguments = ["train", "--data", "bars", "--epochs", "2", "--out", "run", "--tensorboard", "-q"];
+    run(place.path(), &arguments, 0);
+    let files = fs::read_dir(place.path().join("run")).unwrap().map(|entry| entry.unwrap().path());
+    let files: Vec<_> = files.filter(|path| path.to_str().unwrap().contains("events.out.tfevents.")).collect();
+    assert_eq!(files.len(), 1);
+    let bytes = fs::read(&files[0]).unwrap();
+    // Whole records: a length, its checksum, a message, its checksum.
+    let (mut at, mut records) = (0, 0);
+    while at < bytes.len() {
+        at += 16 + u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;
+        records += 1;
+    }
+    // The version, the filters before, and of each epoch the last step, the epoch and the filters.
+    assert_eq!((at, records), (bytes.len(), 2 + 2 * 3));
 }
 
 #[test]
@@ -416,6 +445,50 @@ fn damaged_data_is_named() {
 }
 
 #[test]
+fn a_model_is_calibrated_only_when_asked() {
+    let place = trained();
+    let here = place.path();
+    // Two steps of training leave mistakes, without which there would be nothing to calibrate.
+    let arguments = ["train", "--data", "bars", "--init", "he", "--epochs", "1", "--out", "poor", "-q"];
+    run(here, &arguments, 0);
+    let before = fs::read(here.join("poor/model.safetensors")).unwrap();
+    let pictures = ["--reliability", "reliability.svg", "--mistakes", "mistakes.png"];
+    run(here, &[&["evaluate", "poor"], &pictures[..]].concat(), 0);
+    assert_eq!(fs::read(here.join("poor/model.safetensors")).unwrap(), before);
+    assert!(fs::read_to_string(here.join("reliability.svg")).unwrap().contains("calibration error"));
+    assert!(image::open(here.join("mistakes.png")).unwrap().width() > 200);
+
+    let (plain, _) = run(here, &["evaluate", "poor", "--json"], 0);
+    let (plain, (fitted, _)) =
+        (json(&plain), run(here, &["evaluate", "poor", "--split", "train", "--calibrate", "--json"], 0));
+    let fitted = json(&fitted);
+    assert_eq!(fitted["temperature"]["images"], 200);
+    assert!(fitted["temperature"]["data"].as_str().unwrap().contains("train"), "{fitted}");
+    assert!(fitted["scaled"]["loss"].as_f64() < fitted["loss"].as_f64(), "{fitted}");
+    let (stdout, _) = run(here, &["evaluate", "poor", "--json"], 0);
+    let scaled = json(&stdout);
+    for key in ["accuracy", "loss", "confusion"] {
+        assert_eq!(scaled[key], plain[key]);
+    }
+    assert_eq!(scaled["scaled"]["temperature"], fitted["temperature"]["value"]);
+    let (stdout, _) = run(here, &["evaluate", "poor"], 0);
+    assert!(stdout.contains("at temperature") && stdout.contains("fitted on 200 images"), "{stdout}");
+    run(here, &["verify", "poor"], 0);
+
+    save_png(&here.join("bar.png"), 0);
+    let probability = |model: &str| {
+        let (stdout, _) = run(here, &["predict", model, "bar.png", "--json"], 0);
+        json(&stdout)[0]["probability"].as_f64().unwrap()
+    };
+    let calibrated = probability("poor");
+    fs::write(here.join("old.safetensors"), before).unwrap();
+    assert_ne!(calibrated, probability("old.safetensors"));
+
+    // All right: the surer the better, so no temperature is best.
+    refused(here, &["evaluate", "run", "--calibrate"], 1, &["no temperature", "left as it was"]);
+}
+
+#[test]
 fn a_trained_model_answers_every_command() {
     let place = trained();
     let here = place.path();
@@ -430,6 +503,12 @@ fn a_trained_model_answers_every_command() {
     has_keys(&result, &["images", "accuracy", "top5", "loss"]);
     assert_eq!((result["images"].as_u64(), result["top5"].as_f64()), (Some(40), Some(1.0)));
     assert!(result["accuracy"].as_f64().unwrap() > 0.9, "{result}");
+    has_keys(
+        &result,
+        &["macro_average", "calibration", "classes", "confusion", "mistakes", "expected_calibration_error"],
+    );
+    has_keys(&result["classes"][3], &["images", "precision", "recall", "f1"]);
+    assert_eq!((&result["temperature"], &result["scaled"]), (&Value::Null, &Value::Null));
     let (stdout, _) = run(here, &["evaluate", "run", "--split", "train", "--json"], 0);
     assert_eq!(json(&stdout)["images"], 200);
 

@@ -31,6 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             training: serde_json::Value::Null,
             metrics: serde_json::Value::Null,
             test_vectors: TestVectors::record(&network, inputs)?,
+            temperature: None,
             network,
         };
         model.save(&directory.join(format!("{name}.safetensors")))?;

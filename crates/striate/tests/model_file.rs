@@ -6,7 +6,7 @@ use serde_json::json;
 use std::path::Path;
 use std::sync::LazyLock;
 use striate::data::preprocessing::{Fit, Normalization, Preprocessing};
-use striate::formats::{Container, ContainerWriter, FormatError, ModelFile, TestVectors, weights_sha256};
+use striate::formats::{Container, ContainerWriter, FormatError, ModelFile, Temperature, TestVectors, weights_sha256};
 use striate::models;
 use striate::network::Network;
 use striate::shape::Shape;
@@ -41,6 +41,7 @@ fn model() -> ModelFile {
         training: json!({ "epochs": 20, "options": ["a", null, -1.5] }),
         metrics: json!({ "test_accuracy": 0.75 }),
         test_vectors,
+        temperature: None,
     }
 }
 
@@ -108,6 +109,24 @@ fn what_is_saved_is_what_is_loaded() {
     assert_eq!(weights_sha256(loaded.network.parameters()), weights_sha256(model.network.parameters()));
     assert_eq!(loaded.to_bytes().unwrap(), std::fs::read(&path).unwrap());
     assert_eq!(loaded.verify().unwrap().vectors, 0);
+}
+
+#[test]
+fn a_temperature_is_kept_and_files_without_one_are_read() {
+    // BYTES are those of a file from before there was such a field.
+    assert_eq!(ModelFile::from_bytes(&BYTES, "old").unwrap().temperature, None);
+    let mut model = model();
+    model.temperature = Some(Temperature { value: 1.0 / 3.0, data: "<val>".into(), images: 7 });
+    let loaded = ModelFile::from_bytes(&model.to_bytes().unwrap(), "new").unwrap();
+    assert_eq!(loaded.temperature, model.temperature);
+    assert!(loaded.verify().unwrap().is_passed());
+    for value in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-60, 1e60] {
+        model.temperature = Some(Temperature { value, data: String::new(), images: 1 });
+        let message = model.to_bytes().unwrap_err().to_string();
+        assert!(message.contains("striate.temperature"), "{message}");
+    }
+    model.temperature = Some(Temperature { value: 1e-30, data: String::new(), images: 1 });
+    assert_eq!(model.probabilities(&ndarray::array![[1e30f32, -1e30, 0.0]]), ndarray::array![[1.0, 0.0, 0.0]]);
 }
 
 #[test]

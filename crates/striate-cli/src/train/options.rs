@@ -35,9 +35,9 @@ const EXAMPLES: &str = "Examples:
   striate train --resume runs/simple-convnet-mnist-1
   striate train --data ~/fashion --json          a directory of IDX files; the result as JSON
 
-The run directory holds model.safetensors, last.ckpt, run.toml (every option), metrics.jsonl, curves.svg, confusion.svg,
-filters-before.png and filters-after.png. Ctrl-C stops after the current step, keeps the last weights and saves the run; a
-second Ctrl-C ends at once. However a run ended, `striate train --resume DIR` goes on from last.ckpt and gives the weights
+The run directory holds model.safetensors, last.ckpt, run.toml (every option), metrics.jsonl, report.html (all of it on one
+page), curves.svg, confusion.svg, reliability.svg, mistakes.png, filters-before.png and filters-after.png. Ctrl-C stops at the
+next logged step, keeps the last weights and saves the run; a second Ctrl-C ends at once. However a run ended, `striate train --resume DIR` goes on from last.ckpt and gives the weights
 that it would have given.";
 
 /// Train a model and write a run directory
@@ -125,6 +125,9 @@ pub(crate) struct TrainArgs {
     /// Steps between lines of metrics.jsonl [default: 10]
     #[arg(long, value_name = "N")]
     pub(crate) log_every: Option<usize>,
+    /// Write what TensorBoard shows into the run directory too: `tensorboard --logdir runs`
+    #[arg(long)]
+    pub(crate) tensorboard: bool,
     /// Save the run every so many steps too, besides at every epoch's end
     #[arg(long, value_name = "STEPS")]
     pub(crate) checkpoint_every: Option<u64>,
@@ -147,6 +150,7 @@ impl TrainArgs {
                 TrainArgs {
                     $($field: self.$field.clone().or_else(|| before.$field.clone()),)+
                     settings: if self.settings.is_empty() { before.settings.clone() } else { self.settings.clone() },
+                    tensorboard: self.tensorboard || before.tensorboard,
                     resume: None,
                     out: None,
                 }

@@ -160,6 +160,19 @@ impl Svg {
         ));
     }
 
+    /// A straight line.
+    pub(super) fn line(&mut self, from: (f64, f64), to: (f64, f64), stroke: Color, width: f64) {
+        self.push(format_args!(
+            "<line x1=\"{}\" y1=\"{}\" x2=\"{}\" y2=\"{}\" stroke=\"{}\" stroke-width=\"{}\"/>\n",
+            number(from.0),
+            number(from.1),
+            number(to.0),
+            number(to.1),
+            hex(stroke),
+            number(width)
+        ));
+    }
+
     /// A line of text that does not catch the pointer.
     pub(super) fn text(&mut self, (x, y): (f64, f64), text: &str, style: Style) {
         let anchor = match style.anchor {

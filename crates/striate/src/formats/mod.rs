@@ -5,6 +5,7 @@
 //! * [`model_file`] is a complete model in such a container: weights, architecture, class names, preprocessing and
 //!   test vectors.
 //! * [`model_toml`] is a network without weights, as people write it.
+//! * [`tensorboard`] is what TensorBoard reads.
 //! * [`onnx`] writes a model for other runtimes.
 //! * [`npz`] writes weights for NumPy.
 //! * [`digest`] names weights by their SHA-256.
@@ -19,12 +20,13 @@ pub mod model_file;
 pub mod model_toml;
 pub mod npz;
 pub mod onnx;
+pub mod tensorboard;
 
 pub use atomic::{WriteAction, WriteError, is_leftover, remove_leftovers, write_atomically};
 pub use container::{Container, ContainerWriter};
 pub use digest::weights_sha256;
 pub use error::FormatError;
-pub use model_file::{Difference, ModelFile, TestVectors, Verification};
+pub use model_file::{Difference, ModelFile, Temperature, TestVectors, Verification};
 pub use model_toml::{TomlError, from_toml, to_toml};
 pub use npz::to_npz;
 pub use onnx::{OnnxError, OnnxOptions, to_onnx};

@@ -14,6 +14,7 @@
 //! | `striate.preprocessing` | the [`Preprocessing`] as JSON |
 //! | `striate.training` | how it was trained, any JSON |
 //! | `striate.metrics` | how good it is, any JSON |
+//! | `striate.temperature` | the [`Temperature`] as JSON; not there where the probabilities are not calibrated |
 //! | `striate.checksum` | see [`container`](super::container) |
 //!
 //! The tensors are the parameters under their own names, and `striate.test.inputs` with `striate.test.logits` where
@@ -23,10 +24,11 @@ use super::atomic::write_atomically;
 use super::container::{Container, ContainerWriter, read_file, shorten, unwritable};
 use super::error::FormatError;
 use crate::data::preprocessing::Preprocessing;
+use crate::kernels::softmax::softmax;
 use crate::network::{Description, Network, NetworkError, Parameters};
 use ndarray::{Array2, Array4, ArrayView4, Axis, s};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -41,6 +43,7 @@ const CLASSES: &str = "striate.classes";
 const PREPROCESSING: &str = "striate.preprocessing";
 const TRAINING: &str = "striate.training";
 const METRICS: &str = "striate.metrics";
+const TEMPERATURE: &str = "striate.temperature";
 const TEST_INPUTS: &str = "striate.test.inputs";
 const TEST_LOGITS: &str = "striate.test.logits";
 /// Tensors of this prefix are ours, not parameters.
@@ -82,6 +85,7 @@ const THE_MODEL: &str = "the model";
 ///     training: serde_json::json!({ "epochs": 20 }),
 ///     metrics: serde_json::json!({ "test_accuracy": 0.75 }),
 ///     test_vectors,
+///     temperature: None,
 /// };
 ///
 /// let directory = tempfile::tempdir()?;
@@ -107,6 +111,19 @@ pub struct ModelFile {
     pub metrics: Value,
     /// Inputs with the logits they gave where the model was saved.
     pub test_vectors: TestVectors,
+    /// What calibrates the probabilities, if anything does.
+    pub temperature: Option<Temperature>,
+}
+
+/// What the logits are divided by before softmax makes probabilities of them (Guo et al., 2017), and where that is from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Temperature {
+    /// Positive and finite; above 1 makes a network less sure of itself.
+    pub value: f64,
+    /// The data it was fitted on.
+    pub data: String,
+    /// How many images these were.
+    pub images: usize,
 }
 
 /// A few inputs with the logits they gave.
@@ -235,6 +252,9 @@ impl ModelFile {
         writer.field(PREPROCESSING, json::<Preprocessing>(PREPROCESSING, &self.preprocessing)?)?;
         writer.field(TRAINING, json::<Value>(TRAINING, &self.training)?)?;
         writer.field(METRICS, json::<Value>(METRICS, &self.metrics)?)?;
+        if let Some(temperature) = &self.temperature {
+            writer.field(TEMPERATURE, json::<Temperature>(TEMPERATURE, temperature)?)?;
+        }
 
         for spec in parameters.specs() {
             if spec.name.starts_with(RESERVED) {
@@ -270,13 +290,53 @@ impl ModelFile {
         let preprocessing = part.field(PREPROCESSING)?;
         let training = part.field(TRAINING)?;
         let metrics = part.field(METRICS)?;
+        // Files from before there was such a field, and those that nothing was fitted for, go without.
+        let temperature = container.field(TEMPERATURE).map(|_| part.field(TEMPERATURE)).transpose()?;
         let parameters = part.parameters()?;
         let test_vectors = part.test_vectors()?;
         let network = Network::with_parameters(description, parameters)
             .map_err(|source| FormatError::Network { name: name.to_string(), source })?;
-        let model = Self { network, class_names, preprocessing, training, metrics, test_vectors };
+        let model = Self { network, class_names, preprocessing, training, metrics, test_vectors, temperature };
         model.check(name)?;
         Ok(model)
+    }
+
+    /// The probabilities of rows of logits: softmax after the model's temperature, where it has one.
+    ///
+    /// ```
+    /// # use ndarray::array;
+    /// # use striate::data::preprocessing::{Fit, Normalization, Preprocessing};
+    /// # use striate::formats::{ModelFile, Temperature, TestVectors};
+    /// # use striate::network::Network;
+    /// # let input = striate::shape::Shape::new(1, 12, 12);
+    /// # let mut model = ModelFile {
+    /// #     network: Network::new(striate::models::by_name("simple-convnet", input, 2)?, 1)?,
+    /// #     class_names: vec!["cat".into(), "dog".into()],
+    /// #     preprocessing: Preprocessing::new(input, Fit::Stretch, Normalization::identity())?,
+    /// #     training: Default::default(),
+    /// #     metrics: Default::default(),
+    /// #     test_vectors: TestVectors::none(),
+    /// #     temperature: None,
+    /// # };
+    /// let logits = array![[2.0f32, 0.0]];
+    /// assert!((model.probabilities(&logits)[[0, 0]] - 0.8808).abs() < 1e-4);
+    /// model.temperature = Some(Temperature { value: 2.0, data: "cats and dogs".into(), images: 100 });
+    /// assert!((model.probabilities(&logits)[[0, 0]] - 0.7311).abs() < 1e-4);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn probabilities(&self, logits: &Array2<f32>) -> Array2<f32> {
+        let divisor = self.temperature.as_ref().map_or(1.0, |temperature| temperature.value as f32);
+        let mut scaled = Vec::with_capacity(logits.len());
+        for row in logits.rows() {
+            // Less the largest before the division, so that a small temperature overflows nothing.
+            let largest = row.fold(f32::NEG_INFINITY, |a, &b| a.max(b));
+            scaled.extend(row.iter().map(|&logit| (logit - largest) / divisor));
+        }
+        let mut probabilities = Array2::zeros(logits.dim());
+        if let Some(probabilities) = probabilities.as_slice_mut().filter(|p| !p.is_empty()) {
+            softmax(&scaled, probabilities, logits.ncols());
+        }
+        probabilities
     }
 
     /// Replays the test vectors on this machine, and says which number differs first.
@@ -336,6 +396,13 @@ impl ModelFile {
         for spec in parameters.specs() {
             let values = parameters.as_slice().get(spec.range.clone()).unwrap_or_default();
             check_finite(values.iter(), &spec.shape, &spec.name, name)?;
+        }
+        if let Some(temperature) = &self.temperature
+            // As f32 too, which is what divides.
+            && !((temperature.value as f32).is_finite() && temperature.value as f32 > 0.0)
+        {
+            let reason = format!("the value is {:?}; it must be a positive number", temperature.value);
+            return Err(FormatError::Field { name: name.to_string(), key: TEMPERATURE, reason });
         }
         let TestVectors { inputs, logits } = &self.test_vectors;
         check_finite(inputs.iter(), inputs.shape(), TEST_INPUTS, name)?;

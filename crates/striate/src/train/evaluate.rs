@@ -1,68 +1,14 @@
-//! How good a network is on a data set.
+//! Running a network over a data set.
 
+use super::calibration::fit_temperature;
+use super::metrics::{Evaluation, Tally};
 use super::{TrainError, check_classes, check_data, first_non_finite, on_worker};
 use crate::data::augment::Augment;
 use crate::data::{Dataset, Normalization, gather};
 use crate::network::plan::{Plan, Weights};
 use crate::network::run::Runner;
-use crate::network::{Description, Network, Parameters};
+use crate::network::{Description, Network, NetworkError, Parameters};
 use ndarray::Array2;
-use serde::Serialize;
-
-/// The most entries in [`Evaluation::mistakes`].
-const MOST_MISTAKES: usize = 100;
-
-/// How good a network is on a data set.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Evaluation {
-    /// Images evaluated.
-    pub images: usize,
-    /// Images whose largest logit is their label's (the first of equal ones counts as the largest).
-    pub correct: usize,
-    /// `correct / images`.
-    pub accuracy: f64,
-    /// Share of images whose label is among the 5 largest logits (or all, with fewer classes).
-    pub top5: f64,
-    /// Mean softmax cross-entropy, in nats.
-    pub loss: f64,
-    /// Images by true class (row) and predicted class (column).
-    #[serde(serialize_with = "rows")]
-    pub confusion: Array2<usize>,
-    /// One entry a class.
-    pub classes: Vec<ClassMetrics>,
-    /// The images that were taken for something else, the surest mistakes first; at most 100.
-    pub mistakes: Vec<Mistake>,
-}
-
-/// How well one class is recognised. A share of nothing is 0.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct ClassMetrics {
-    /// Images of this class.
-    pub images: usize,
-    /// Of the images taken for this class, the share that are.
-    pub precision: f64,
-    /// Of the images of this class, the share that were taken for it.
-    pub recall: f64,
-    /// Harmonic mean of precision and recall.
-    pub f1: f64,
-}
-
-/// An image taken for something else.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Mistake {
-    /// Its position in the data set.
-    pub index: usize,
-    /// Its true class.
-    pub label: usize,
-    /// The class it was taken for.
-    pub predicted: usize,
-    /// How sure the network was of that (softmax).
-    pub probability: f32,
-}
-
-fn rows<S: serde::Serializer>(confusion: &Array2<usize>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(confusion.rows().into_iter().map(|row| row.to_vec()))
-}
 
 /// Evaluates `network` on all of `data`, `batch` images at a time.
 ///
@@ -90,7 +36,81 @@ pub fn evaluate_with(
 ) -> Result<Evaluation, TrainError> {
     check_classes(data, network.classes())?;
     let (description, parameters) = (network.description(), network.parameters());
-    checked(Evaluator { weights, ..Evaluator::new(description, batch) }, parameters, data, normalization)
+    measure(Evaluator { weights, ..Evaluator::new(description, batch) }, parameters, data, normalization, 1.0)
+}
+
+/// [`evaluate_with`], and as well what dividing the logits by `temperature` makes of loss and calibration
+/// ([`Evaluation::scaled`]); the probabilities of the mistakes are those.
+///
+/// # Errors
+/// As for [`evaluate`], and a temperature that is not a positive number.
+pub fn evaluate_at(
+    network: &Network,
+    data: &Dataset,
+    normalization: &Normalization,
+    batch: usize,
+    weights: Weights,
+    temperature: f64,
+) -> Result<Evaluation, TrainError> {
+    if !(temperature.is_finite() && temperature > 0.0) {
+        let found = temperature.to_string();
+        return Err(TrainError::Option { field: "temperature", found, expected: "a positive number" });
+    }
+    check_classes(data, network.classes())?;
+    let evaluator = Evaluator { weights, ..Evaluator::new(network.description(), batch) };
+    measure(evaluator, network.parameters(), data, normalization, temperature)
+}
+
+/// The logits of every image of `data`, (N, classes).
+///
+/// # Errors
+/// As for [`evaluate`]; the memory for the logits is asked for first.
+pub fn logits(
+    network: &Network,
+    data: &Dataset,
+    normalization: &Normalization,
+    batch: usize,
+) -> Result<Array2<f32>, TrainError> {
+    check_classes(data, network.classes())?;
+    check_run(network.parameters(), batch)?;
+    let (images, classes) = (data.len(), network.classes());
+    let numbers = images.saturating_mul(classes);
+    let mut values = Vec::new();
+    values.try_reserve_exact(numbers).map_err(|_| NetworkError::OutOfMemory {
+        what: "the logits".into(),
+        bytes: numbers.saturating_mul(size_of::<f32>()),
+    })?;
+    on_worker(|| {
+        Evaluator::new(network.description(), batch).each(
+            network.parameters(),
+            data,
+            images,
+            normalization,
+            &mut |_, logits, _| {
+                values.extend_from_slice(logits);
+                Ok(())
+            },
+        )
+    })?;
+    Ok(Array2::from_shape_vec((images, classes), values).unwrap_or_default())
+}
+
+/// The temperature that calibrates `network` best on `data`, by [`fit_temperature`]; none where no temperature does. The
+/// network should not have been trained on these images.
+///
+/// # Errors
+/// As for [`evaluate`].
+pub fn calibrate(
+    network: &Network,
+    data: &Dataset,
+    normalization: &Normalization,
+    batch: usize,
+) -> Result<Option<f64>, TrainError> {
+    let logits = logits(network, data, normalization, batch)?;
+    if let Some(((image, _), &value)) = logits.indexed_iter().find(|(_, value)| !value.is_finite()) {
+        return Err(TrainError::NonFiniteOutput { data: data.name().into(), image, value });
+    }
+    Ok(fit_temperature(logits.view(), data.labels()))
 }
 
 /// [`evaluate`] with parameters that are not (or not yet) a network's own, without copying them.
@@ -104,23 +124,38 @@ pub fn evaluate_parameters(
     normalization: &Normalization,
     batch: usize,
 ) -> Result<Evaluation, TrainError> {
-    checked(Evaluator::new(description, batch), parameters, data, normalization)
+    measure(Evaluator::new(description, batch), parameters, data, normalization, 1.0)
 }
 
-fn checked(
+fn measure(
     mut evaluator: Evaluator<'_>,
     parameters: &Parameters,
     data: &Dataset,
     normalization: &Normalization,
+    temperature: f64,
 ) -> Result<Evaluation, TrainError> {
-    if evaluator.batch == 0 {
+    check_run(parameters, evaluator.batch)?;
+    let mut tally = Tally::new(data.classes(), temperature);
+    on_worker(|| {
+        evaluator.each(parameters, data, data.len(), normalization, &mut |image, logits, label| {
+            tally.add(image, logits, label)
+        })
+    })?;
+    Ok(tally.finish())
+}
+
+fn check_run(parameters: &Parameters, batch: usize) -> Result<(), TrainError> {
+    if batch == 0 {
         return Err(TrainError::Option { field: "batch", found: "0".into(), expected: "at least 1" });
     }
     if let Some((name, value, position)) = first_non_finite(parameters) {
         return Err(TrainError::NonFiniteParameter { parameter: name.into(), value, position });
     }
-    on_worker(|| evaluator.run(parameters, data, data.len(), normalization))
+    Ok(())
 }
+
+/// Takes an image's position, logits and label; an answer of `Err` is a logit that is not finite.
+type Take<'a> = &'a mut (dyn FnMut(usize, &[f32], usize) -> Result<(), f32> + Send);
 
 /// Evaluates again and again with the same runners.
 pub(super) struct Evaluator<'a> {
@@ -147,9 +182,24 @@ impl<'a> Evaluator<'a> {
         images: usize,
         normalization: &Normalization,
     ) -> Result<Evaluation, TrainError> {
+        let mut tally = Tally::new(data.classes(), 1.0);
+        self.each(parameters, data, images, normalization, &mut |image, logits, label| {
+            tally.add(image, logits, label)
+        })?;
+        Ok(tally.finish())
+    }
+
+    /// Runs the first `images` of `data` through the network, and gives each one's answer to `take`.
+    fn each(
+        &mut self,
+        parameters: &Parameters,
+        data: &Dataset,
+        images: usize,
+        normalization: &Normalization,
+        take: Take<'_>,
+    ) -> Result<(), TrainError> {
         check_data(data, self.description.input, normalization)?;
         let images = images.min(data.len());
-        let mut tally = Tally::new(data.class_names().len());
         let mut start = 0;
         while start < images {
             let count = self.batch.min(images - start);
@@ -168,9 +218,9 @@ impl<'a> Evaluator<'a> {
             let logits = runner.predict(parameters);
             check_classes(data, logits.len() / count)?;
             for ((image, logits), &label) in
-                (start..).zip(logits.chunks_exact(tally.classes)).zip(data.labels().iter().skip(start))
+                (start..).zip(logits.chunks_exact(data.classes())).zip(data.labels().iter().skip(start))
             {
-                tally.add(image, logits, label).map_err(|value| TrainError::NonFiniteOutput {
+                take(image, logits, label).map_err(|value| TrainError::NonFiniteOutput {
                     data: data.name().into(),
                     image,
                     value,
@@ -178,183 +228,6 @@ impl<'a> Evaluator<'a> {
             }
             start += count;
         }
-        Ok(tally.finish())
-    }
-}
-
-/// The counts, while they grow.
-struct Tally {
-    classes: usize,
-    images: usize,
-    correct: usize,
-    top5: usize,
-    loss: f64,
-    confusion: Array2<usize>,
-    mistakes: Vec<Mistake>,
-}
-
-impl Tally {
-    fn new(classes: usize) -> Self {
-        Self {
-            classes,
-            images: 0,
-            correct: 0,
-            top5: 0,
-            loss: 0.0,
-            confusion: Array2::zeros((classes, classes)),
-            mistakes: Vec::new(),
-        }
-    }
-
-    /// Counts one image; a logit that is not finite is the error.
-    fn add(&mut self, index: usize, logits: &[f32], label: usize) -> Result<(), f32> {
-        if let Some(&value) = logits.iter().find(|v| !v.is_finite()) {
-            return Err(value);
-        }
-        let (mut predicted, mut largest) = (0, f32::NEG_INFINITY);
-        for (class, &logit) in logits.iter().enumerate() {
-            if logit > largest {
-                (predicted, largest) = (class, logit);
-            }
-        }
-        // Differences in f64: between the largest numbers of f32 they overflow it.
-        let below = |logit: f32| f64::from(logit) - f64::from(largest);
-        let sum: f64 = logits.iter().map(|&v| below(v).exp()).sum();
-        let own = logits.get(label).copied().unwrap_or(f32::NEG_INFINITY);
-        self.images += 1;
-        self.loss += sum.ln() - below(own);
-        // Equal logits rank in class order, as for `predicted`.
-        let before = logits.iter().enumerate().filter(|&(class, &v)| v > own || (v == own && class < label)).count();
-        self.top5 += usize::from(before < 5);
-        if let Some(count) = self.confusion.get_mut((label, predicted)) {
-            *count += 1;
-        }
-        if predicted == label {
-            self.correct += 1;
-        } else {
-            self.mistakes.push(Mistake { index, label, predicted, probability: (1.0 / sum) as f32 });
-            // Now and then, so that a bad network on much data does not fill the memory.
-            if self.mistakes.len() >= 64 * MOST_MISTAKES {
-                self.keep_the_surest();
-            }
-        }
         Ok(())
-    }
-
-    fn keep_the_surest(&mut self) {
-        self.mistakes.sort_by(|a, b| b.probability.total_cmp(&a.probability).then(a.index.cmp(&b.index)));
-        self.mistakes.truncate(MOST_MISTAKES);
-    }
-
-    fn finish(mut self) -> Evaluation {
-        self.keep_the_surest();
-        let share = |part: usize, of: usize| if of == 0 { 0.0 } else { part as f64 / of as f64 };
-        let classes = (0..self.classes)
-            .map(|class| {
-                let (images, taken) = (self.confusion.row(class).sum(), self.confusion.column(class).sum());
-                let right = self.confusion.get((class, class)).copied().unwrap_or(0);
-                ClassMetrics {
-                    images,
-                    precision: share(right, taken),
-                    recall: share(right, images),
-                    f1: share(2 * right, images + taken),
-                }
-            })
-            .collect();
-        Evaluation {
-            images: self.images,
-            correct: self.correct,
-            accuracy: share(self.correct, self.images),
-            top5: share(self.top5, self.images),
-            loss: if self.images == 0 { 0.0 } else { self.loss / self.images as f64 },
-            confusion: self.confusion,
-            classes,
-            mistakes: self.mistakes,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use ndarray::array;
-
-    #[test]
-    fn counted_by_hand() {
-        let mut tally = Tally::new(3);
-        for (index, (logits, label)) in [
-            ([2.0, 1.0, 0.0], 0),
-            ([0.0, 3.0, 0.0], 0),
-            ([0.0, 0.0, 0.0], 0),
-            ([5.0, 0.0, 1.0], 2),
-            ([0.0, 1.0, 0.0], 1),
-        ]
-        .into_iter()
-        .enumerate()
-        {
-            tally.add(index, &logits, label).unwrap();
-        }
-        let evaluation = tally.finish();
-        assert_eq!((evaluation.images, evaluation.correct, evaluation.accuracy, evaluation.top5), (5, 3, 0.6, 1.0));
-        assert_eq!(evaluation.confusion, array![[2, 1, 0], [0, 1, 0], [1, 0, 0]]);
-        let cross_entropy =
-            |logits: [f64; 3], label: usize| logits.iter().map(|v| v.exp()).sum::<f64>().ln() - logits[label];
-        let loss = (cross_entropy([2.0, 1.0, 0.0], 0)
-            + cross_entropy([0.0, 3.0, 0.0], 0)
-            + 3.0f64.ln()
-            + cross_entropy([5.0, 0.0, 1.0], 2)
-            + cross_entropy([0.0, 1.0, 0.0], 1))
-            / 5.0;
-        assert!((evaluation.loss - loss).abs() < 1e-12);
-        let [zero, one, two] = evaluation.classes[..] else { panic!() };
-        assert_eq!((zero.images, zero.precision, zero.recall), (3, 2.0 / 3.0, 2.0 / 3.0));
-        assert!((zero.f1 - 2.0 / 3.0).abs() < 1e-15);
-        assert_eq!((one.images, one.precision, one.recall), (1, 0.5, 1.0));
-        assert_eq!((two.images, two.precision, two.recall, two.f1), (1, 0.0, 0.0, 0.0));
-        let order: Vec<_> = evaluation.mistakes.iter().map(|m| (m.index, m.label, m.predicted)).collect();
-        assert_eq!(order, [(3, 2, 0), (1, 0, 1)]);
-        let e = std::f64::consts::E;
-        assert!((f64::from(evaluation.mistakes[1].probability) - e.powi(3) / (e.powi(3) + 2.0)).abs() < 1e-6);
-        let json = serde_json::to_value(&evaluation).unwrap();
-        assert_eq!(json["confusion"], serde_json::json!([[2, 1, 0], [0, 1, 0], [1, 0, 0]]));
-    }
-
-    #[test]
-    fn top5_of_many_classes_and_equal_logits() {
-        let mut tally = Tally::new(10);
-        let logits: Vec<f32> = (0..10).map(|v| v as f32).collect();
-        for label in 0..10 {
-            tally.add(label, &logits, label).unwrap();
-        }
-        assert_eq!(tally.finish().top5, 0.5);
-        let mut tally = Tally::new(10);
-        for label in 0..10 {
-            tally.add(label, &[1.0; 10], label).unwrap();
-        }
-        let evaluation = tally.finish();
-        assert_eq!((evaluation.top5, evaluation.correct), (0.5, 1));
-    }
-
-    #[test]
-    fn large_logits_do_not_overflow_and_bad_ones_are_told() {
-        let mut tally = Tally::new(2);
-        tally.add(0, &[1e30, -1e30], 1).unwrap();
-        tally.add(1, &[f32::MAX, f32::MAX], 1).unwrap();
-        assert_eq!(tally.add(2, &[0.0, f32::INFINITY], 1), Err(f32::INFINITY));
-        let evaluation = tally.finish();
-        assert!(evaluation.loss.is_finite() && evaluation.loss > 1e29);
-        assert_eq!(evaluation.mistakes[0].probability, 1.0);
-    }
-
-    #[test]
-    fn only_the_surest_mistakes_are_kept() {
-        let mut tally = Tally::new(2);
-        for index in 0..20_000 {
-            tally.add(index, &[(index % 7919) as f32 / 1000.0, -1.0], 1).unwrap();
-        }
-        let evaluation = tally.finish();
-        assert_eq!(evaluation.mistakes.len(), 100);
-        assert_eq!(evaluation.mistakes[0].index % 7919, 7918);
-        assert!(evaluation.mistakes.is_sorted_by(|a, b| a.probability >= b.probability));
     }
 }

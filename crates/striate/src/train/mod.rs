@@ -7,9 +7,11 @@
 //! Same seed, data and options give bit-identical weights, whatever the number of threads: the order of the images is
 //! named by (seed, epoch), the random numbers of a step by (seed, step), and sums are added in a fixed order.
 
+mod calibration;
 mod checkpoint;
 mod evaluate;
 mod events;
+mod metrics;
 mod trainer;
 mod whiten;
 
@@ -19,9 +21,11 @@ use crate::layers::Role;
 use crate::network::{NetworkError, Parameters};
 use crate::optim::{Groups, Kind, OptimError, OptimizerOptions, Schedule};
 use crate::shape::Shape;
+pub use calibration::{BINS, Calibration, CalibrationBin, fit_temperature};
 pub use checkpoint::{CHECKPOINT_VERSION, Checkpoint, CheckpointError, RunState};
-pub use evaluate::{ClassMetrics, Evaluation, Mistake, evaluate, evaluate_parameters, evaluate_with};
+pub use evaluate::{calibrate, evaluate, evaluate_at, evaluate_parameters, evaluate_with, logits};
 pub use events::{Control, EpochMetrics, Event, TrainSummary};
+pub use metrics::{ClassMetrics, Evaluation, MacroAverage, Mistake, Scaled};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;

@@ -366,6 +366,7 @@ mod tests {
             training: serde_json::Value::Null,
             metrics: serde_json::Value::Null,
             test_vectors: TestVectors::none(),
+            temperature: None,
             network,
         }
     }

@@ -65,6 +65,7 @@ pub enum OnnxError {
 ///     training: serde_json::Value::Null,
 ///     metrics: serde_json::Value::Null,
 ///     test_vectors: TestVectors::none(),
+///     temperature: None,
 /// };
 /// let bytes = to_onnx(&model, OnnxOptions::default())?;
 /// // The weights are in it: 432,410 numbers of four bytes.

@@ -1,0 +1,372 @@
+//! `report.html`: a run on one page that needs nothing beside it.
+//!
+//! Pictures that the run directory holds are built in; text from outside is escaped by `maud`, and the page's own policy
+//! forbids scripts and anything that is not in it.
+
+use crate::error::CliError;
+use crate::output::{thousands, to_json};
+use crate::run_dir::RunDir;
+use crate::{pictures, source};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use std::fs;
+use striate::data::Dataset;
+use striate::draw::{self, DrawError};
+use striate::formats::{Temperature, weights_sha256};
+use striate::kernels::isa;
+use striate::network::Network;
+use striate::train::{Evaluation, TrainSummary};
+
+const FILE: &str = "report.html";
+const STYLE: &str = include_str!("report.css");
+/// Nothing but what is in the page itself.
+const POLICY: &str = "default-src 'none'; img-src data:; style-src 'unsafe-inline'";
+
+/// A run that has come to its end.
+pub(crate) struct Finished<'a> {
+    /// `--model` and `--data`.
+    pub(crate) model: &'a str,
+    pub(crate) data: &'a str,
+    pub(crate) seed: u64,
+    /// `run.toml`.
+    pub(crate) settings: &'a str,
+    pub(crate) network: &'a Network,
+    pub(crate) train: &'a Dataset,
+    pub(crate) test: &'a Dataset,
+    /// What the network comes to on the test set, at the temperature if there is one.
+    pub(crate) on_test: &'a Evaluation,
+    pub(crate) train_accuracy: f64,
+    pub(crate) summary: &'a TrainSummary,
+    pub(crate) temperature: Option<&'a Temperature>,
+}
+
+impl Finished<'_> {
+    /// Writes what was measured: the last line of `metrics.jsonl`, `reliability.svg`, `mistakes.png` and the page. The
+    /// other pictures of the run must be there already.
+    pub(crate) fn write(&self, run: &mut RunDir) -> Result<(), CliError> {
+        let (found, summary) = (self.on_test, self.summary);
+        let mut line = to_json(found);
+        (line["type"], line["data"], line["step"]) =
+            ("evaluation".into(), self.test.name().into(), summary.steps.into());
+        run.metric(&line)?;
+        let title = format!("{} on {}", self.model, source::short_name(self.data));
+        run.write("reliability.svg", pictures::reliability(found, &format!("{title}, test set")))?;
+        run.write("mistakes.png", draw::png(&pictures::mistakes(found, self.test))?)?;
+        let calibration = found.scaled.as_ref().map_or(&found.calibration, |scaled| &scaled.calibration);
+        let page = Page {
+            title: &title,
+            facts: vec![
+                ("Test accuracy", percent(found.accuracy)),
+                ("Test loss", format!("{:.4}", found.loss)),
+                ("Mean F1 of classes", percent(found.macro_average.f1)),
+                ("Calibration error", percent(calibration.expected_error)),
+                ("Training accuracy", percent(self.train_accuracy)),
+                ("Parameters", thousands(self.network.parameters().as_slice().len())),
+                ("Epochs", summary.epochs.to_string()),
+                ("Training time", format!("{:.1} s", summary.seconds)),
+            ],
+            notes: summary.stopped.then(|| "The run was stopped before its end.".into()).into_iter().collect(),
+            found,
+            data: self.test,
+            calibration: calibration_in_words(found, self.temperature),
+            settings: self.settings,
+            command: command_line(),
+            reproduce: vec![
+                ("Version", format!("striate {}", env!("CARGO_PKG_VERSION"))),
+                ("Seed", self.seed.to_string()),
+                (
+                    "Data",
+                    format!(
+                        "{}: {} training and {} test images",
+                        self.data,
+                        thousands(self.train.len()),
+                        thousands(self.test.len())
+                    ),
+                ),
+                ("Instruction set", isa::active().name().into()),
+                ("Threads", rayon::current_num_threads().to_string()),
+                ("System", format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)),
+                ("SHA-256 of the weights", weights_sha256(self.network.parameters())),
+            ],
+        };
+        let html = page.html(|name| fs::read(run.file(name)).ok())?;
+        run.write(FILE, html.into_string())
+    }
+}
+
+/// What the page says.
+struct Page<'a> {
+    title: &'a str,
+    /// The few numbers that matter most, the first before all.
+    facts: Vec<(&'static str, String)>,
+    /// What a reader must know, such as that the run was stopped.
+    notes: Vec<String>,
+    /// What the final weights come to on `data`.
+    found: &'a Evaluation,
+    data: &'a Dataset,
+    calibration: String,
+    settings: &'a str,
+    command: String,
+    /// What else has to be the same for the same bits, and where it ran.
+    reproduce: Vec<(&'static str, String)>,
+}
+
+impl Page<'_> {
+    /// The page, with the pictures that `file` has by name.
+    fn html(&self, file: impl Fn(&str) -> Option<Vec<u8>>) -> Result<Markup, DrawError> {
+        let picture = |name: &str, words: &str, wide: bool| -> Markup {
+            let Some(bytes) = file(name) else { return html! {} };
+            html! {
+                figure.wide[wide] {
+                    @if name.ends_with(".svg") {
+                        // Drawn by this program, which escapes every text in it.
+                        (PreEscaped(String::from_utf8_lossy(&bytes)))
+                    } @else {
+                        img src=(data_uri(&bytes)) alt=(words);
+                    }
+                    figcaption { (words) }
+                }
+            }
+        };
+        let filters = ["filters-before.png", "filters-after.png"].iter().any(|name| file(name).is_some());
+        let augmented = file("augment.png").is_some();
+        Ok(html! {
+            (DOCTYPE)
+            html lang="en" {
+                head {
+                    meta charset="utf-8";
+                    meta http-equiv="Content-Security-Policy" content=(POLICY);
+                    meta name="viewport" content="width=device-width, initial-scale=1";
+                    meta name="generator" content={ "striate " (env!("CARGO_PKG_VERSION")) };
+                    title { (self.title) }
+                    style { (PreEscaped(STYLE)) }
+                }
+                body {
+                    main {
+                        header {
+                            h1 { (self.title) }
+                            p.faint { "Training report, striate " (env!("CARGO_PKG_VERSION")) }
+                            dl.facts { @for (name, value) in &self.facts { div { dt { (name) } dd { (value) } } } }
+                            @for note in &self.notes { p.note { (note) } }
+                            nav {
+                                a href="#curves" { "Curves" }
+                                a href="#classes" { "Classes" }
+                                a href="#calibration" { "Calibration" }
+                                a href="#mistakes" { "Mistakes" }
+                                @if filters { a href="#filters" { "Filters" } }
+                                @if augmented { a href="#augmentation" { "Augmentation" } }
+                                a href="#reproduce" { "Reproduce" }
+                                a href="#options" { "Options" }
+                            }
+                        }
+                        h2 #curves { "Curves" }
+                        (picture("curves.svg", "Loss and accuracy after each epoch.", true))
+                        h2 #classes { "Classes" }
+                        (picture("confusion.svg", "Which class (row) was taken for which (column).", self.data.classes() > 20))
+                        (self.classes())
+                        h2 #calibration { "Calibration" }
+                        p { (self.calibration) }
+                        (picture("reliability.svg", "How often the model is right where it is so sure: without orange, \
+                            probabilities are shares of right answers.", false))
+                        h2 #mistakes { "Most confident mistakes" }
+                        (self.mistakes()?)
+                        @if filters {
+                            h2 #filters { "Filters of the first convolution" }
+                            div.pair {
+                                (picture("filters-before.png", "Before training.", false))
+                                (picture("filters-after.png", "After training.", false))
+                            }
+                        }
+                        @if augmented {
+                            h2 #augmentation { "Augmentation" }
+                            (picture("augment.png", "What the network saw while training.", false))
+                        }
+                        h2 #reproduce { "How to reproduce" }
+                        pre { (self.command) }
+                        p.faint {
+                            "The same weights, to the bit, need the same version, options, data and instruction set. The number \
+                             of threads does not matter."
+                        }
+                        dl.details { @for (name, value) in &self.reproduce { dt { (name) } dd { (value) } } }
+                        h2 #options { "Options" }
+                        p.faint { "run.toml, with every option resolved." }
+                        pre { (self.settings) }
+                    }
+                }
+            }
+        })
+    }
+
+    fn classes(&self) -> Markup {
+        let bar = |share: f64| html! { meter min="0" max="1" value=(format!("{share:.4}")) {} };
+        let mean = &self.found.macro_average;
+        html! {
+            div.scroll {
+                table {
+                    thead { tr { th { "class" } th { "images" } th { "precision" } th { "recall" } th { "F1" } th {} } }
+                    tbody {
+                        @for (name, class) in self.data.class_names().iter().zip(&self.found.classes) {
+                            tr {
+                                td title=(name) { (name) }
+                                td { (thousands(class.images)) }
+                                td { (percent(class.precision)) }
+                                td { (percent(class.recall)) }
+                                td { (percent(class.f1)) }
+                                td { (bar(class.f1)) }
+                            }
+                        }
+                    }
+                    tfoot {
+                        tr {
+                            td { "mean of classes" }
+                            td { (thousands(self.found.images)) }
+                            td { (percent(mean.precision)) }
+                            td { (percent(mean.recall)) }
+                            td { (percent(mean.f1)) }
+                                td { (bar(mean.f1)) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn mistakes(&self) -> Result<Markup, DrawError> {
+        let wrong = self.found.images - self.found.correct;
+        if wrong == 0 {
+            return Ok(html! { p { "Not one image of " (self.data.name()) " was taken for something else." } });
+        }
+        let name = |class: usize| self.data.class_names().get(class).map_or("?", String::as_str);
+        let probability = |probability: f32| format!("{:.1} %", 100.0 * probability);
+        let shown: Vec<_> = self.found.mistakes.iter().take(pictures::SHOWN).collect();
+        let images: Vec<String> = shown
+            .iter()
+            .map(|mistake| Ok(data_uri(&draw::png(&pictures::thumbnail(self.data, mistake.index))?)))
+            .collect::<Result<_, DrawError>>()?;
+        Ok(html! {
+            p.faint {
+                (shown.len()) " of " (thousands(wrong)) " images that were taken for something else, with the probabilities of \
+                 what they were taken for and of what they are labelled. Wrong labels show here first."
+            }
+            div.mistakes {
+                @for (mistake, image) in shown.iter().zip(&images) {
+                    figure title={ "image " (mistake.index) " of " (self.data.name()) } {
+                        img src=(image) alt={ (name(mistake.label)) ", taken for " (name(mistake.predicted)) };
+                        figcaption {
+                            b { (name(mistake.predicted)) } " " (probability(mistake.probability)) br;
+                            (name(mistake.label)) " " (probability(mistake.label_probability))
+                        }
+                    }
+                }
+            }
+        })
+    }
+}
+
+/// What the page says of the probabilities.
+fn calibration_in_words(found: &Evaluation, temperature: Option<&Temperature>) -> String {
+    let plain = format!(
+        "The expected calibration error is {}: the mean confidence is {}, the accuracy {}.",
+        percent(found.calibration.expected_error),
+        percent(found.calibration.confidence),
+        percent(found.accuracy)
+    );
+    match (&found.scaled, temperature) {
+        (Some(scaled), Some(temperature)) => format!(
+            "{plain} A temperature of {:.4}, fitted on {} images of {}, makes it {} and the loss {:.4} instead of {:.4}; the \
+             model file holds it, and predictions use it.",
+            scaled.temperature,
+            thousands(temperature.images),
+            temperature.data,
+            percent(scaled.calibration.expected_error),
+            scaled.loss,
+            found.loss
+        ),
+        _ => format!(
+            "{plain} No temperature was fitted: that takes images that were neither trained nor tested on. With --calibrate, \
+             striate evaluate fits one on any data."
+        ),
+    }
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.2} %", 100.0 * share)
+}
+
+fn data_uri(png: &[u8]) -> String {
+    format!("data:image/png;base64,{}", BASE64_STANDARD.encode(png))
+}
+
+/// The command line of this process, as a shell takes it.
+fn command_line() -> String {
+    let arguments = std::env::args_os().skip(1).map(|argument| quoted(&argument.to_string_lossy()));
+    let forced = std::env::var("STRIATE_ISA").ok().map(|isa| format!("STRIATE_ISA={}", quoted(&isa)));
+    forced.into_iter().chain(["striate".to_string()]).chain(arguments).collect::<Vec<_>>().join(" ")
+}
+
+fn quoted(argument: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
+    if !argument.is_empty() && argument.chars().all(plain) {
+        argument.into()
+    } else {
+        format!("'{}'", argument.replace('\'', "'\\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use striate::data::Pixels;
+    use striate::shape::Shape;
+
+    const HOSTILE: &str = "<script>alert(\"1\")</script>'&</td></style>";
+
+    fn page() -> String {
+        let labels = vec![0, 1];
+        let classes = vec![HOSTILE.to_string(), "cat".into()];
+        let data = Dataset::new(HOSTILE, Shape::new(1, 1, 2), Pixels::U8(vec![0, 255, 9, 9]), labels, classes.clone())
+            .unwrap();
+        let logits = ndarray::array![[0.0f32, 3.0], [0.0, 1.0]];
+        let found = Evaluation::of_logits(logits.view(), data.labels(), 1.0).unwrap();
+        let confusion = draw::confusion(&found.confusion, &classes, HOSTILE);
+        let page = Page {
+            title: HOSTILE,
+            facts: vec![("Test accuracy", HOSTILE.into())],
+            notes: vec![HOSTILE.into()],
+            found: &found,
+            data: &data,
+            calibration: HOSTILE.into(),
+            settings: HOSTILE,
+            command: HOSTILE.into(),
+            reproduce: vec![("Data", HOSTILE.into())],
+        };
+        let file = |name: &str| (name == "confusion.svg").then(|| confusion.clone().into_bytes());
+        page.html(file).unwrap().into_string()
+    }
+
+    #[test]
+    fn text_from_outside_stays_text() {
+        let page = page();
+        assert!(!page.contains("<script") && !page.contains("'&</td>"), "{page}");
+        assert_eq!(page.matches("</style>").count(), 1);
+        assert!(page.matches("&lt;script&gt;alert(&quot;1&quot;)").count() > 9);
+    }
+
+    #[test]
+    fn the_page_needs_nothing_beside_it() {
+        let page = page();
+        for outside in ["http://", "https://", "url(", "@import", "<link", "<iframe", "src=\"/"] {
+            let rest = page.replace("http://www.w3.org/2000/svg", "");
+            assert!(!rest.contains(outside), "{outside}");
+        }
+        assert!(page.contains("src=\"data:image/png;base64,iVBOR"));
+        assert!(page.contains("taken for cat") && page.contains("95.3 %"));
+    }
+
+    #[test]
+    fn commands_can_be_pasted() {
+        assert_eq!(quoted("--data=a/b.c:7"), "--data=a/b.c:7");
+        assert_eq!(["my photos", "", "it's", "$HOME"].map(quoted), ["'my photos'", "''", "'it'\\''s'", "'$HOME'"]);
+    }
+}
