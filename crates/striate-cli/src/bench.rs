@@ -125,7 +125,7 @@ pub(crate) fn run(args: &BenchArgs, global: &Global, output: &Output, isa: Isa) 
 
 fn subject(name: &str, architecture: Architecture, args: &BenchArgs, global: &Global) -> Result<Subject, CliError> {
     let network = match architecture {
-        Architecture::Described(description) => Network::new(description, global.seed)?,
+        Architecture::Described(description) => Network::new(description, global.seed())?,
         Architecture::Trained(file) => file.network,
     };
     let large = network.description().input.len() >= LARGE;

@@ -12,7 +12,7 @@ use striate::kernels::isa::IsaError;
 use striate::models::ModelError;
 use striate::network::NetworkError;
 use striate::optim::OptimError;
-use striate::train::TrainError;
+use striate::train::{CheckpointError, TrainError};
 use striate_mnist::MnistError;
 
 /// Why a command ended without its result.
@@ -20,6 +20,8 @@ use striate_mnist::MnistError;
 pub(crate) enum CliError {
     #[error(transparent)]
     Bench(#[from] BenchError),
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
     Data(#[from] DataError),
     #[error(transparent)]
@@ -55,6 +57,10 @@ pub(crate) enum CliError {
         path.display()
     )]
     OutNotEmpty { path: PathBuf },
+    #[error("{}: another run is writing into this directory; wait for it, or choose another --out", path.display())]
+    InUse { path: PathBuf },
+    #[error("{}, field striate.note: {source}; the checkpoint was not made by `striate train`", path.display())]
+    Note { path: PathBuf, source: serde_json::Error },
     #[error("{}: another `striate data fetch` is at work here; wait for it to end", path.display())]
     Busy { path: PathBuf },
     #[error("{}: the archive holds no {missing}; download it again", path.display())]
@@ -91,7 +97,11 @@ impl CliError {
             | CliError::Model(ModelError::Unknown { .. } | ModelError::Setting { .. }) => 2,
             CliError::Bench(BenchError::Optimizer(OptimError::Option { .. })) => 2,
             // Flags whose values the library judges.
-            CliError::Train(TrainError::Option { .. } | TrainError::Optimizer(OptimError::Option { .. })) => 2,
+            CliError::Train(
+                TrainError::Option { .. }
+                | TrainError::Resume { .. }
+                | TrainError::Optimizer(OptimError::Option { .. }),
+            ) => 2,
             _ => 1,
         }
     }

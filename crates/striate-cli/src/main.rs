@@ -60,12 +60,18 @@ struct Global {
     /// Threads to compute with [default: all cores]; results don't depend on it
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
-    /// Seed of all random numbers
-    #[arg(long, global = true, value_name = "N", default_value_t = 1)]
-    seed: u64,
+    /// Seed of all random numbers [default: 1]
+    #[arg(long, global = true, value_name = "N")]
+    seed: Option<u64>,
     /// No progress, no hints
     #[arg(long, short, global = true)]
     quiet: bool,
+}
+
+impl Global {
+    fn seed(&self) -> u64 {
+        self.seed.unwrap_or(1)
+    }
 }
 
 #[derive(Subcommand)]

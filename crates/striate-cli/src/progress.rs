@@ -30,10 +30,16 @@ impl Progress {
     /// Shows an event.
     pub(crate) fn show(&mut self, event: &Event<'_>) {
         match event {
-            Event::Started { epochs, steps_per_epoch, images } => {
+            Event::Started { epochs, steps_per_epoch, images, total_steps, step } => {
                 self.epochs = *epochs;
-                self.bar.set_length((epochs * steps_per_epoch) as u64);
+                self.bar.set_length(*total_steps);
+                self.bar.set_position(*step);
+                // What was done before takes no time now.
+                self.bar.reset_eta();
                 self.note(&format!("{images} images, epochs: {epochs} of {steps_per_epoch} steps"));
+                if *step > 0 {
+                    self.note(&format!("resumed after step {step} of {total_steps}"));
+                }
             }
             Event::Step { epoch, step, loss, accuracy, images_per_second, steps_per_epoch, .. } => {
                 self.bar.set_prefix(format!("epoch {epoch}/{}", self.epochs));
@@ -53,9 +59,12 @@ impl Progress {
     }
 
     fn epoch(&self, metrics: &EpochMetrics) {
-        let test = metrics.test_accuracy.map_or(String::new(), |a| format!("  test accuracy {:.2} %", 100.0 * a));
+        let accuracy = |what: &str, accuracy: Option<f64>| {
+            accuracy.map_or(String::new(), |a| format!("  {what} accuracy {:.2} %", 100.0 * a))
+        };
+        let held_out = accuracy("validation", metrics.validation_accuracy) + &accuracy("test", metrics.test_accuracy);
         self.line(&format!(
-            "epoch {:>width$}/{}  loss {:.4}  training accuracy {:.2} %{test}  {:.1} s",
+            "epoch {:>width$}/{}  loss {:.4}  training accuracy {:.2} %{held_out}  {:.1} s",
             metrics.epoch,
             self.epochs,
             metrics.train_loss,

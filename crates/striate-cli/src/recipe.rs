@@ -1,14 +1,14 @@
 //! Recipes: sets of training options under a name. Any option can be overridden on the command line.
 
 use clap::ValueEnum;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use striate::layers::Init;
 use striate::optim::{OptimizerOptions, Schedule};
 use striate::shape::Shape;
 use striate::train::Decay;
 
 /// A named set of options.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Recipe {
     /// The best use of a short time

@@ -80,17 +80,22 @@ impl From<ImageFolder> for Source {
 
 /// Reads the data that `--data` names, image files at the size of `shape`; says on stderr what was left out.
 pub(crate) fn load(data: &str, shape: Option<Shape>, output: &Output) -> Result<Splits, CliError> {
-    let Source { splits, report, .. } = open(data, &Options { shape, ..Options::default() }, output)?;
-    if let Some(first) = report.skipped.first()
+    Ok(load_all(data, shape, output)?.splits)
+}
+
+/// [`load`], with the images to validate with that the data may have of its own.
+pub(crate) fn load_all(data: &str, shape: Option<Shape>, output: &Output) -> Result<Source, CliError> {
+    let source = open(data, &Options { shape, ..Options::default() }, output)?;
+    if let Some(first) = source.report.skipped.first()
         && !output.is_quiet()
     {
-        let count = thousands(report.skipped.len());
+        let count = thousands(source.report.skipped.len());
         complain(&format!(
             "note: {count} files of {data} were left out; the first: {}; `striate data info` lists them",
             first.reason
         ));
     }
-    Ok(splits)
+    Ok(source)
 }
 
 /// Reads the data that `--data` names, image files as `options` say.

@@ -75,7 +75,7 @@ pub(crate) fn run(args: &SummaryArgs, global: &Global, output: &Output) -> Resul
         let network = match &architecture {
             Architecture::Trained(file) => &file.network,
             Architecture::Described(description) => {
-                fresh = Network::new(description.clone(), global.seed)?;
+                fresh = Network::new(description.clone(), global.seed())?;
                 &fresh
             }
         };

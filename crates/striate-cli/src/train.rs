@@ -1,254 +1,39 @@
 //! `striate train`
 
+mod budget;
+mod options;
+
 use crate::error::CliError;
-use crate::model::{Architecture, ModelOptions, parse_setting, parse_shape};
+use crate::model::{Architecture, ModelOptions};
 use crate::output::{Output, bytes, complain, share, to_json};
 use crate::progress::Progress;
-use crate::recipe::{Recipe, RecipeOptions, parse_init};
 use crate::report::Finished;
-use crate::run_dir::RunDir;
+use crate::run_dir::{CHECKPOINT, RunDir};
+use crate::source::Source;
 use crate::tensorboard::Board;
 use crate::{Global, model, source};
-use clap::{Args, ValueEnum};
-use serde::Serialize;
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+pub(crate) use options::TrainArgs;
+use options::{Note, Options};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use striate::data::augment::Augment;
-use striate::data::{Dataset, Normalization, Preprocessing, Splits};
+use striate::data::{Dataset, HoldOut, Preprocessing};
 use striate::draw;
 use striate::explain::filters;
-use striate::formats::{ModelFile, TestVectors, weights_sha256};
+use striate::formats::{ModelFile, Temperature, TestVectors, weights_sha256};
 use striate::kernels::isa::Isa;
-use striate::layers::Init;
 use striate::models;
 use striate::network::Network;
-use striate::optim::{OptimizerOptions, Schedule};
+use striate::network::plan::Weights;
 use striate::shape::Shape;
 use striate::train::{
-    Control, Decay, EpochMetrics, Evaluation, Event, TrainError, TrainOptions, Trainer, evaluate, whiten,
+    Checkpoint, Control, EpochMetrics, Evaluation, Event, Keep, TrainError, TrainSummary, Trainer, calibrate, evaluate,
+    evaluate_at, whiten,
 };
 
-const EXAMPLES: &str = "Examples:
-  striate train                                  SimpleConvNet on MNIST, the default recipe
-  striate train --recipe book                    the chapter's settings to the letter
-  striate train --epochs 2 --optimizer sgd --lr 0.1
-  striate train --recipe best                    minutes instead of seconds, a deeper network
-  striate train --model mlp --out runs/dense     the fully connected network, for comparison
-  striate train --model lenet --set activation=relu
-  striate train --model my.toml --data photos --augment default --normalize data
-  striate train --data ~/fashion --json          a directory of IDX files; the result as JSON
-
-The run directory holds model.safetensors, run.toml (every option), metrics.jsonl, report.html (all of it on one page),
-curves.svg, confusion.svg, reliability.svg, mistakes.png, filters-before.png and filters-after.png. Ctrl-C stops after the current step and keeps the last weights; a second
-Ctrl-C ends at once.";
-
-/// Train a model and write a run directory
-#[derive(Args, Clone, Debug, Default)]
-#[command(after_help = EXAMPLES)]
-pub(crate) struct TrainArgs {
-    /// Data: `mnist`, or a directory of IDX files [default: mnist]
-    #[arg(long, value_name = "NAME|DIR")]
-    data: Option<String>,
-    /// A model by name, an architecture as TOML, or a trained model to go on with [default: simple-convnet; with the
-    /// recipe `best` mnist-net for grey images, cifar-net for colour]
-    #[arg(long, value_name = "NAME|FILE")]
-    model: Option<String>,
-    /// An option of a model by name, as in activation=relu or dropout=0.3; may be given several times
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_setting)]
-    settings: Vec<(String, String)>,
-    /// Read image files at this size [default: their own if they agree, else 64 x 64]
-    #[arg(long, value_name = "C,H,W", value_parser = parse_shape)]
-    input: Option<Shape>,
-    /// Set of options, each of which the flags below override [default: default]
-    #[arg(long, value_enum)]
-    recipe: Option<Recipe>,
-    /// Times every training image is seen [recipes: 20; best: 8]
-    #[arg(long, value_name = "N")]
-    epochs: Option<usize>,
-    /// Images a step [recipes: 100]
-    #[arg(long, value_name = "N")]
-    batch: Option<usize>,
-    /// sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw or muon, with options as in `adamw:weight_decay=0.1`
-    #[arg(long, value_name = "NAME")]
-    optimizer: Option<OptimizerOptions>,
-    /// Learning rate
-    #[arg(long, value_name = "RATE")]
-    lr: Option<f32>,
-    /// How the learning rate changes: constant, cosine, step, milestones or onecycle, with options as shares of the run:
-    /// `cosine:warmup=0.05`, `step:every=0.3,factor=0.1`, `milestones:at=0.5/0.75`, `onecycle:peak=0.3,start=0.04,end=0`
-    #[arg(long, value_name = "NAME")]
-    schedule: Option<Schedule>,
-    /// Weight decay, for an optimizer that has it [default: the recipe's or the optimizer's own]
-    #[arg(long, value_name = "SHARE")]
-    weight_decay: Option<f32>,
-    /// What weight decay acts on: `all` parameters, or `weights` alone and not biases [recipes: all]
-    #[arg(long, value_name = "all|weights")]
-    decay: Option<Decay>,
-    /// Spread this share of every training target over all classes; 0 for none [recipes: 0]
-    #[arg(long, value_name = "SHARE")]
-    label_smoothing: Option<f32>,
-    /// Scale gradients down to this length where they are longer; 0 for never [recipes: 0]
-    #[arg(long, value_name = "LENGTH")]
-    clip: Option<f32>,
-    /// Keep a moving average of the weights with this decay, and make it the result; 0 for none
-    #[arg(long, value_name = "DECAY")]
-    average: Option<f32>,
-    /// How training images are changed at every step: none, default for what suits the data, or a list such as
-    /// `flip,crop:padding=4,affine:rotate=10;scale=0.1;shift=0.08,erase:share=0.1` [recipe best: default]
-    #[arg(long, value_name = "LIST")]
-    augment: Option<String>,
-    /// Whether pixels are brought to mean 0 and deviation 1, channel by channel: `data` (the training set's own) or `none`
-    /// [recipe best: data]
-    #[arg(long, value_name = "none|data")]
-    normalize: Option<Normalize>,
-    /// Start the first convolution from the statistics of the training images' patches [recipe best: true for
-    /// cifar-net]
-    #[arg(long, value_name = "true|false")]
-    whiten: Option<bool>,
-    /// How weights start: he, xavier or normal:DEVIATION [default: as the model's publication says]
-    #[arg(long, value_name = "NAME", value_parser = parse_init)]
-    init: Option<Init>,
-    /// Steps between lines of metrics.jsonl
-    #[arg(long, value_name = "N", default_value = "10")]
-    log_every: Option<usize>,
-    /// Write what TensorBoard shows into the run directory too: `tensorboard --logdir runs`
-    #[arg(long)]
-    tensorboard: bool,
-    /// Run directory, new or empty [default: the next free runs/MODEL-DATA-N]
-    #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
-}
-
-/// Every option of a run, resolved: what `run.toml` shows.
-#[derive(Clone, Debug, Serialize)]
-struct Options {
-    striate: &'static str,
-    data: String,
-    model: String,
-    recipe: Recipe,
-    seed: u64,
-    epochs: usize,
-    batch: usize,
-    lr: f32,
-    decay: Decay,
-    label_smoothing: f32,
-    clip: f32,
-    average: f32,
-    log_every: usize,
-    threads: usize,
-    isa: &'static str,
-    augment: Augment,
-    whiten: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    init: Option<String>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    set: BTreeMap<String, String>,
-    optimizer: OptimizerOptions,
-    schedule: Schedule,
-    normalization: Normalization,
-}
-
-/// `--normalize`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Normalize {
-    None,
-    Data,
-}
-
-impl Options {
-    /// Everything but the model, the augmentation and the normalization, which depend on the data.
-    fn resolve(args: &TrainArgs, global: &Global, isa: Isa) -> Result<Self, CliError> {
-        let recipe = args.recipe.unwrap_or_default();
-        let RecipeOptions {
-            epochs,
-            batch,
-            optimizer,
-            learning_rate,
-            schedule,
-            decay,
-            label_smoothing,
-            clip,
-            average,
-            ..
-        } = recipe.options();
-        // Another optimizer than the recipe's brings its own usual rate.
-        let usual_rate = match args.optimizer {
-            Some(other) if other.name() != optimizer.name() => other.default_learning_rate(),
-            _ => learning_rate,
-        };
-        let optimizer = args.optimizer.unwrap_or(optimizer);
-        let optimizer = match args.weight_decay {
-            Some(weight_decay) => optimizer.with_weight_decay(weight_decay).map_err(TrainError::from)?,
-            None => optimizer,
-        };
-        Ok(Self {
-            striate: env!("CARGO_PKG_VERSION"),
-            data: args.data.clone().unwrap_or_else(|| "mnist".into()),
-            model: args.model.clone().unwrap_or_default(),
-            recipe,
-            seed: global.seed,
-            epochs: args.epochs.unwrap_or(epochs),
-            batch: args.batch.unwrap_or(batch),
-            lr: args.lr.unwrap_or(usual_rate),
-            decay: args.decay.unwrap_or(decay),
-            label_smoothing: args.label_smoothing.unwrap_or(label_smoothing),
-            clip: args.clip.unwrap_or(clip.unwrap_or(0.0)),
-            average: args.average.unwrap_or(average.unwrap_or(0.0)),
-            log_every: args.log_every.unwrap_or(10),
-            threads: rayon::current_num_threads(),
-            isa: isa.name(),
-            optimizer,
-            schedule: args.schedule.clone().unwrap_or(schedule),
-            augment: Augment::none(),
-            whiten: false,
-            init: args.init.map(|init| init.to_string()),
-            set: args.settings.iter().cloned().collect(),
-            normalization: Normalization::identity(),
-        })
-    }
-
-    /// What depends on the data.
-    fn fit(&mut self, args: &TrainArgs, train: &Dataset) -> Result<(), CliError> {
-        let recipe = self.recipe.options();
-        if self.model.is_empty() {
-            self.model = self.recipe.model(train.shape()).into();
-        }
-        self.augment = match args.augment.as_deref() {
-            Some("default") => Augment::default_for(train),
-            Some(list) => list.parse()?,
-            None if recipe.augment => Augment::default_for(train),
-            None => Augment::none(),
-        };
-        if args.normalize.map_or(recipe.normalize, |normalize| normalize == Normalize::Data) {
-            self.normalization = train.normalization();
-        }
-        self.whiten = args.whiten.unwrap_or(recipe.whiten && self.model == "cifar-net");
-        Ok(())
-    }
-
-    fn train_options(&self) -> TrainOptions {
-        TrainOptions {
-            epochs: self.epochs,
-            batch: self.batch,
-            seed: self.seed,
-            optimizer: self.optimizer,
-            learning_rate: self.lr,
-            schedule: self.schedule.clone(),
-            decay: self.decay,
-            label_smoothing: self.label_smoothing,
-            clip: (self.clip != 0.0).then_some(self.clip),
-            average: (self.average != 0.0).then_some(self.average),
-            augment: self.augment.clone(),
-            log_every: self.log_every,
-            // A sixth of MNIST is enough for the curve; the last epoch is evaluated on all of it.
-            evaluate_train: Some(10_000),
-            ..TrainOptions::default()
-        }
-    }
-}
+const FILTERS_BEFORE: &str = "filters-before.png";
 
 /// What goes into the model file beside the weights.
 struct Packaging<'a> {
@@ -262,6 +47,17 @@ struct Packaging<'a> {
 impl Packaging<'_> {
     /// Saves the network with what was measured of these very weights, if anything was.
     fn save(&self, network: &Network, metrics: Option<serde_json::Value>, run: &RunDir) -> Result<(), CliError> {
+        self.save_at(network, metrics, None, run)
+    }
+
+    /// The same with a temperature for the probabilities.
+    fn save_at(
+        &self,
+        network: &Network,
+        metrics: Option<serde_json::Value>,
+        temperature: Option<Temperature>,
+        run: &RunDir,
+    ) -> Result<(), CliError> {
         let model = ModelFile {
             network: network.clone(),
             class_names: self.class_names.clone(),
@@ -269,16 +65,79 @@ impl Packaging<'_> {
             training: to_json(self.options),
             metrics: metrics.unwrap_or_default(),
             test_vectors: TestVectors::record(network, self.samples.clone())?,
-            temperature: None,
+            temperature,
         };
         Ok(model.save(&run.file(model::FILE))?)
+    }
+}
+
+/// The images of a run.
+struct Data {
+    train: Dataset,
+    validation: Option<Dataset>,
+    test: Dataset,
+}
+
+impl Data {
+    /// Reads the data that the options name, and holds out of it what they ask for.
+    fn load(options: &mut Options, args: &TrainArgs, output: &Output) -> Result<Self, CliError> {
+        let Source { splits, validation, .. } = source::load_all(&options.data, args.input, output)?;
+        if let Some(validation) = validation {
+            if args.validation.is_some_and(|share| share > 0.0) {
+                return Err(CliError::Usage(format!(
+                    "--validation: {} has images of its own to validate with ({} of them); leave the flag out",
+                    options.data,
+                    validation.len()
+                )));
+            }
+            options.validation = 0.0;
+            options.keep = args.keep.unwrap_or(Keep::Best);
+            return Ok(Self { train: splits.train, validation: Some(validation), test: splits.test });
+        }
+        if options.validation == 0.0 {
+            for (field, found) in [
+                ("keep", (options.keep == Keep::Best).then(|| Keep::Best.to_string())),
+                ("patience", options.patience.map(|patience| patience.to_string())),
+            ] {
+                if let Some(found) = found {
+                    let expected = "left out with --validation 0: nothing but held-out images tells the better epoch";
+                    return Err(TrainError::Option { field, found, expected }.into());
+                }
+            }
+            return Ok(Self { train: splits.train, validation: None, test: splits.test });
+        }
+        let (train, validation) = splits.hold_out(HoldOut::Share(options.validation), options.seed)?;
+        Ok(Self { train, validation: Some(validation), test: splits.test })
+    }
+
+    /// Checks that options, network and data fit each other. With images to validate with, the test set is left for the
+    /// final figure.
+    fn trainer<'a>(&'a self, network: &'a mut Network, options: &Options) -> Result<Trainer<'a>, TrainError> {
+        let test = self.validation.is_none().then_some(&self.test);
+        let trainer = Trainer::new(network, &self.train, test, options.normalization.clone(), options.train_options())?;
+        match &self.validation {
+            Some(validation) => trainer.validation(validation),
+            None => Ok(trainer),
+        }
+    }
+
+    /// What calibrates the network's probabilities, judged by the images held out; without any there is nothing honest to
+    /// judge by.
+    fn temperature(&self, network: &Network, options: &Options) -> Result<Option<Temperature>, CliError> {
+        let Some(held_out) = &self.validation else { return Ok(None) };
+        let value = calibrate(network, held_out, &options.normalization, options.batch)?;
+        Ok(value.map(|value| Temperature { value, data: held_out.name().into(), images: held_out.len() }))
     }
 }
 
 /// Trains and writes the run directory.
 pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) -> Result<ExitCode, CliError> {
     let begun = Instant::now();
-    let mut options = Options::resolve(args, global, isa)?;
+    let resumed = args.resume.as_deref().map(Resumed::open).transpose()?;
+    let mut options = match &resumed {
+        Some(resumed) => resumed.note.options.clone(),
+        None => Options::resolve(args, global, isa)?,
+    };
     // What needs no data is checked before any is read.
     if let Some(model) = &args.model {
         model::check(model, !args.settings.is_empty())?;
@@ -288,24 +147,54 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
     }
     options.train_options().validate()?;
     let progress = &mut Progress::new(global.quiet);
-    let Splits { train, test } = source::load(&options.data, args.input, output)?;
-    options.fit(args, &train)?;
-    let options = options;
-    let mut network = network(args, &options, &train)?;
-    let normalization = options.normalization.clone();
+    let (data, mut network);
+    // The flags that count: of a run that is resumed, those it began with.
+    let began_with = match &resumed {
+        Some(Resumed { note, checkpoint, .. }) => {
+            options.data = args.data.clone().unwrap_or(options.data);
+            data = Data::load(&mut options, &note.args, output)?;
+            options = Options::resumed(note, args, global, isa, &data.train)?;
+            network = checkpoint.network()?;
+            &note.args
+        }
+        None => {
+            data = Data::load(&mut options, args, output)?;
+            options.fit(args, &data.train)?;
+            network = self::network(args, &options, &data.train)?;
+            args
+        }
+    };
+    let Data { train, test, .. } = &data;
     // Every option is checked before anything is written.
-    Trainer::new(&mut network, &train, Some(&test), normalization.clone(), options.train_options())?;
+    data.trainer(&mut network, &options)?;
     let summary = network.summary(options.batch)?;
+    if let (Some(time), None) = (&options.time, &options.steps) {
+        progress.note(&format!("a trial of {} s tells how many steps {time} are", budget::TRIAL.as_secs()));
+        let steps = budget::steps(time, &network, &data, &options)?;
+        options.epochs = steps.div_ceil(train.len().div_ceil(options.batch) as u64) as usize;
+        options.steps = Some(steps);
+    }
+    let options = options;
+    let note = to_json(&Note { args: began_with.clone(), options: options.clone() });
     let settings = toml::to_string(&options).map_err(|source| CliError::Options { source })?;
     let packaging = Packaging {
         options: &options,
-        preprocessing: source::preprocessing(&train, normalization.clone())?,
+        preprocessing: source::preprocessing(train, options.normalization.clone())?,
         class_names: train.class_names().to_vec(),
-        samples: test.batch(0..test.len().min(5), &normalization),
+        samples: test.batch(0..test.len().min(5), &options.normalization),
     };
-    let stem = format!("{}-{}", network.description().name, source::short_name(&options.data));
-    let mut run = RunDir::create(args.out.as_deref(), &stem)?;
-    run.write("run.toml", &settings)?;
+    let (mut run, checkpoint) = match resumed {
+        Some(Resumed { mut run, checkpoint, .. }) => {
+            // Refused before anything in the directory is touched.
+            data.trainer(&mut network, &options)?.check_resumes(&checkpoint)?;
+            run.cut_metrics(checkpoint.step(), checkpoint.history().len())?;
+            (run, Some(checkpoint))
+        }
+        None => {
+            let stem = format!("{}-{}", network.description().name, source::short_name(&options.data));
+            (RunDir::create(args.out.as_deref(), &stem)?, None)
+        }
+    };
     progress.note(&format!(
         "{}: {} parameters; training a batch of {} takes {}; {} threads, {isa}",
         options.model,
@@ -314,7 +203,6 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
         bytes(summary.peak_bytes),
         options.threads
     ));
-    draw_filters(&network, &run, "filters-before.png", "First layer before training")?;
 
     let mut board = args.tensorboard.then(|| Board::create(&run)).transpose()?;
     if let Some(board) = &mut board {
@@ -322,9 +210,14 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
     }
     let interrupted = interruption(global.quiet);
     let mut trouble = None;
-    let snapshot = network.clone();
-    let mut history = Vec::new();
-    let trainer = Trainer::new(&mut network, &train, Some(&test), normalization.clone(), options.train_options())?;
+    let first = network.clone();
+    let mut history = checkpoint.as_ref().map_or(Vec::new(), |checkpoint| checkpoint.history().to_vec());
+    let mut is_set_up = false;
+    let trainer = data.trainer(&mut network, &options)?.checkpoints(options.checkpoint_every);
+    let trainer = match checkpoint {
+        Some(checkpoint) => trainer.resume(checkpoint),
+        None => trainer,
+    };
     let outcome = trainer.run(&mut |event| {
         progress.show(event);
         let written = match event {
@@ -337,23 +230,36 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
                 }
                 run.metric(&line)
             }
-            Event::Epoch { metrics, parameters, .. } => {
+            Event::Epoch { metrics, parameters, best } => {
                 history.push((*metrics).clone());
-                // A power cut costs at most one epoch.
-                Network::with_parameters(snapshot.description().clone(), (*parameters).clone())
-                    .map_err(CliError::from)
-                    .and_then(|network| packaging.save(&network, Some(to_json(metrics)), &run))
-                    .and_then(|()| {
-                        let mut line = to_json(metrics);
-                        line["type"] = "epoch".into();
-                        run.metric(&line)
-                    })
+                let mut line = to_json(metrics);
+                line["type"] = "epoch".into();
+                run.metric(&line).and_then(|()| {
+                    // The model is there to be used while training goes on.
+                    if options.keep == Keep::Best && !best {
+                        return Ok(());
+                    }
+                    let network = Network::with_parameters(first.description().clone(), (*parameters).clone())?;
+                    packaging.save(&network, Some(to_json(metrics)), &run)
+                })
+            }
+            Event::Checkpoint { state } => {
+                run.flush_metrics().and_then(|()| Ok(state.save(&run.file(CHECKPOINT), &note)?))
             }
             _ => Ok(()),
         };
+        // The first checkpoint comes before all else: with it the run can be resumed whatever happens.
+        let written = written.and_then(|()| {
+            if is_set_up || matches!(event, Event::Started { step: 0, .. }) {
+                return Ok(());
+            }
+            is_set_up = true;
+            set_up(&run, &settings, &first, matches!(event, Event::Started { .. }))
+        });
         let written = written.and_then(|()| board.as_mut().map_or(Ok(()), |board| board.show(event)));
         if let Err(error) = written {
-            trouble = Some(error);
+            // The first trouble is the cause of the others.
+            trouble.get_or_insert(error);
         }
         if trouble.is_some() || interrupted.load(Ordering::Relaxed) { Control::Stop } else { Control::Continue }
     });
@@ -362,6 +268,12 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
         // Perhaps only one file can't be written; the weights are worth another try.
         if outcome.is_ok() && packaging.save(&network, None, &run).is_ok() {
             complain(&format!("The last weights are in {}.", run.file(model::FILE).display()));
+        }
+        if run.file(CHECKPOINT).exists() {
+            complain(&format!(
+                "The last checkpoint is whole: `striate train --resume {}` goes on from there.",
+                run.path().display()
+            ));
         }
         return Err(error);
     }
@@ -378,43 +290,42 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
         }
         Err(error) => return Err(error.into()),
     };
-    let measured = summary.last().filter(|_| !summary.stopped);
-    packaging.save(&network, measured.map(to_json), &run)?;
     draw_filters(&network, &run, "filters-after.png", "First layer after training")?;
     progress.note(if summary.stopped { "stopped; evaluating the last weights" } else { "evaluating" });
-    let on_test = evaluate(&network, &test, &normalization, options.batch)?;
-    let on_train = match measured {
+    let temperature = data.temperature(&network, &options)?;
+    let divisor = temperature.as_ref().map_or(1.0, |temperature| temperature.value);
+    let on_test = evaluate_at(&network, test, &options.normalization, options.batch, Weights::F32, divisor)?;
+    let kept = summary.kept();
+    let on_train = match kept.filter(|metrics| metrics.train_images == train.len()) {
         // After its last epoch the trainer evaluates the whole training set.
         Some(metrics) => (metrics.train_accuracy * train.len() as f64).round() as usize,
-        None => {
-            let on_train = evaluate(&network, &train, &normalization, options.batch)?;
-            let metrics = serde_json::json!({
-                "step": summary.steps,
-                "train_accuracy": on_train.accuracy,
-                "test_accuracy": on_test.accuracy,
-                "test_loss": on_test.loss,
-            });
-            packaging.save(&network, Some(metrics), &run)?;
-            on_train.correct
-        }
+        None => evaluate(&network, train, &options.normalization, options.batch)?.correct,
     };
-    run.write("confusion.svg", confusion(&on_test, &test, &options))?;
+    let train_accuracy = on_train as f64 / train.len() as f64;
+    let mut metrics = kept.map_or_else(|| serde_json::json!({ "step": summary.steps }), to_json);
+    metrics["train_accuracy"] = train_accuracy.into();
+    metrics["train_images"] = train.len().into();
+    metrics["test_accuracy"] = on_test.accuracy.into();
+    metrics["test_loss"] = on_test.loss.into();
+    packaging.save_at(&network, Some(metrics), temperature.clone(), &run)?;
+    run.write("confusion.svg", confusion(&on_test, test, &options))?;
+
     let finished = Finished {
         model: &options.model,
         data: &options.data,
         seed: options.seed,
         settings: &settings,
         network: &network,
-        train: &train,
-        test: &test,
+        train,
+        test,
         on_test: &on_test,
-        train_accuracy: on_train as f64 / train.len() as f64,
+        train_accuracy,
         summary: &summary,
-        temperature: None,
+        temperature: temperature.as_ref(),
     };
     finished.write(&mut run)?;
 
-    tell(output, &run, &options, &on_test, on_train, &train, summary.stopped, begun.elapsed().as_secs_f64());
+    tell(output, &run, &options, &on_test, on_train, &data, &summary, begun.elapsed().as_secs_f64());
     output.json(&serde_json::json!({
         "out": run.path(),
         "seed": options.seed,
@@ -423,13 +334,43 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
         "steps": summary.steps,
         "seconds": summary.seconds,
         "images_per_second": summary.images_per_second,
-        "train_accuracy": on_train as f64 / train.len() as f64,
+        "train_accuracy": train_accuracy,
+        "validation_accuracy": kept.and_then(|metrics| metrics.validation_accuracy),
         "test_accuracy": on_test.accuracy,
         "test_loss": on_test.loss,
         "weights_sha256": weights_sha256(network.parameters()),
+        "kept_epoch": summary.kept_epoch,
         "stopped": summary.stopped,
+        "out_of_patience": summary.out_of_patience,
     }));
     Ok(ExitCode::SUCCESS)
+}
+
+/// A run to go on with.
+struct Resumed {
+    run: RunDir,
+    checkpoint: Checkpoint,
+    note: Note,
+}
+
+impl Resumed {
+    fn open(path: &Path) -> Result<Self, CliError> {
+        let run = RunDir::resume(path)?;
+        let file = run.file(CHECKPOINT);
+        let checkpoint = Checkpoint::load(&file)?;
+        let note = serde_json::from_value(checkpoint.note().clone());
+        let note = note.map_err(|source| CliError::Note { path: file, source })?;
+        Ok(Self { run, checkpoint, note })
+    }
+}
+
+/// What a run directory has from the start. `again` for a run that goes on: what it began with is drawn already.
+fn set_up(run: &RunDir, settings: &str, network: &Network, again: bool) -> Result<(), CliError> {
+    run.write("run.toml", settings)?;
+    if again && run.file(FILTERS_BEFORE).exists() {
+        return Ok(());
+    }
+    draw_filters(network, run, FILTERS_BEFORE, "First layer before training")
 }
 
 /// The network to train: fresh, or a trained one to go on with.
@@ -502,8 +443,8 @@ fn curves(history: &[EpochMetrics], options: &Options) -> String {
             epoch: m.epoch,
             train_loss: m.train_loss,
             train_accuracy: m.train_accuracy,
-            test_loss: m.test_loss,
-            test_accuracy: m.test_accuracy,
+            test_loss: m.validation_loss.or(m.test_loss),
+            test_accuracy: m.validation_accuracy.or(m.test_accuracy),
         })
         .collect();
     draw::curves(&points, &format!("{} on {}, seed {}", options.model, source::short_name(&options.data), options.seed))
@@ -520,14 +461,25 @@ fn tell(
     options: &Options,
     on_test: &Evaluation,
     on_train: usize,
-    train: &Dataset,
-    stopped: bool,
+    data: &Data,
+    summary: &TrainSummary,
     seconds: f64,
 ) {
     let directory = run.path().display();
     output.line(format!("test accuracy      {}", share(on_test.correct, on_test.images)));
-    output.line(format!("training accuracy  {}", share(on_train, train.len())));
-    let how = if stopped { "stopped" } else { "done" };
+    if let (Some(accuracy), Some(validation)) = (summary.kept().and_then(|m| m.validation_accuracy), &data.validation) {
+        let correct = (accuracy * validation.len() as f64).round() as usize;
+        output.line(format!("validation         {}", share(correct, validation.len())));
+    }
+    output.line(format!("training accuracy  {}", share(on_train, data.train.len())));
+    if let (Keep::Best, Some(epoch)) = (options.keep, summary.kept_epoch) {
+        output.line(format!("the weights are those of epoch {epoch}, the best on the validation set"));
+    }
+    let how = match () {
+        () if summary.stopped => "stopped",
+        () if summary.out_of_patience => "stopped early, as no epoch was better,",
+        () => "done",
+    };
     output.line(format!("{how} after {seconds:.1} s; everything is in {directory}"));
     output
         .hint("  model.safetensors   the model, complete: weights, architecture, classes, preprocessing, test vectors");
@@ -541,6 +493,9 @@ fn tell(
     }
     output.hint("  run.toml, metrics.jsonl   every option, every number");
     output.hint("Next:");
+    if summary.stopped {
+        output.hint(format!("  striate train --resume {directory}"));
+    }
     output.hint(format!("  striate evaluate {directory}"));
     if options.data == "mnist" {
         output.hint(format!("  striate predict {directory} mnist:test:42"));

@@ -69,7 +69,7 @@ fn it_learns_and_tells() {
     let summary = trainer
         .run(&mut |event| {
             match event {
-                Event::Started { images, epochs, steps_per_epoch } => {
+                Event::Started { images, epochs, steps_per_epoch, .. } => {
                     assert_eq!((*images, *epochs, *steps_per_epoch), (400, 6, 20));
                 }
                 Event::Step { epoch, step, steps_per_epoch, loss, accuracy, learning_rate, .. } => {

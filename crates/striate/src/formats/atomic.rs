@@ -2,6 +2,7 @@
 //!
 //! Write a temporary file in the same directory, flush it to the disk, rename it over the old one, flush the directory.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -91,6 +92,30 @@ pub fn write_atomically(path: impl AsRef<Path>, bytes: &[u8]) -> Result<(), Writ
     replace(path.as_ref(), |file| file.write_all(bytes))
 }
 
+/// How the names of temporary files begin and end.
+const LEFTOVER: &str = ".striate-";
+const LEFTOVER_ENDING: &str = ".tmp";
+
+/// Whether a file of this name is a temporary one of [`write_atomically`]. One that stays was left by a process that was
+/// killed while it wrote.
+pub fn is_leftover(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| name.starts_with(LEFTOVER) && name.ends_with(LEFTOVER_ENDING))
+}
+
+/// Removes the temporary files that killed processes left in `directory`. Nobody may be writing there.
+///
+/// # Errors
+/// A directory that can't be read, or a file that can't be removed.
+pub fn remove_leftovers(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if is_leftover(&entry.file_name()) && entry.file_type()?.is_file() {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), WriteError> {
     let failed = |action: WriteAction| move |source: io::Error| WriteError { path: path.to_path_buf(), action, source };
     let (target, permissions) = inspect(path).map_err(failed(WriteAction::Inspect))?;
@@ -158,7 +183,7 @@ impl Temporary {
         let mut attempts = 0;
         loop {
             let count = COUNTER.fetch_add(1, Ordering::Relaxed);
-            let path = directory.join(format!(".striate-{}-{count}.tmp", std::process::id()));
+            let path = directory.join(format!("{LEFTOVER}{}-{count}{LEFTOVER_ENDING}", std::process::id()));
             match OpenOptions::new().write(true).create_new(true).open(&path) {
                 Ok(file) => return Ok((Self { path: Some(path) }, file)),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists && attempts < 1000 => attempts += 1,
@@ -222,6 +247,18 @@ mod tests {
         assert!(message.contains("the disk is full") && message.contains("model"), "{message}");
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(entries(directory.path()), ["model"]);
+    }
+
+    #[test]
+    fn what_killed_processes_left_is_removed_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in [".striate-123-4.tmp", ".striate-9-0.tmp", "model", ".striate", "x.tmp"] {
+            fs::write(directory.path().join(name), "x").unwrap();
+        }
+        fs::create_dir(directory.path().join(".striate-1-1.tmp")).unwrap();
+        remove_leftovers(directory.path()).unwrap();
+        assert_eq!(entries(directory.path()), [".striate", ".striate-1-1.tmp", "model", "x.tmp"]);
+        assert!(remove_leftovers(&directory.path().join("nowhere")).is_err());
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub fn weights_sha256(parameters: &Parameters) -> String {
 }
 
 /// Lower-case hexadecimal digits of `bytes`.
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes
         .iter()
         .flat_map(|byte| [byte >> 4, byte & 15])
@@ -42,7 +42,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 }
 
 /// The bytes of `values` in little-endian order; a copy only on big-endian machines.
-pub(super) fn little_endian(values: &[f32]) -> Cow<'_, [u8]> {
+pub(crate) fn little_endian(values: &[f32]) -> Cow<'_, [u8]> {
     if cfg!(target_endian = "little") {
         Cow::Borrowed(bytemuck::cast_slice(values))
     } else {

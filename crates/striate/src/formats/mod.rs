@@ -22,7 +22,7 @@ pub mod npz;
 pub mod onnx;
 pub mod tensorboard;
 
-pub use atomic::{WriteAction, WriteError, write_atomically};
+pub use atomic::{WriteAction, WriteError, is_leftover, remove_leftovers, write_atomically};
 pub use container::{Container, ContainerWriter};
 pub use digest::weights_sha256;
 pub use error::FormatError;

@@ -1,5 +1,6 @@
 //! What a run tells while it goes on, and what it leaves.
 
+use super::RunState;
 use crate::network::Parameters;
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +16,10 @@ pub enum Event<'a> {
         epochs: usize,
         /// Updates in an epoch, the one for a smaller last batch included.
         steps_per_epoch: usize,
+        /// Updates in the whole run.
+        total_steps: u64,
+        /// Updates done already, by the run that is resumed.
+        step: u64,
     },
     /// Every [`log_every`](super::TrainOptions::log_every) steps, and at the last step of an epoch.
     Step {
@@ -51,6 +56,12 @@ pub enum Event<'a> {
         parameters: &'a Parameters,
         /// Whether the validation set found no earlier epoch as good; never without a validation set.
         best: bool,
+    },
+    /// The moment to save the run, where [`Trainer::checkpoints`](super::Trainer::checkpoints) asks for it: before the first
+    /// step, after each epoch's evaluation, every so many steps, and after a stop.
+    Checkpoint {
+        /// Everything that the run needs to go on.
+        state: &'a RunState<'a>,
     },
 }
 
@@ -105,6 +116,8 @@ pub struct TrainSummary {
     pub steps: u64,
     /// Whether [`Control::Stop`] ended the run early.
     pub stopped: bool,
+    /// Whether [`TrainOptions::patience`](super::TrainOptions::patience) ended the run early.
+    pub out_of_patience: bool,
     /// The epoch at whose end the network had the weights that it holds now; none after a stop within an epoch, unless
     /// the best weights are kept.
     pub kept_epoch: Option<usize>,

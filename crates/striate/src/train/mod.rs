@@ -8,6 +8,7 @@
 //! named by (seed, epoch), the random numbers of a step by (seed, step), and sums are added in a fixed order.
 
 mod calibration;
+mod checkpoint;
 mod evaluate;
 mod events;
 mod metrics;
@@ -21,6 +22,7 @@ use crate::network::{NetworkError, Parameters};
 use crate::optim::{Groups, Kind, OptimError, OptimizerOptions, Schedule};
 use crate::shape::Shape;
 pub use calibration::{BINS, Calibration, CalibrationBin, fit_temperature};
+pub use checkpoint::{CHECKPOINT_VERSION, Checkpoint, CheckpointError, RunState};
 pub use evaluate::{calibrate, evaluate, evaluate_at, evaluate_parameters, evaluate_with, logits};
 pub use events::{Control, EpochMetrics, Event, TrainSummary};
 pub use metrics::{ClassMetrics, Evaluation, MacroAverage, Mistake, Scaled};
@@ -28,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 pub use trainer::Trainer;
+use trainer::{Best, Sums};
 pub use whiten::whiten;
 
 /// How to train. [`TrainOptions::default`] is the chapter's recipe.
@@ -36,6 +39,12 @@ pub use whiten::whiten;
 pub struct TrainOptions {
     /// Times that every training image is seen.
     pub epochs: usize,
+    /// End after so many updates, if the epochs have not ended by then; the schedule is laid over these. The last epoch is
+    /// then evaluated where it is cut.
+    pub steps: Option<u64>,
+    /// End when so many epochs in a row were no better on the [`Trainer::validation`] set than the best before them
+    /// (early stopping).
+    pub patience: Option<usize>,
     /// Images in a step; the rest of an epoch that does not fill a batch makes a smaller last step.
     pub batch: usize,
     /// Names every random number of the run.
@@ -121,6 +130,8 @@ impl Default for TrainOptions {
         let optimizer = OptimizerOptions::adam();
         Self {
             epochs: 20,
+            steps: None,
+            patience: None,
             batch: 100,
             seed: 0,
             optimizer,
@@ -149,6 +160,12 @@ impl TrainOptions {
             if value == 0 {
                 return wrong(field, "0".into(), "at least 1");
             }
+        }
+        if self.steps == Some(0) {
+            return wrong("steps", "0".into(), "at least 1, or left out for as many as the epochs have");
+        }
+        if self.patience == Some(0) {
+            return wrong("patience", "0".into(), "at least 1 epoch, or left out for all of them");
         }
         if self.evaluate_train == Some(0) {
             return wrong("evaluate_train", "0".into(), "at least 1, or left out for all");
@@ -275,6 +292,18 @@ pub enum TrainError {
         image: usize,
         /// NaN or infinity.
         value: f32,
+    },
+    /// A checkpoint of another run, or options that contradict what has been done.
+    #[error("the checkpoint can't be resumed with these settings: {what} was {found} and is {expected} now; {advice}")]
+    Resume {
+        /// Which setting.
+        what: String,
+        /// What the checkpoint has.
+        found: String,
+        /// What this run has.
+        expected: String,
+        /// What to do.
+        advice: &'static str,
     },
     /// The loss left all bounds; the network holds its last good weights.
     #[error("{}", diverged(*.step, *.epoch, *.loss, *.learning_rate, .parameter.as_deref(), *.restored_step))]

@@ -1,5 +1,6 @@
 //! The training loop.
 
+use super::checkpoint::{Checkpoint, Fingerprints, Progress, RunState, fingerprint};
 use super::evaluate::Evaluator;
 use super::{Control, EpochMetrics, Evaluation, Event, Keep, TrainError, TrainOptions, TrainSummary};
 use super::{check_classes, check_data, first_non_finite, groups, on_worker};
@@ -11,6 +12,8 @@ use crate::network::{Network, Parameters};
 use crate::optim::{CHUNK, Groups, Optimizer};
 use crate::random::{Purpose, Random};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::time::Instant;
 
 /// Weights are put aside at most this often, however often the caller wants to hear: the copy costs as much as a tenth
@@ -27,6 +30,16 @@ pub struct Trainer<'a> {
     options: TrainOptions,
     steps_per_epoch: usize,
     total_steps: u64,
+    /// Epochs begun in so many steps.
+    epochs: usize,
+    checkpoints: Option<Checkpoints>,
+    resume: Option<Box<Checkpoint>>,
+}
+
+/// When the run is offered to be saved.
+#[derive(Clone, Copy, Debug)]
+struct Checkpoints {
+    every: Option<u64>,
 }
 
 impl<'a> Trainer<'a> {
@@ -57,12 +70,26 @@ impl<'a> Trainer<'a> {
             return Err(TrainError::NonFiniteParameter { parameter: name.into(), value, position });
         }
         let steps_per_epoch = train.len().div_ceil(options.batch);
-        let total_steps = steps_per_epoch.checked_mul(options.epochs).ok_or_else(|| TrainError::Option {
+        let all_steps = steps_per_epoch.checked_mul(options.epochs).ok_or_else(|| TrainError::Option {
             field: "epochs",
             found: options.epochs.to_string(),
             expected: "so few that the steps can be counted",
         })? as u64;
-        Ok(Self { network, train, validation: None, test, normalization, options, steps_per_epoch, total_steps })
+        let total_steps = options.steps.map_or(all_steps, |steps| steps.min(all_steps));
+        let epochs = total_steps.div_ceil(steps_per_epoch as u64) as usize;
+        Ok(Self {
+            network,
+            train,
+            validation: None,
+            test,
+            normalization,
+            options,
+            steps_per_epoch,
+            total_steps,
+            epochs,
+            checkpoints: None,
+            resume: None,
+        })
     }
 
     /// Evaluates this data too after each epoch, and judges by it which epoch is the best: images that are neither
@@ -77,6 +104,116 @@ impl<'a> Trainer<'a> {
         Ok(self)
     }
 
+    /// Offers the run to be saved ([`Event::Checkpoint`]): before the first step, after each epoch's evaluation, after a
+    /// stop, and every so many steps, if a number is given.
+    pub fn checkpoints(mut self, every: Option<u64>) -> Self {
+        self.checkpoints = Some(Checkpoints { every });
+        self
+    }
+
+    /// Goes on where the checkpoint was made: [`Trainer::run`] then gives, to the bit, what the uninterrupted run would have
+    /// given on this machine. Options and data must be the checkpoint's; the number of epochs may differ where no step
+    /// done so far would have had another learning rate.
+    pub fn resume(mut self, checkpoint: Checkpoint) -> Self {
+        self.resume = Some(Box::new(checkpoint));
+        self
+    }
+
+    /// What [`Trainer::run`] checks before it goes on with a checkpoint: whether it belongs to these options, this network
+    /// and these data.
+    ///
+    /// # Errors
+    /// [`TrainError::Resume`] with the first thing that differs.
+    pub fn check_resumes(&self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
+        self.check_resume(checkpoint, &self.fingerprints())
+    }
+
+    fn fingerprints(&self) -> Fingerprints {
+        Fingerprints {
+            train: fingerprint(self.train),
+            validation: self.validation.map(fingerprint),
+            test: self.test.map(fingerprint),
+        }
+    }
+
+    fn check_resume(&self, checkpoint: &Checkpoint, data: &Fingerprints) -> Result<(), TrainError> {
+        let differs = |what: &str, found: String, expected: String, advice| {
+            Err(TrainError::Resume { what: what.into(), found, expected, advice })
+        };
+        if checkpoint.description != *self.network.description() {
+            let [found, expected] = [&checkpoint.description, self.network.description()].map(|d| d.name.clone());
+            return differs("the network", found, expected, "give the model that the run began with");
+        }
+        let ours = text(&self.options).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or(Value::Null);
+        let empty = serde_json::Map::new();
+        let (ours, theirs) = (ours.as_object().unwrap_or(&empty), checkpoint.options.as_object().unwrap_or(&empty));
+        // These change what is told or when the run ends, never a step.
+        let free = ["epochs", "steps", "log_every", "evaluate_train"];
+        for field in ours.keys().chain(theirs.keys()).filter(|field| !free.contains(&field.as_str())) {
+            let value =
+                |options: &serde_json::Map<String, Value>| options.get(field).map_or("unset".into(), Value::to_string);
+            let (found, expected) = (value(theirs), value(ours));
+            if found != expected {
+                let advice = "leave the option out to go on with the run's own, or start a new run";
+                return differs(field, found, expected, advice);
+            }
+        }
+        for (what, found, expected) in [
+            ("the training set", Some(&checkpoint.data.train), Some(&data.train)),
+            ("the validation set", checkpoint.data.validation.as_ref(), data.validation.as_ref()),
+            ("the test set", checkpoint.data.test.as_ref(), data.test.as_ref()),
+        ] {
+            if found != expected {
+                let shown = |digest: Option<&String>| match digest {
+                    Some(digest) => format!("that of SHA-256 {}", digest.get(..16).unwrap_or(digest)),
+                    None => "none".into(),
+                };
+                return differs(what, shown(found), shown(expected), "give the data that the run began with");
+            }
+        }
+        let progress = &checkpoint.progress;
+        let steps_per_epoch = self.steps_per_epoch as u64;
+        let before = checkpoint.planned_steps(steps_per_epoch);
+        let evaluated = progress.history.len() as u64 * steps_per_epoch;
+        let first = evaluated.min(before);
+        if !(first..=first + steps_per_epoch).contains(&progress.step) {
+            let found = format!("{} with {} epochs evaluated", progress.step, progress.history.len());
+            let expected = format!("within an epoch of {steps_per_epoch} steps");
+            return differs("the step", found, expected, "the file was not made by such a run");
+        }
+        if progress.step > self.total_steps {
+            let advice = "ask for at least as many as have been done";
+            return differs(
+                "the number of steps done",
+                progress.step.to_string(),
+                format!("at most {}", self.total_steps),
+                advice,
+            );
+        }
+        let rate = |step, total| self.options.schedule.rate(step, total).to_bits();
+        if before != self.total_steps {
+            if (0..progress.step).any(|step| rate(step, before) != rate(step, self.total_steps)) {
+                let advice = "the schedule is laid over the whole run, so the steps done would have had other learning rates: \
+                              resume without changing its length, or start a new run";
+                return differs("the number of steps", before.to_string(), self.total_steps.to_string(), advice);
+            }
+            if progress.step < evaluated {
+                let advice = "its last epoch was cut short and evaluated: resume without changing its length";
+                return differs("the number of steps", before.to_string(), self.total_steps.to_string(), advice);
+            }
+        }
+        for (what, found, expected) in [
+            ("the average of the weights", checkpoint.average.is_some(), self.options.average.is_some()),
+            ("the best epoch's weights", checkpoint.best.is_some(), self.options.keep == Keep::Best),
+        ] {
+            if found != expected {
+                let shown = |there: bool| if there { "kept" } else { "not kept" }.to_string();
+                return differs(what, shown(found), shown(expected), "the file was not made by such a run");
+            }
+        }
+        Ok(())
+    }
+
     /// Trains to the end, until `on_event` says [`Control::Stop`], or until the loss leaves all bounds.
     ///
     /// The loop, and so `on_event`, runs on a thread of the current rayon pool: call this inside
@@ -88,17 +225,27 @@ impl<'a> Trainer<'a> {
     /// [`TrainError::Diverged`], with the network back at its last good weights; or a network that can't be planned for
     /// this batch, memory that can't be had, or [`Keep::Best`] without a validation set, with the network unchanged.
     pub fn run(self, on_event: &mut (dyn FnMut(&Event<'_>) -> Control + Send)) -> Result<TrainSummary, TrainError> {
-        if self.options.keep == Keep::Best && self.validation.is_none() {
-            return Err(TrainError::Option {
-                field: "keep",
-                found: Keep::Best.to_string(),
-                expected: "last where there is no validation set to find the best epoch with",
-            });
+        if self.validation.is_none() {
+            if self.options.keep == Keep::Best {
+                return Err(TrainError::Option {
+                    field: "keep",
+                    found: Keep::Best.to_string(),
+                    expected: "last where there is no validation set to find the best epoch with",
+                });
+            }
+            if let Some(patience) = self.options.patience {
+                return Err(TrainError::Option {
+                    field: "patience",
+                    found: patience.to_string(),
+                    expected: "left out where there is no validation set to tell a better epoch by",
+                });
+            }
         }
         on_worker(move || {
             let description = self.network.description().clone();
             let evaluator = Evaluator::new(&description, self.options.batch);
-            Run::new(self)?.all(evaluator, on_event)
+            let data = (self.checkpoints.is_some() || self.resume.is_some()).then(|| self.fingerprints());
+            Run::new(self, data)?.all(evaluator, on_event)
         })
     }
 }
@@ -116,20 +263,18 @@ struct Run<'a> {
     average: Option<Average>,
     guard: Guard,
     snapshot: Snapshot,
-    best: Option<Best>,
     /// The best epoch's weights, where those are kept; as long as all parameters from the start.
     best_values: Option<Vec<f32>>,
-    /// Updates done.
-    step: u64,
+    /// Everything else that has to be kept between two steps.
+    progress: Progress,
+    /// Of the data, where checkpoints are made.
+    data: Option<Fingerprints>,
     last_loss: f32,
     gradient_norm: Option<f32>,
     learning_rate: f32,
-    /// Since the run began.
-    images: u64,
-    /// Without evaluation.
-    training_seconds: f64,
     clock: Instant,
-    history: Vec<EpochMetrics>,
+    /// Up to when the seconds of training are counted.
+    counted: Instant,
 }
 
 /// Whether a part of the run came to its end or was stopped.
@@ -140,8 +285,12 @@ enum Ended {
 }
 
 impl<'a> Run<'a> {
-    fn new(trainer: Trainer<'a>) -> Result<Self, TrainError> {
+    fn new(mut trainer: Trainer<'a>, data: Option<Fingerprints>) -> Result<Self, TrainError> {
         let clock = Instant::now();
+        let resume = trainer.resume.take();
+        if let (Some(checkpoint), Some(data)) = (&resume, &data) {
+            trainer.check_resume(checkpoint, data)?;
+        }
         let (network, options) = (&*trainer.network, &trainer.options);
         let runner = |batch| -> Result<Runner, TrainError> {
             let mut runner = Runner::new(Plan::new(network.description(), batch, Mode::Training)?)?;
@@ -152,7 +301,7 @@ impl<'a> Run<'a> {
         let parameters = network.parameters();
         let groups = groups(parameters, options.decay);
         let loader = Loader::new(trainer.train, trainer.normalization.clone(), options.augment.clone(), options.seed);
-        Ok(Self {
+        let mut run = Self {
             loader,
             full: runner(options.batch)?,
             rest: if rest == 0 { None } else { Some(runner(rest)?) },
@@ -162,18 +311,103 @@ impl<'a> Run<'a> {
             average: options.average.map(|decay| Average { decay, parameters: parameters.clone() }),
             guard: Guard::new(network.classes(), options.batch),
             snapshot: Snapshot { step: 0, values: parameters.as_slice().to_vec() },
-            best: None,
             best_values: (options.keep == Keep::Best).then(|| parameters.as_slice().to_vec()),
-            step: 0,
+            progress: Progress::default(),
+            data,
             last_loss: 0.0,
             gradient_norm: None,
             learning_rate: options.learning_rate,
-            images: 0,
-            training_seconds: 0.0,
             clock,
-            history: Vec::new(),
+            counted: clock,
             trainer,
-        })
+        };
+        if let Some(checkpoint) = resume {
+            run.restore(*checkpoint)?;
+        }
+        Ok(run)
+    }
+
+    /// Puts back what [`Run::state`] gave; [`Trainer::check_resume`] has found it right.
+    fn restore(&mut self, checkpoint: Checkpoint) -> Result<(), TrainError> {
+        let Checkpoint { progress, parameters, average, best, good, optimizer, .. } = checkpoint;
+        let state: Vec<(&str, &[f32])> = optimizer.iter().map(|(name, values)| (name.as_str(), &values[..])).collect();
+        self.optimizer.restore(progress.optimizer_steps, &state)?;
+        self.trainer.network.parameters_mut().as_mut_slice().copy_from_slice(&parameters);
+        if let (Some(average), Some(values)) = (&mut self.average, average) {
+            average.parameters.as_mut_slice().copy_from_slice(&values);
+        }
+        if let (Some(place), Some(values)) = (&mut self.best_values, best) {
+            *place = values;
+        }
+        self.snapshot = Snapshot { step: progress.good_step, values: good };
+        self.guard.first = progress.first_loss;
+        if let Some(last) = progress.step.checked_sub(1) {
+            let options = &self.trainer.options;
+            self.learning_rate = options.learning_rate * options.schedule.rate(last, self.trainer.total_steps);
+        }
+        self.progress = progress;
+        Ok(())
+    }
+
+    /// Everything that a later process needs to go on from here.
+    fn state<'s>(&'s self, data: &'s Fingerprints) -> RunState<'s> {
+        RunState {
+            description: self.trainer.network.description(),
+            options: &self.trainer.options,
+            data,
+            progress: Progress {
+                optimizer_steps: self.optimizer.steps(),
+                seconds: self.seconds(),
+                first_loss: self.guard.first,
+                good_step: self.snapshot.step,
+                ..self.progress.clone()
+            },
+            parameters: self.trainer.network.parameters().as_slice(),
+            average: self.average.as_ref().map(|average| average.parameters.as_slice()),
+            best: self.best_values.as_deref(),
+            good: &self.snapshot.values,
+            optimizer: self.optimizer.state(),
+        }
+    }
+
+    /// Offers the run to be saved, if that is asked for and a run could go on from here.
+    fn offer(&self, on_event: &mut (dyn FnMut(&Event<'_>) -> Control + Send)) -> Control {
+        if let (Some(_), Some(data)) = (&self.trainer.checkpoints, &self.data)
+            && let state = self.state(data)
+            && state.is_finite()
+        {
+            return on_event(&Event::Checkpoint { state: &state });
+        }
+        Control::Continue
+    }
+
+    /// Offers the run to be saved, and ends it.
+    fn stop(
+        self,
+        epoch: usize,
+        on_event: &mut (dyn FnMut(&Event<'_>) -> Control + Send),
+    ) -> Result<TrainSummary, TrainError> {
+        self.offer(on_event);
+        self.finish(epoch, true)
+    }
+
+    /// Seconds in all.
+    fn seconds(&self) -> f64 {
+        self.progress.seconds + self.clock.elapsed().as_secs_f64()
+    }
+
+    /// Counts the seconds since the last call, or since the epoch began, as training.
+    fn count_seconds(&mut self) {
+        let seconds = self.counted.elapsed().as_secs_f64();
+        self.counted = Instant::now();
+        self.progress.epoch_seconds += seconds;
+        self.progress.training_seconds += seconds;
+    }
+
+    /// Whether too many epochs in a row were no better than the best.
+    fn is_out_of_patience(&self) -> bool {
+        let best = self.progress.best.as_ref().map_or(0, |best| best.epoch);
+        self.trainer.options.patience.is_some_and(|patience| self.progress.history.len() - best >= patience)
     }
 
     fn all(
@@ -181,60 +415,78 @@ impl<'a> Run<'a> {
         mut evaluator: Evaluator<'_>,
         on_event: &mut (dyn FnMut(&Event<'_>) -> Control + Send),
     ) -> Result<TrainSummary, TrainError> {
-        let epochs = self.trainer.options.epochs;
-        let started =
-            Event::Started { images: self.trainer.train.len(), epochs, steps_per_epoch: self.trainer.steps_per_epoch };
+        let Trainer { epochs, steps_per_epoch, total_steps, .. } = self.trainer;
+        let step = self.progress.step;
+        let images = self.trainer.train.len();
+        let started = Event::Started { images, epochs, steps_per_epoch, total_steps, step };
         if on_event(&started) == Control::Stop {
+            return self.stop(0, on_event);
+        }
+        if step == 0 && self.offer(on_event) == Control::Stop {
             return self.finish(0, true);
         }
-        for epoch in 1..=epochs {
-            let begun = Instant::now();
-            let mut sums = Sums::default();
-            let ended = self.train_epoch(epoch, &mut sums, on_event);
-            let seconds = begun.elapsed().as_secs_f64();
-            self.training_seconds += seconds;
-            if ended? == Ended::Stopped {
-                return self.finish(epoch, true);
+        for epoch in self.progress.history.len() + 1..=epochs {
+            if self.is_out_of_patience() {
+                break;
             }
-            if self.evaluate_epoch(epoch, seconds, &sums, &mut evaluator, on_event)? == Ended::Stopped {
+            self.counted = Instant::now();
+            let ended = self.train_epoch(epoch, on_event)?;
+            self.count_seconds();
+            if ended == Ended::Stopped || self.evaluate_epoch(epoch, &mut evaluator, on_event)? == Ended::Stopped {
+                return self.stop(epoch, on_event);
+            }
+            if self.offer(on_event) == Control::Stop && epoch < epochs {
                 return self.finish(epoch, true);
             }
         }
         self.finish(epochs, false)
     }
 
-    /// Every image once, in an order of the epoch's own.
+    /// Every image once, in an order of the epoch's own; or the images that are left of it when the run is resumed.
     fn train_epoch(
         &mut self,
         epoch: usize,
-        epoch_sums: &mut Sums,
         on_event: &mut (dyn FnMut(&Event<'_>) -> Control + Send),
     ) -> Result<Ended, TrainError> {
-        let log_every = self.trainer.options.log_every as u64;
-        let steps_per_epoch = self.trainer.steps_per_epoch;
+        let Trainer { steps_per_epoch, total_steps, checkpoints, .. } = self.trainer;
+        let (log_every, batch) = (self.trainer.options.log_every as u64, self.trainer.options.batch);
+        let before = (epoch as u64 - 1) * steps_per_epoch as u64;
+        let end = total_steps.min(before + steps_per_epoch as u64);
         let order = Random::new(self.trainer.options.seed, Purpose::Shuffle, epoch as u64 - 1)
             .permutation(self.trainer.train.len());
-        let (mut sums, mut begun) = (Sums::default(), Instant::now());
-        let mut batches = order.chunks(self.trainer.options.batch).enumerate().peekable();
-        while let Some((position, indices)) = batches.next() {
-            let (loss, correct) = self.train_step(epoch, indices, batches.peek().map(|&(_, next)| next))?;
-            sums.add(loss, correct, indices.len());
-            epoch_sums.add(loss, correct, indices.len());
-            if self.step.is_multiple_of(log_every) || position + 1 == steps_per_epoch {
+        let done = self.progress.step.saturating_sub(before) as usize;
+        let (mut timed, mut begun) = (0, Instant::now());
+        let mut batches = order.chunks(batch).take((end - before) as usize).skip(done).peekable();
+        while let Some(indices) = batches.next() {
+            let (loss, correct) = self.train_step(epoch, indices, batches.peek().copied())?;
+            self.progress.window.add(loss, correct, indices.len());
+            self.progress.epoch.add(loss, correct, indices.len());
+            timed += indices.len();
+            let step = self.progress.step;
+            if step.is_multiple_of(log_every) || step == end {
                 let event = Event::Step {
                     epoch,
-                    step: self.step,
+                    step,
                     steps_per_epoch,
-                    loss: sums.loss(),
-                    accuracy: sums.accuracy(),
+                    loss: self.progress.window.loss(),
+                    accuracy: self.progress.window.accuracy(),
                     learning_rate: self.learning_rate,
                     gradient_norm: self.gradient_norm,
-                    images_per_second: sums.images as f64 / begun.elapsed().as_secs_f64(),
+                    images_per_second: timed as f64 / begun.elapsed().as_secs_f64().max(1e-9),
                 };
-                if on_event(&event) == Control::Stop {
+                let control = on_event(&event);
+                self.progress.window = Sums::default();
+                if control == Control::Stop {
                     return Ok(Ended::Stopped);
                 }
-                (sums, begun) = (Sums::default(), Instant::now());
+                (timed, begun) = (0, Instant::now());
+            }
+            let every = checkpoints.and_then(|checkpoints| checkpoints.every);
+            if every.is_some_and(|every| step.is_multiple_of(every)) {
+                self.count_seconds();
+                if self.offer(on_event) == Control::Stop {
+                    return Ok(Ended::Stopped);
+                }
             }
         }
         Ok(Ended::Done)
@@ -260,20 +512,21 @@ impl<'a> Run<'a> {
         for (label, &index) in runner.labels_mut().iter_mut().zip(indices) {
             *label = labels[index];
         }
-        let key = StepKey { seed: options.seed, step: self.step };
+        let key = StepKey { seed: options.seed, step: self.progress.step };
         let result = runner.loss_and_gradient(network.parameters(), &mut self.gradients, key);
         self.last_loss = result.loss;
         match self.guard.look(result.loss) {
             Health::Lost => return Err(self.diverged(epoch)),
             // These weights just gave a good loss; those after the update have not been tried yet.
             Health::Good
-                if self.step - self.snapshot.step >= (options.log_every as u64).max(LEAST_STEPS_BETWEEN_SNAPSHOTS) =>
+                if self.progress.step - self.snapshot.step
+                    >= (options.log_every as u64).max(LEAST_STEPS_BETWEEN_SNAPSHOTS) =>
             {
-                self.snapshot.take(self.step, network.parameters());
+                self.snapshot.take(self.progress.step, network.parameters());
             }
             _ => {}
         }
-        self.learning_rate = options.learning_rate * options.schedule.rate(self.step, *total_steps);
+        self.learning_rate = options.learning_rate * options.schedule.rate(self.progress.step, *total_steps);
         let (parameters, gradients) = (network.parameters_mut(), self.gradients.as_slice());
         let mut scale = 1.0;
         if let Some(bound) = options.clip {
@@ -286,18 +539,16 @@ impl<'a> Run<'a> {
         }
         self.optimizer.update_scaled(self.learning_rate, scale, parameters.as_mut_slice(), gradients);
         if let Some(average) = &mut self.average {
-            average.follow(parameters, self.step);
+            average.follow(parameters, self.progress.step);
         }
-        self.step += 1;
-        self.images += indices.len() as u64;
+        self.progress.step += 1;
+        self.progress.images += indices.len() as u64;
         Ok((result.loss, result.correct))
     }
 
     fn evaluate_epoch(
         &mut self,
         epoch: usize,
-        seconds: f64,
-        sums: &Sums,
         evaluator: &mut Evaluator<'_>,
         on_event: &mut (dyn FnMut(&Event<'_>) -> Control + Send),
     ) -> Result<Ended, TrainError> {
@@ -306,7 +557,7 @@ impl<'a> Run<'a> {
         }
         let Trainer { network, train, validation, test, normalization, options, .. } = &self.trainer;
         let begun = Instant::now();
-        let last = epoch == options.epochs;
+        let last = epoch == self.trainer.epochs;
         let train_images = options.evaluate_train.filter(|_| !last).unwrap_or(train.len()).min(train.len());
         let images = train_images + validation.map_or(0, Dataset::len) + test.map_or(0, Dataset::len);
         if on_event(&Event::Evaluating { epoch, images }) == Control::Stop {
@@ -335,12 +586,13 @@ impl<'a> Run<'a> {
                 return Err(self.diverged(epoch));
             }
             // The average's loss says nothing about the weights it was taken from.
-            Health::Good if self.average.is_none() => self.snapshot.take(self.step, network.parameters()),
+            Health::Good if self.average.is_none() => self.snapshot.take(self.progress.step, network.parameters()),
             _ => {}
         }
+        let (sums, seconds) = (self.progress.epoch, self.progress.epoch_seconds);
         let metrics = EpochMetrics {
             epoch,
-            step: self.step,
+            step: self.progress.step,
             train_loss: sums.loss(),
             running_accuracy: sums.accuracy(),
             train_accuracy: on_train.accuracy,
@@ -352,18 +604,19 @@ impl<'a> Run<'a> {
             learning_rate: self.learning_rate,
             seconds,
             evaluation_seconds: begun.elapsed().as_secs_f64(),
-            images_per_second: sums.images as f64 / seconds,
+            images_per_second: sums.images as f64 / seconds.max(1e-9),
         };
         let this = on_validation.map(|e| Best { epoch, accuracy: e.accuracy, loss: e.loss });
-        let best = this.as_ref().is_some_and(|this| this.beats(self.best.as_ref()));
+        let best = this.as_ref().is_some_and(|this| this.beats(self.progress.best.as_ref()));
         if best {
-            self.best = this;
+            self.progress.best = this;
             if let Some(values) = &mut self.best_values {
                 values.copy_from_slice(parameters.as_slice());
             }
         }
         let control = on_event(&Event::Epoch { metrics: &metrics, parameters, best });
-        self.history.push(metrics);
+        self.progress.history.push(metrics);
+        (self.progress.epoch, self.progress.epoch_seconds) = (Sums::default(), 0.0);
         // After the last epoch there is nothing left to stop.
         Ok(if control == Control::Stop && !last { Ended::Stopped } else { Ended::Done })
     }
@@ -374,7 +627,7 @@ impl<'a> Run<'a> {
         let parameter = first_non_finite(parameters).map(|(name, ..)| name.to_string());
         parameters.as_mut_slice().copy_from_slice(&self.snapshot.values);
         TrainError::Diverged {
-            step: self.step,
+            step: self.progress.step,
             epoch,
             loss: self.last_loss,
             learning_rate: self.trainer.options.learning_rate,
@@ -388,31 +641,40 @@ impl<'a> Run<'a> {
         if first_non_finite(self.trainer.network.parameters()).is_some() {
             return Err(self.diverged(epoch));
         }
+        let (seconds, out_of_patience) = (self.seconds(), !stopped && self.is_out_of_patience());
+        let Progress { step, images, training_seconds, best, history, .. } = self.progress;
         let parameters = self.trainer.network.parameters_mut().as_mut_slice();
-        let kept_epoch = if let (Some(best), Some(values)) = (&self.best, &self.best_values) {
+        let kept_epoch = if let (Some(best), Some(values)) = (&best, &self.best_values) {
             parameters.copy_from_slice(values);
             Some(best.epoch)
         } else {
             if let Some(average) = &self.average {
                 parameters.copy_from_slice(average.parameters.as_slice());
             }
-            self.history.last().filter(|metrics| metrics.step == self.step).map(|metrics| metrics.epoch)
+            history.last().filter(|metrics| metrics.step == step).map(|metrics| metrics.epoch)
         };
         Ok(TrainSummary {
-            epochs: self.history.len(),
-            steps: self.step,
+            epochs: history.len(),
+            steps: step,
             stopped,
+            out_of_patience,
             kept_epoch,
-            seconds: self.clock.elapsed().as_secs_f64(),
-            images_per_second: if self.images == 0 { 0.0 } else { self.images as f64 / self.training_seconds },
-            history: self.history,
+            seconds,
+            images_per_second: if images == 0 { 0.0 } else { images as f64 / training_seconds.max(1e-9) },
+            history,
         })
     }
 }
 
+/// Options as text, in the digits that were given.
+fn text(options: &TrainOptions) -> Option<String> {
+    serde_json::to_string(options).ok()
+}
+
 /// Loss and hits, added up over steps.
-#[derive(Default)]
-struct Sums {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Sums {
     images: usize,
     loss: f64,
     correct: usize,
@@ -458,7 +720,9 @@ impl Average {
 }
 
 /// What the best epoch so far came to on the validation set.
-struct Best {
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Best {
     epoch: usize,
     accuracy: f64,
     loss: f64,

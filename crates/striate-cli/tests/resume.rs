@@ -1,0 +1,228 @@
+//! Going on with a run from outside: what is refused, what stays whole, what is cut.
+
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use tempfile::TempDir;
+
+const SIDE: u32 = 12;
+
+/// A directory that holds IDX files of noise with a bright row, in `bars`.
+fn place() -> TempDir {
+    let place = tempfile::tempdir().unwrap();
+    let directory = place.path().join("bars");
+    fs::create_dir(&directory).unwrap();
+    for (stem, count) in [("train", 200u32), ("t10k", 40)] {
+        let header = |magic: u32, sizes: &[u32]| -> Vec<u8> {
+            std::iter::once(magic).chain(sizes.iter().copied()).flat_map(u32::to_be_bytes).collect()
+        };
+        let mut images = header(0x803, &[count, SIDE, SIDE]);
+        for n in 0..count {
+            let pixel = |i: u32| ((i * 7 + n * 13) % 23) as u8 + if i / SIDE == n % 4 * 3 { 200 } else { 0 };
+            images.extend((0..SIDE * SIDE).map(pixel));
+        }
+        let mut labels = header(0x801, &[count]);
+        labels.extend((0..count).map(|n| (n % 4) as u8));
+        fs::write(directory.join(format!("{stem}-images-idx3-ubyte")), images).unwrap();
+        fs::write(directory.join(format!("{stem}-labels-idx1-ubyte")), labels).unwrap();
+    }
+    place
+}
+
+/// Runs `striate` and gives exit status, stdout and stderr.
+fn striate(directory: &Path, arguments: &str) -> (Option<i32>, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_striate"));
+    output(command.current_dir(directory).args(arguments.split_whitespace()))
+}
+
+fn output(command: &mut Command) -> (Option<i32>, String, String) {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let (stdout, stderr) = (text(output.stdout), text(output.stderr));
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    (output.status.code(), stdout, stderr)
+}
+
+/// Runs it, expects success and gives the last line.
+fn json(directory: &Path, arguments: &str) -> Value {
+    let (status, stdout, stderr) = striate(directory, &format!("{arguments} --json -q"));
+    assert_eq!(status, Some(0), "{arguments}: {stderr}");
+    serde_json::from_str(stdout.lines().last().unwrap()).unwrap()
+}
+
+fn refused(directory: &Path, arguments: &str, status: i32, parts: &[&str]) {
+    let (found, _, stderr) = striate(directory, arguments);
+    assert_eq!(found, Some(status), "{arguments}: {stderr}");
+    for part in parts {
+        assert!(stderr.contains(part), "{arguments}: {part:?} is not in: {stderr}");
+    }
+}
+
+const TRAIN: &str = "train --data bars --epochs 3 --batch 20 --recipe book --checkpoint-every 4 --seed 4 --out run";
+
+#[test]
+fn only_a_run_of_ones_own_can_be_resumed() {
+    let place = place();
+    let here = place.path();
+    let result = json(here, TRAIN);
+    refused(here, "train --resume nowhere", 2, &["nowhere", "no such directory"]);
+    refused(here, "train --resume bars", 2, &["bars", "no last.ckpt"]);
+    refused(here, "train --resume run --out other", 2, &["--out"]);
+    let checkpoint = here.join("run/last.ckpt");
+    let whole = fs::read(&checkpoint).unwrap();
+    for (flag, parts) in [
+        ("--lr 0.5", ["lr was 0.001 and is 0.5", "leave the flag out"]),
+        ("--batch 10", ["batch was 20 and is 10", "new run"]),
+        ("--optimizer muon", ["optimizer was", "muon"]),
+        ("--seed 7", ["seed was 4 and is 7", "new run"]),
+        ("--model mlp", ["model was", "mlp"]),
+        ("--augment erase", ["augment was", "erase"]),
+        ("--validation 0.5", ["validation was 0.0 and is 0.5", "new run"]),
+        ("--patience 3", ["patience was unset and is 3", "new run"]),
+        ("--time 5m", ["time was unset", "5m"]),
+        ("--epochs 2", ["steps done was 30", "at most 20"]),
+        ("--data mnist", ["the training set", "SHA-256"]),
+    ] {
+        refused(here, &format!("train --resume run {flag}"), if flag == "--data mnist" { 1 } else { 2 }, &parts[..1]);
+        refused(here, &format!("train --resume run {flag}"), if flag == "--data mnist" { 1 } else { 2 }, &parts[1..]);
+    }
+    // What says the same again contradicts nothing, and a run that is done is not changed by being finished again.
+    let again = json(here, "train --resume run --lr 0.001 --recipe book --seed 4 --data bars --threads 1");
+    assert_eq!(again["weights_sha256"], result["weights_sha256"]);
+    assert_eq!(fs::read(&checkpoint).unwrap(), whole);
+
+    // A constant rate can go on for longer, and gives what it would have given.
+    let longer = json(here, "train --resume run --epochs 5");
+    let expected = json(here, &TRAIN.replace("--epochs 3", "--epochs 5").replace("--out run", "--out longer"));
+    assert_eq!((&longer["weights_sha256"], &longer["steps"]), (&expected["weights_sha256"], &expected["steps"]));
+    let settings: toml::Table = toml::from_str(&fs::read_to_string(here.join("run/run.toml")).unwrap()).unwrap();
+    assert_eq!(settings["epochs"].as_integer(), Some(5));
+
+    for (bytes, part) in
+        [(&whole[..whole.len() - 7], "cut short"), (&b"GIF89a of a cat, and some more"[..], "safetensors")]
+    {
+        fs::write(&checkpoint, bytes).unwrap();
+        refused(here, "train --resume run", 1, &["last.ckpt", part]);
+    }
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 4;
+    fs::write(&checkpoint, damaged).unwrap();
+    refused(here, "train --resume run", 1, &["last.ckpt is damaged"]);
+    fs::copy(here.join("longer/model.safetensors"), &checkpoint).unwrap();
+    refused(here, "train --resume run", 1, &["last.ckpt is no checkpoint"]);
+}
+
+#[test]
+fn metrics_beyond_the_checkpoint_are_cut() {
+    let place = place();
+    let here = place.path();
+    json(here, TRAIN);
+    let metrics = here.join("run/metrics.jsonl");
+    let whole = fs::read_to_string(&metrics).unwrap();
+    // As a run leaves it that went on after its last checkpoint and was killed within a line.
+    fs::write(&metrics, format!("{whole}{{\"type\":\"step\",\"epoch\":4,\"step\":40}}\n{{\"type\":\"st")).unwrap();
+    json(here, "train --resume run");
+    assert_eq!(fs::read_to_string(&metrics).unwrap(), whole);
+}
+
+#[test]
+fn held_out_images_choose_the_epoch_and_the_test_set_comes_last() {
+    let place = place();
+    let here = place.path();
+    let result = json(here, "train --data bars --epochs 6 --batch 20 --init he --patience 2 --out run");
+    let settings: toml::Table = toml::from_str(&fs::read_to_string(here.join("run/run.toml")).unwrap()).unwrap();
+    assert_eq!(settings["validation"].as_float(), Some(0.1), "{settings}");
+    assert_eq!((settings["keep"].as_str(), settings["patience"].as_integer()), (Some("best"), Some(2)));
+    let metrics = fs::read_to_string(here.join("run/metrics.jsonl")).unwrap();
+    let epochs = metrics.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let epochs: Vec<Value> = epochs.filter(|line| line["type"] == "epoch").collect();
+    assert!(epochs.iter().all(|epoch| epoch["test_accuracy"].is_null() && epoch["validation_accuracy"].is_number()));
+    let best = epochs.iter().filter_map(|epoch| epoch["validation_accuracy"].as_f64()).fold(0.0, f64::max);
+    let kept = &epochs[result["kept_epoch"].as_u64().unwrap() as usize - 1];
+    assert_eq!(
+        (kept["validation_accuracy"].as_f64(), &kept["validation_accuracy"]),
+        (Some(best), &result["validation_accuracy"])
+    );
+    assert_eq!(result["steps"], epochs.len() * 9, "180 images remain to train with");
+    let found = json(here, "evaluate run --data bars");
+    assert_eq!(found["accuracy"], result["test_accuracy"], "the model file holds the epoch that was kept");
+
+    refused(here, "train --data bars --patience 2 --validation 0", 2, &["patience is 2", "held-out"]);
+    refused(here, "train --data bars --keep best --validation 0", 2, &["keep is best", "held-out"]);
+    refused(here, "train --data bars --validation 1", 2, &["validation is 1", "less than 1"]);
+    refused(here, "train --data bars --keep first", 2, &["first", "last or best"]);
+    refused(here, "train --data bars --time 10", 2, &["10m", "1h30m"]);
+    refused(here, "train --data bars --time 10m --epochs 3", 2, &["--epochs"]);
+    refused(here, "train --data bars --checkpoint-every 0", 2, &["checkpoint_every is 0"]);
+    assert!(!here.join("runs").exists(), "nothing was written");
+}
+
+#[cfg(unix)]
+#[test]
+fn one_run_at_a_time() {
+    let place = place();
+    let here = place.path();
+    let forever = "train --data bars --epochs 1000000 --batch 20 --quiet --out run";
+    let mut first = Command::new(env!("CARGO_BIN_EXE_striate"));
+    let mut first = first.current_dir(here).args(forever.split_whitespace()).stdout(Stdio::null()).spawn().unwrap();
+    while !here.join("run/run.toml").exists() {
+        assert!(first.try_wait().unwrap().is_none());
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    refused(here, "train --resume run", 1, &["run: another run is writing"]);
+    refused(here, &format!("{TRAIN} -q"), 1, &["run", "not empty"]);
+    first.kill().unwrap();
+    first.wait().unwrap();
+    // A directory without a saved step is as good as new, whatever a killed run left in it.
+    let left = here.join("left");
+    fs::create_dir(&left).unwrap();
+    for (name, contents) in [(".lock", ""), ("metrics.jsonl", ""), (".striate-1-2.tmp", "half a checkp")] {
+        fs::write(left.join(name), contents).unwrap();
+    }
+    json(here, &TRAIN.replace("--out run", "--out left"));
+    assert!(!left.join(".striate-1-2.tmp").exists());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn without_room_the_last_checkpoint_stays_whole() {
+    let place = place();
+    let here = place.path();
+    json(here, TRAIN);
+    let checkpoint = here.join("run/last.ckpt");
+    let whole = fs::read(&checkpoint).unwrap();
+    // No file may grow beyond 200 KiB, which the checkpoint is: as on a disk that fills up.
+    let limited = |arguments: &str| {
+        let script = format!("trap '' XFSZ; ulimit -f 200; exec {} {arguments}", env!("CARGO_BIN_EXE_striate"));
+        output(Command::new("bash").args(["-c", &script]).current_dir(here))
+    };
+    assert!(whole.len() > 300_000, "{}", whole.len());
+    let (status, _, stderr) = limited("train --resume run --epochs 5 -q");
+    assert_eq!(status, Some(1), "{stderr}");
+    assert!(stderr.contains("run/last.ckpt: writing its contents failed"), "{stderr}");
+    assert!(stderr.contains("a limit of this process") && stderr.contains("--resume run"), "{stderr}");
+    assert_eq!(fs::read(&checkpoint).unwrap(), whole);
+    let left = fs::read_dir(here.join("run")).unwrap();
+    assert_eq!(left.filter(|f| f.as_ref().unwrap().file_name().to_string_lossy().ends_with(".tmp")).count(), 0);
+    // With room again, nothing was lost.
+    let longer = json(here, "train --resume run --epochs 5");
+    let expected = json(here, &TRAIN.replace("--epochs 3", "--epochs 5").replace("--out run", "--out longer"));
+    assert_eq!(longer["weights_sha256"], expected["weights_sha256"]);
+    // The kernel's own file system takes no files, root's neither.
+    refused(here, "train --data bars --epochs 1 --out /proc/run", 1, &["/proc/run", "create the directory"]);
+}
+
+#[test]
+fn a_time_becomes_a_number_of_steps_and_stays_one() {
+    let place = place();
+    let here = place.path();
+    let result = json(here, "train --data bars --batch 20 --model mlp --time 3s --out run");
+    let settings: toml::Table = toml::from_str(&fs::read_to_string(here.join("run/run.toml")).unwrap()).unwrap();
+    assert_eq!(settings["time"].as_str(), Some("3s"));
+    assert_eq!(settings["steps"].as_integer().map(Value::from).as_ref(), Some(&result["steps"]));
+    assert!(result["steps"].as_u64().unwrap() > 0);
+    refused(here, "train --resume run --epochs 7", 2, &["time was \"3s\""]);
+    let again = json(here, "train --resume run --time 3s");
+    assert_eq!((&again["steps"], &again["weights_sha256"]), (&result["steps"], &result["weights_sha256"]));
+}

@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Kills training runs 200 times at random moments, also in the middle of writing, resumes them, and compares their final
+# weights with those of runs that were left alone: scripts/kill-trials.sh
+set -euo pipefail
+cd "$(dirname "$0")/.."
+cargo test --release --quiet -p striate-cli --test kill -- --ignored --nocapture
