@@ -1,8 +1,9 @@
 //! The trainer and the evaluation on a small task with a known answer: bars that stand or lie.
 
 use striate::data::{Dataset, Normalization, Pixels};
+use striate::layers::{AffineOptions, Init};
 use striate::models;
-use striate::network::Network;
+use striate::network::{Description, Network};
 use striate::optim::{OptimizerOptions, Schedule};
 use striate::random::{Purpose, Random};
 use striate::shape::Shape;
@@ -481,6 +482,13 @@ fn what_does_not_fit_is_refused_before_any_step() {
         let error = refused(&data, None, Normalization { mean, deviation }, options());
         assert!(matches!(error, TrainError::Normalization { .. }), "{error}");
     }
+
+    // One number counts for every channel of a colour image.
+    let colour = Dataset::new("colour", Shape::new(3, 4, 4), Pixels::U8(vec![7; 48 * 4]), vec![0, 1, 0, 1], names(2));
+    let description = Description::new("flat", Shape::new(3, 4, 4)).with("Affine1", AffineOptions::new(2, Init::He));
+    let mut weights = Network::new(description, 1).unwrap();
+    let options_of_four = TrainOptions { batch: 4, ..options() };
+    assert!(Trainer::new(&mut weights, &colour.unwrap(), None, Normalization::identity(), options_of_four).is_ok());
 
     let mut broken = network(1);
     broken.parameters_mut().get_mut("b2").unwrap()[[1]] = f32::NAN;

@@ -352,7 +352,10 @@ impl Options {
             "keep",
             "validation",
         ];
-        for field in found.keys().chain(expected.keys()).filter(|field| !free.contains(&field.as_str())) {
+        // First those that others follow from, as the learning rate does from the optimizer.
+        let leading = ["recipe", "model", "optimizer"].into_iter();
+        let fields = leading.chain(found.keys().chain(expected.keys()).map(String::as_str));
+        for field in fields.filter(|field| !free.contains(field)) {
             let value = |options: &serde_json::Map<String, Value>| options.get(field).cloned().unwrap_or_default();
             if value(found) != value(expected) {
                 return Err(contradiction(field, &value(found), &value(expected)));

@@ -169,7 +169,8 @@ fn json(key: &str, value: &impl Serialize) -> Result<String, FormatError> {
 /// let pixels = Pixels::U8((0..20 * shape.len()).map(|i| (i % 251) as u8).collect());
 /// let data = Dataset::new("tiny", shape, pixels, (0..20).map(|i| i % 2).collect(), one_class_names(2))?;
 /// let options = TrainOptions { epochs: 2, batch: 10, ..TrainOptions::default() };
-/// let fresh = || Network::new(models::by_name("simple-convnet", shape, 2)?, 1);
+/// let description = models::by_name("simple-convnet", shape, 2)?;
+/// let fresh = || Network::new(description.clone(), 1);
 ///
 /// // The run is cut off after its third step of four.
 /// let mut saved = None;

@@ -258,14 +258,10 @@ pub enum TrainError {
         expected: usize,
     },
     /// A normalization that does not belong to the images, or that divides by nothing.
-    #[error("the normalization's {field} is {found}; it must be {expected}")]
+    #[error("the normalization can't be used: {reason}")]
     Normalization {
-        /// Mean or deviation.
-        field: &'static str,
-        /// What was given.
-        found: String,
-        /// What is needed.
-        expected: String,
+        /// Which part, what was found, what is needed.
+        reason: String,
     },
     /// A weight that is not a number, before any training.
     #[error(
@@ -355,23 +351,8 @@ fn check_data(data: &Dataset, input: Shape, normalization: &Normalization) -> Re
     if data.shape() != input {
         return Err(TrainError::Shape { data: data.name().into(), found: data.shape(), expected: input });
     }
-    for (field, values) in [("mean", &normalization.mean), ("deviation", &normalization.deviation)] {
-        let wrong = |found, expected| Err(TrainError::Normalization { field, found, expected });
-        if values.len() != input.channels {
-            return wrong(format!("for {} channels", values.len()), format!("for the images' {}", input.channels));
-        }
-        if let Some(value) = values.iter().find(|v| !v.is_finite()) {
-            return wrong(value.to_string(), "finite".into());
-        }
-    }
-    if let Some(value) = normalization.deviation.iter().find(|&&v| v <= 0.0) {
-        return Err(TrainError::Normalization {
-            field: "deviation",
-            found: value.to_string(),
-            expected: "more than 0".into(),
-        });
-    }
-    Ok(())
+    // One number counts for every channel.
+    normalization.check(input.channels).map_err(|error| TrainError::Normalization { reason: error.to_string() })
 }
 
 fn check_classes(data: &Dataset, classes: usize) -> Result<(), TrainError> {
