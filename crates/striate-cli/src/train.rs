@@ -483,8 +483,9 @@ fn tell(
     output.line(format!("{how} after {seconds:.1} s; everything is in {directory}"));
     output
         .hint("  model.safetensors   the model, complete: weights, architecture, classes, preprocessing, test vectors");
-    output.hint("  curves.svg          loss and accuracy by epoch");
+    output.hint("  last.ckpt           the whole run: `striate train --resume` goes on from it");
     output.hint("  report.html         all of the below on one page: open it in a browser");
+    output.hint("  curves.svg          loss and accuracy by epoch");
     output.hint("  confusion.svg       which class was taken for which");
     output.hint("  reliability.svg     how often the model is right where it is so sure");
     output.hint("  mistakes.png        the most confident mistakes");

@@ -11,6 +11,9 @@ use striate::train::{
     Checkpoint, CheckpointError, Control, Event, Keep, TrainError, TrainOptions, TrainSummary, Trainer,
 };
 
+/// Checkpoints by the step they were written at.
+type Saved = Vec<(u64, Vec<u8>)>;
+
 const SHAPE: Shape = Shape { channels: 1, height: 12, width: 12 };
 
 fn noise(images: usize, seed: u64) -> Dataset {
@@ -50,7 +53,7 @@ impl Task {
     }
 
     /// The run from its beginning, with the bytes of every checkpoint.
-    fn whole(&self) -> (Vec<u32>, TrainSummary, Vec<(u64, Vec<u8>)>) {
+    fn whole(&self) -> (Vec<u32>, TrainSummary, Saved) {
         let (mut network, mut saved) = (network(self.model), Vec::new());
         let trainer = self.trainer(&mut network).unwrap().checkpoints(Some(1));
         let summary = trainer.run(&mut |event| {
