@@ -232,6 +232,18 @@ proptest! {
         let padding = Padding { top: sides.0, left: sides.1, bottom: sides.2, right: sides.3 };
         check_convolution((n, c, h, w), filters, 1, Window { padding, ..Window::square(3, 1, 0) })?;
     }
+
+    #[test]
+    fn any_filter_at_stride_one(
+        n in 1usize..4, c in 1usize..12, h in 6usize..40, w in 6usize..70, filters in 1usize..30,
+        kernel in (1usize..6, 1usize..6), dilation in (1usize..3, 1usize..3),
+        sides in (0usize..4, 0usize..4, 0usize..4, 0usize..4)
+    ) {
+        let padding = Padding { top: sides.0, left: sides.1, bottom: sides.2, right: sides.3 };
+        let reaches = |size: usize, pad: usize, k: usize, d: usize| size + pad > (k - 1) * d;
+        prop_assume!(reaches(h, sides.0 + sides.2, kernel.0, dilation.0) && reaches(w, sides.1 + sides.3, kernel.1, dilation.1));
+        check_convolution((n, c, h, w), filters, 1, Window { kernel, padding, dilation, ..Window::square(1, 1, 0) })?;
+    }
 }
 
 #[test]
