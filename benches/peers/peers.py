@@ -1,4 +1,4 @@
-"""What the comparisons share: the same shapes in our engine, PyTorch, onnxruntime, burn and candle, in turn in one run.
+"""What the comparisons share: the same shapes in our engine, PyTorch and onnxruntime, in turn in one run.
 
 A case is a PyTorch module with the name that `step_time` gives it, its batch and its optimizer. Every engine gets its best
 honest setting: the first round times each setting, and the fastest one of each work goes on (see README.md).
@@ -146,9 +146,9 @@ def onnx(case, threads, seconds, wanted):
     return best
 
 
-def lines_of(command, case, wanted, environment=None):
-    """What a program of ours or of a peer in Rust printed of this case: one JSON object a line."""
-    text = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True, env=environment).stdout
+def lines_of(command, case, wanted):
+    """What a program of ours printed of this case: one JSON object a line."""
+    text = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout
     rows = map(json.loads, text.splitlines())
     times = {row["name"].removeprefix(f"{case.name}: "): row["ms"] for row in rows if row["name"].startswith(case.name)}
     return {work: ms for work, ms in times.items() if wanted(work)}
@@ -157,12 +157,6 @@ def lines_of(command, case, wanted, environment=None):
 def striate(case, threads, seconds, wanted):
     binary = ROOT / "target/release/examples/step_time"
     return lines_of([binary, threads, seconds, f"{case.name}:", case.batch], case, wanted)
-
-
-def in_rust(name):
-    """A peer of the workspace in `rust/`, for the cases it knows."""
-    binary = ROOT / f"benches/peers/rust/target/release/{name}-peer"
-    return lambda case, threads, seconds, wanted: lines_of([binary, threads, seconds, case.name], case, wanted)
 
 
 def can_compile():
@@ -185,29 +179,28 @@ def compare(cases):
     parser.add_argument("--case", default="", help="only networks whose name begins so")
     parser.add_argument("--work", default="", help="only works whose name contains this: training, inference, 'batch 1'")
     parser.add_argument("--compile-large", action="store_true", help="torch.compile large networks too: minutes")
-    parser.add_argument("--rust", action="store_true", help="also burn and candle, if rust/ is built")
+    parser.add_argument("--no-build", action="store_true", help="take step_time as it was built last")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
-    build = ["cargo", "build", "--release", "-q", "-p", "striate", "--example", "step_time"]
-    subprocess.run(build, check=True, cwd=ROOT)
-    works = can_compile()
-    engines = {"striate": striate, "PyTorch": PyTorch(lambda case: works and (arguments.compile_large or not case.large))}
+    if not arguments.no_build:
+        build = ["cargo", "build", "--release", "-q", "-p", "striate", "--example", "step_time"]
+        subprocess.run(build, check=True, cwd=ROOT)
+    cases = [case for case in cases if case.name.startswith(arguments.case)]
+    compiled = {case.name for case in cases if arguments.compile_large or not case.large}
+    works = bool(compiled) and can_compile()
+    engines = {"striate": striate, "PyTorch": PyTorch(lambda case: works and case.name in compiled)}
     if onnxruntime:
         engines["onnxruntime"] = onnx
-    if arguments.rust:
-        engines |= {"burn": in_rust("burn"), "candle": in_rust("candle")}
     versions = f"PyTorch {torch.__version__}" + (f", onnxruntime {onnxruntime.__version__}" if onnxruntime else "")
-    print(f"{versions}; medians of {arguments.rounds} rounds of {arguments.seconds} s, in ms, each engine at its best setting")
+    print(f"{versions}; medians of {arguments.rounds} rounds of {arguments.seconds} s, in ms, each engine at its best setting", flush=True)
     others = [name for name in engines if name != "striate"]
     print("| network | work | threads | striate | " + " | ".join(f"{name} | ratio" for name in others) + " |")
-    print("|---" * (4 + 2 * len(others)) + "|")
+    print("|---" * (4 + 2 * len(others)) + "|", flush=True)
 
     def wanted(work):
         return arguments.work in work
 
     for case in cases:
-        if not case.name.startswith(arguments.case):
-            continue
         for threads in map(int, arguments.threads.split(",")):
             # One after the other within a round, so that a slow minute of the machine meets all of them.
             rounds = [
