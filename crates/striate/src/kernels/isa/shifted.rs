@@ -38,7 +38,6 @@ impl Shifted {
 #[cfg(test)]
 mod tests {
     use super::super::Isa;
-    use super::*;
     use crate::random::{Purpose, Random};
 
     #[test]
