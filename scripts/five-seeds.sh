@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains five seeds of one recipe and prints all five results: scripts/five-seeds.sh [book|default] [more train options]
+# Trains five seeds of one recipe and prints all five results: scripts/five-seeds.sh [book|default|best] [more train options]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 recipe="${1:-book}"
