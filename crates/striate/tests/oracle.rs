@@ -261,6 +261,7 @@ fn edges_of_the_shapes() {
         ((1, 2, 2, 2), 2, window((2, 2), (5, 5), (4, 4)), "windows that see padding only"),
         ((1, 3, 9, 9), 17, window((1, 1), (4, 4), (0, 0)), "stride larger than the kernel"),
         ((9, 1, 5, 70), 1, window((5, 1), (1, 1), (0, 0)), "a row of output"),
+        ((3, 2, 6, 5), 4, window((1, 2), (1, 1), (4, 4)), "padding wider than the filter on both sides"),
         ((33, 2, 6, 6), 13, window((3, 3), (1, 1), (1, 1)), "more images than pieces"),
         ((1, 67, 8, 8), 64, window((3, 3), (1, 1), (1, 1)), "depth beyond a block"),
         ((2, 3, 40, 40), 12, window((11, 11), (4, 4), (2, 2)), "AlexNet's first layer in small"),

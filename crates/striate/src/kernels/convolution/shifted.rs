@@ -31,7 +31,10 @@ impl Direction {
             Pass::Forward => (windows(g), g.filters()),
             Pass::BackwardInput => (one_phase(g), g.input.channels),
         };
-        Self { gather: Gather { source: gather.source.sharing_padding(), ..gather }, filters }
+        // Padding wider than the filter's reach yields outputs of zeros alone: rows of them may not overlap.
+        let shared = gather.source.sharing_padding();
+        let source = if shared.row() >= gather.grid.1 { shared } else { gather.source };
+        Self { gather: Gather { source, ..gather }, filters }
     }
 
     /// Places from the first of a few rows of outputs to their last.
