@@ -3,12 +3,12 @@
 //! The three products of a layer that is not huge pack nothing twice and nothing ahead: each task packs the panel it is
 //! about to use into its L1 cache, and the other side is read where it lies.
 //! - forward is cut along the depth, so that every task reads its own rows of W once; the pieces' sums are then added
-//!   in order,
+//!   in order. Where W is large it is cut along the outputs, and a task packs blocks of its columns,
 //! - backward is cut along the inputs, and a task computes both its rows of dW and its columns of dx.
 
 use super::elementwise;
 use super::isa::{self, Left, Rectangle, Tile};
-use super::matmul::{DEPTH_BLOCK, Matrix, Operand, Sizes, add_vector_matrix, gemm, pack_panel, packed_len};
+use super::matmul::{DEPTH_BLOCK, Matrix, Operand, add_vector_matrix, pack_block, pack_panel, packed_len};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -26,27 +26,40 @@ const SMALL_TASK: usize = 64 * 1024;
 /// Inputs that a task of the backward pass works on at a time: whole blocks of every instruction set.
 const INPUTS: usize = 96;
 
+/// Weights beyond which the forward pass goes in blocks: 4 MiB.
+const LARGE: usize = 1 << 20;
+
+/// Inputs and outputs of a block of weights that is packed at once: rows of it are long enough to be read at the memory's
+/// speed, and it stays in L2 while all rows of x pass.
+const BLOCK: (usize, usize) = (128, 512);
+
 /// How the forward pass goes.
 enum Way {
     /// Row by row: the batch is so small that packing the weights would cost more than it saves.
     Rows,
     /// In pieces of the depth, each with its own sums.
     Pieces,
-    /// As one blocked product: the sums of the pieces would not fit the caches.
-    Product,
+    /// In blocks of outputs: the weights or the sums of the pieces would not fit the caches.
+    Blocks,
 }
 
 impl Geometry {
     fn way(&self) -> Way {
         match self.batch {
             ..=2 => Way::Rows,
-            _ if self.batch * self.outputs <= 64 * 1024 => Way::Pieces,
-            _ => Way::Product,
+            _ if self.batch.max(16) * self.outputs <= 64 * 1024 && self.inputs * self.outputs <= LARGE => Way::Pieces,
+            _ => Way::Blocks,
         }
     }
 
-    fn product(&self) -> Sizes {
-        Sizes { rows: self.batch, columns: self.outputs, depth: self.inputs }
+    /// Outputs of a task of the forward pass that goes in blocks.
+    fn block_columns(&self, tile: &Tile) -> usize {
+        self.outputs.div_ceil(8).next_multiple_of(tile.columns).min(BLOCK.1.next_multiple_of(tile.columns))
+    }
+
+    /// Numbers that such a task packs: a block of W, and the last rows of x.
+    fn block_len(&self, tile: &Tile) -> usize {
+        BLOCK.0 * (self.block_columns(tile) + tile.rows)
     }
 
     /// Inputs of a piece of the forward pass. Like all cuts, it depends on the sizes alone.
@@ -67,7 +80,10 @@ impl Geometry {
     /// Numbers of workspace [`forward`] needs.
     pub(crate) fn forward_workspace(&self) -> usize {
         match self.way() {
-            Way::Product => self.product().workspace(),
+            Way::Blocks => {
+                let tile = isa::tile();
+                self.outputs.div_ceil(self.block_columns(tile)) * self.block_len(tile)
+            }
             _ => self.inputs.div_ceil(self.piece()) * self.piece_len(isa::tile()),
         }
     }
@@ -94,17 +110,16 @@ impl Geometry {
 
 /// `y = x · W + b`, then ReLU if asked.
 pub(crate) fn forward(g: &Geometry, x: &[f32], w: &[f32], b: &[f32], relu: bool, y: &mut [f32], workspace: &mut [f32]) {
-    if let Way::Product = g.way() {
-        let finish = |rows: &mut [f32]| {
+    if let Way::Blocks = g.way() {
+        forward_blocks(g, 0, x, w, Rectangle::new(y, g.outputs), workspace);
+        return y.par_chunks_mut(g.outputs).for_each(|row| {
             isa::vectorize(|| {
-                elementwise::add_bias(rows, b);
+                elementwise::add_bias(row, b);
                 if relu {
-                    elementwise::relu_in_place(rows);
+                    elementwise::relu_in_place(row);
                 }
             });
-        };
-        let (x, w) = (Matrix::contiguous(x, g.inputs), Matrix::interleaved(w, g.outputs));
-        return gemm(g.product(), &x, &w, y, false, workspace, |_, rows| finish(rows));
+        });
     }
     let tile = isa::tile();
     let (piece, piece_len) = (g.piece(), g.piece_len(tile));
@@ -139,6 +154,38 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], w: &[f32], b: &[f32], relu: bool,
             }
         });
     });
+}
+
+/// `y = x · W` for the outputs from `first` on, which `y` has room for: halved among the threads, down to a task's share.
+fn forward_blocks(g: &Geometry, first: usize, x: &[f32], w: &[f32], mut y: Rectangle<'_>, workspace: &mut [f32]) {
+    let tile = isa::tile();
+    let (share, len) = (g.block_columns(tile), g.block_len(tile));
+    let shares = y.columns().div_ceil(share);
+    if shares > 1 {
+        let half = shares / 2;
+        let (left, right) = y.split_columns(half * share);
+        let (here, there) = workspace.split_at_mut(half * len);
+        rayon::join(
+            || forward_blocks(g, first, x, w, left, here),
+            || forward_blocks(g, first + half * share, x, w, right, there),
+        );
+        return;
+    }
+    let (x, w) = (Matrix::contiguous(x, g.inputs), Matrix::interleaved(w, g.outputs));
+    let (block, last_rows) = workspace.split_at_mut(BLOCK.0 * share);
+    let panels = y.columns().div_ceil(tile.columns);
+    for k in (0..g.inputs).step_by(BLOCK.0) {
+        let depths = k..g.inputs.min(k + BLOCK.0);
+        let panel_len = depths.len() * tile.columns;
+        pack_last_rows(&x, g.batch, depths.clone(), tile, last_rows);
+        let block = &mut block[..panels * panel_len];
+        let columns = first..first + y.columns();
+        pack_block(&w, columns, depths.clone(), tile.columns, block);
+        for (i, panel) in block.chunks_exact(panel_len).enumerate() {
+            let right = (panel, tile.columns);
+            multiply_rows(&x, last_rows, tile, depths.clone(), right, &mut y, i * tile.columns, k > 0);
+        }
+    }
 }
 
 /// The part of `x · W` that the inputs `depths` contribute; overwrites `sums`.
@@ -311,6 +358,38 @@ fn input_gradient(shared: &Shared<'_>, inputs: Range<usize>, mut dx: Rectangle<'
                 input - inputs.start,
                 accumulate || k > 0,
             );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::{Purpose, Random};
+
+    #[test]
+    fn blocks_of_outputs_agree_with_f64() {
+        for (batch, inputs, outputs) in [(17, 1100, 1000), (3, 300, 4100), (40, 1, 2001)] {
+            let g = Geometry { batch, inputs, outputs };
+            assert!(matches!(g.way(), Way::Blocks));
+            let random = Random::new(3, Purpose::Test, 0);
+            let numbers =
+                |stream: u64, len: usize| (0..len as u64).map(|i| random.normal(stream << 32 | i)).collect::<Vec<_>>();
+            let (x, w, b) = (numbers(1, batch * inputs), numbers(2, inputs * outputs), numbers(3, outputs));
+            let run = |threads| {
+                let (mut y, mut workspace) = (vec![f32::NAN; batch * outputs], vec![f32::NAN; g.forward_workspace()]);
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                pool.install(|| forward(&g, &x, &w, &b, true, &mut y, &mut workspace));
+                y
+            };
+            let y = run(1);
+            assert!(y == run(3), "other bits with three threads");
+            for (n, o) in (0..batch * outputs).step_by(7).map(|i| (i / outputs, i % outputs)) {
+                let product = |k: usize| f64::from(x[n * inputs + k]) * f64::from(w[k * outputs + o]);
+                let expected = ((0..inputs).map(product).sum::<f64>() + f64::from(b[o])).max(0.0);
+                let found = f64::from(y[n * outputs + o]);
+                assert!((found - expected).abs() < 1e-4 * expected.max(10.0), "({n}, {o}): {found}, {expected}");
+            }
         }
     }
 }

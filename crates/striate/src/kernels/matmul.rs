@@ -125,6 +125,31 @@ isa::vectorized!(
     ) = pack_body
 );
 
+/// All panels row by row, so that each row of the matrix is read in one piece.
+#[inline(always)]
+fn pack_block_body(matrix: &Matrix<'_>, outer: Range<usize>, depth: Range<usize>, width: usize, block: &mut [f32]) {
+    let panel_len = depth.len() * width;
+    for (i, k) in depth.enumerate() {
+        let row = &matrix.data[k * matrix.depth..][outer.clone()];
+        for (panel, source) in block.chunks_exact_mut(panel_len).zip(row.chunks(width)) {
+            let (filled, rest) = panel[i * width..][..width].split_at_mut(source.len());
+            copy_short(filled, source);
+            rest.fill(0.0);
+        }
+    }
+}
+
+isa::vectorized!(
+    /// Packs panel after panel of the columns `outer` of an interleaved matrix.
+    pub(crate) fn pack_block(
+        matrix: &Matrix<'_>,
+        outer: Range<usize>,
+        depth: Range<usize>,
+        width: usize,
+        block: &mut [f32],
+    ) = pack_block_body
+);
+
 /// Packs panel after panel of `outer`.
 pub(crate) fn pack_panels(
     operand: &impl Operand,

@@ -3,8 +3,8 @@
 use super::gather::{Gather, Taps};
 use super::geometry::Geometry;
 use super::padded::Padded;
-use super::{Cut, Method, PIXELS, depthwise, direct, each_chunk, method, round_up, winograd};
-use crate::kernels::matmul::packed_len;
+use super::{Cut, Method, PIXELS, Pass, depthwise, direct, each_chunk, method, round_up, shifted, winograd};
+use crate::kernels::matmul::{copy_short, packed_len};
 use crate::kernels::{elementwise, isa, pooling};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -54,6 +54,31 @@ impl Addends<'_> {
         }
         let residual = self.residual.map(|r| &r[(n * g.filters() + f) * g.pixels()..][..map.len()]);
         finish_map(self.bias(f), residual, self.relu, map);
+    }
+}
+
+/// What becomes of a map's sums.
+#[derive(Clone, Copy)]
+pub(super) enum Finish<'a> {
+    /// They get what is added to them, the residual from a whole map.
+    Outputs { bias: f32, residual: Option<&'a [f32]>, relu: bool },
+    /// They are added to what is there.
+    Add,
+    /// They are it.
+    Write,
+}
+
+impl Finish<'_> {
+    /// Finishes the sums of the pixels from `at` on, whose place is `y`.
+    #[inline(always)]
+    pub(super) fn run(self, at: usize, sums: &[f32], y: &mut [f32]) {
+        match self {
+            Finish::Write => copy_short(y, sums),
+            Finish::Add => y.iter_mut().zip(sums).for_each(|(y, s)| *y += s),
+            Finish::Outputs { bias, residual, relu } => {
+                finish_row_body(sums, bias, residual.map(|r| &r[at..][..y.len()]), relu, y);
+            }
+        }
     }
 }
 
@@ -129,8 +154,12 @@ pub(crate) fn forward_workspace(g: &Geometry, batch: usize, epilogue: &Epilogue)
         return direct.workspace(batch);
     }
     let pooled = epilogue.pool.is_some();
-    match method(g, batch) {
+    match method(g, batch, Pass::Forward) {
         Method::Depthwise => depthwise::forward_workspace(g, batch, pooled),
+        Method::Shifted => {
+            let (cut, len) = shifted::forward_cut(g, batch, pooled);
+            cut.pieces * len
+        }
         Method::Winograd(_) => winograd::forward_workspace(g, batch, pooled),
         Method::ImplicitGemm => {
             let cut = cut(g, batch, pooled);
@@ -161,10 +190,11 @@ pub(crate) fn forward(
     if let Some(direct) = direct(g, batch, epilogue) {
         return direct.forward(x, prepared, bias.unwrap_or_default(), y, winner, workspace);
     }
-    let how = method(g, batch);
+    let how = method(g, batch, Pass::Forward);
     let pooled = epilogue.pool.is_some();
     let cut = match how {
         Method::Depthwise => depthwise::cut(g, batch, pooled),
+        Method::Shifted => shifted::forward_cut(g, batch, pooled).0,
         Method::Winograd(_) => winograd::forward_cut(g, batch, pooled),
         Method::ImplicitGemm => cut(g, batch, pooled),
     };
@@ -174,6 +204,7 @@ pub(crate) fn forward(
         let part = Part { g, cut, first: piece * cut.images, addends, pool: epilogue.pool };
         match how {
             Method::Depthwise => depthwise::forward(&part, x, prepared, y, winner, workspace),
+            Method::Shifted => shifted::forward(&part, x, prepared, y, winner, workspace),
             Method::Winograd(_) => winograd::forward(&part, x, prepared, y, winner, workspace),
             Method::ImplicitGemm => piece_forward(&part, x, prepared, y, winner, workspace),
         }
@@ -213,6 +244,18 @@ impl Part<'_> {
         let copy = &mut copy[..x.len() / area * source.plane()];
         each_chunk(self.cut.parallel, copy, source.plane(), |i, copy| source.copy(&x[i * area..][..area], copy));
         copy
+    }
+
+    /// Pools one map of filter `f` into `y`. A residual and with it the bias are in the map already; else the bias comes after.
+    pub(super) fn pool_map(
+        &self,
+        pool: &pooling::Geometry,
+        f: usize,
+        map: &[f32],
+        y: &mut [f32],
+        winner: Option<&mut [u32]>,
+    ) {
+        pool_plane(pool, self.addends, f, map, y, winner);
     }
 
     /// Pools finished maps into `y`: `map(n, f)` gives the sums of filter `f` of the `n`-th image from `first` on, to

@@ -8,7 +8,7 @@ use super::gather::{Gather, Taps};
 use super::geometry::Geometry;
 use super::padded::Padded;
 use super::weights::OutputGradient;
-use super::{Cut, Method, PIXELS, depthwise, each_chunk, method, round_up, winograd};
+use super::{Cut, Method, PIXELS, Pass, depthwise, each_chunk, method, round_up, shifted, winograd};
 use crate::kernels::isa;
 use crate::kernels::matmul::packed_len;
 use crate::shape::{Axis, Span};
@@ -82,15 +82,27 @@ fn phases(g: &Geometry) -> impl Iterator<Item = Phase> {
     })
 }
 
+/// At stride 1: all there is to read.
+pub(super) fn one_phase(g: &Geometry) -> Gather {
+    let rows = line(g.window.along(Axis::Height), 0, g.input.height, g.output.height);
+    let columns = line(g.window.along(Axis::Width), 0, g.input.width, g.output.width);
+    Gather {
+        source: source(g),
+        channels: g.group_filters(),
+        taps: (rows.taps, columns.taps),
+        row_stride: 1,
+        grid: (rows.pixels, columns.pixels),
+    }
+}
+
 /// Numbers that [`prepare`] writes.
 pub(super) fn prepared_len(g: &Geometry) -> usize {
     let rows = isa::tile().rows;
     phases(g).map(|p| g.groups * packed_len(g.group_channels(), p.gather.depth(), rows)).sum()
 }
 
-/// Packs each phase's part of the filters, group by group: left sides with a row for each channel.
-pub(super) fn prepare(g: &Geometry, w: &[f32], prepared: &mut [f32]) {
-    let width = isa::tile().rows;
+/// Packs each phase's part of the filters, group by group: left sides with a row for each channel, panels of `width`.
+pub(super) fn prepare(g: &Geometry, w: &[f32], width: usize, prepared: &mut [f32]) {
     let mut rest = prepared;
     for phase in phases(g) {
         let depth = phase.gather.depth();
@@ -155,8 +167,12 @@ fn cut(g: &Geometry, batch: usize) -> Cut {
 
 /// Numbers of workspace [`backward_input`] needs.
 pub(crate) fn input_workspace(g: &Geometry, batch: usize) -> usize {
-    match method(g, batch) {
+    match method(g, batch, Pass::BackwardInput) {
         Method::Depthwise => depthwise::input_workspace(g, batch),
+        Method::Shifted => {
+            let (cut, len) = shifted::input_cut(g, batch);
+            cut.pieces * len
+        }
         Method::Winograd(_) => winograd::input_workspace(g, batch),
         Method::ImplicitGemm => {
             let cut = cut(g, batch);
@@ -176,9 +192,10 @@ pub(crate) fn backward_input(
     workspace: &mut [f32],
 ) {
     let batch = dx.len() / g.input.len();
-    let how = method(g, batch);
+    let how = method(g, batch, Pass::BackwardInput);
     let cut = match how {
         Method::Depthwise => depthwise::input_cut(g, batch),
+        Method::Shifted => shifted::input_cut(g, batch).0,
         Method::Winograd(_) => winograd::input_cut(g, batch),
         Method::ImplicitGemm => cut(g, batch),
     };
@@ -188,6 +205,7 @@ pub(crate) fn backward_input(
         let first = piece * cut.images;
         match how {
             Method::Depthwise => depthwise::backward_input(g, cut, first, prepared, dy, dx, accumulate, workspace),
+            Method::Shifted => shifted::backward_input(g, cut, first, prepared, dy, dx, accumulate, workspace),
             Method::Winograd(_) => winograd::backward_input(g, cut, first, prepared, dy, dx, accumulate, workspace),
             Method::ImplicitGemm => piece_backward(g, cut, first, prepared, dy, dx, accumulate, workspace),
         }

@@ -4,6 +4,7 @@
 //! - `interleaved`: small maps in batches, with lanes for images and what follows in the same pass (a network's plan asks for
 //!   it; the functions here, which also serve a single image, do not);
 //! - `winograd`: 3x3 filters at stride 1 with enough channels, tiles of 4x4 outputs at a quarter of the multiplications;
+//! - `shifted`: forward and the input's gradient at stride 1, with the padded map read where it lies;
 //! - `gather` (forward), `input` and `strips` (gradients): everything else, as matrix products that never store the
 //!   im2col matrix ("implicit GEMM").
 //!
@@ -19,6 +20,7 @@ mod input;
 mod interleaved;
 mod padded;
 mod probe;
+mod shifted;
 mod strips;
 mod weights;
 mod winograd;
@@ -52,6 +54,8 @@ pub(crate) enum Method {
     Depthwise,
     /// A matrix product with the windows packed on the way.
     ImplicitGemm,
+    /// The padded map read where it lies, shifted for each weight.
+    Shifted,
     /// Winograd's tiles of `0` x `0` outputs.
     Winograd(usize),
 }
@@ -61,6 +65,7 @@ impl fmt::Display for Method {
         match self {
             Method::Depthwise => f.write_str("depthwise, direct (every channel has its own filters)"),
             Method::ImplicitGemm => f.write_str("implicit GEMM (windows packed straight into the product)"),
+            Method::Shifted => f.write_str("shifted maps (stride 1: read where they lie, nothing packed)"),
             Method::Winograd(side) => {
                 let saved = (9 * side * side) as f64 / ((side + 2) * (side + 2)) as f64;
                 write!(f, "Winograd F({side}x{side}, 3x3) (3x3 at stride 1: {saved:.2} times fewer multiplications)")
@@ -69,12 +74,14 @@ impl fmt::Display for Method {
     }
 }
 
-/// How `g` is computed for batches of `batch`; depends on nothing else.
-pub(crate) fn method(g: &Geometry, batch: usize) -> Method {
+/// How `pass` of `g` is computed for batches of `batch`; depends on nothing else.
+pub(crate) fn method(g: &Geometry, batch: usize, pass: Pass) -> Method {
     if depthwise::fits(g) {
         Method::Depthwise
     } else if winograd::fits(g, batch) {
         Method::Winograd(winograd::OUT)
+    } else if shifted::fits(g, pass) {
+        Method::Shifted
     } else {
         Method::ImplicitGemm
     }
@@ -90,12 +97,14 @@ fn direct<'a>(g: &'a Geometry, batch: usize, epilogue: &'a Epilogue) -> Option<D
 
 /// How the forward and the backward passes work, in words.
 pub(crate) fn describe(g: &Geometry, batch: usize, epilogue: &Epilogue) -> String {
-    match direct(g, batch, epilogue) {
-        Some(_) => {
-            format!("forward direct (few channels: filters in lanes, nothing packed); backward {}", method(g, batch))
-        }
-        None => method(g, batch).to_string(),
-    }
+    let forward = match direct(g, batch, epilogue) {
+        Some(_) => "direct (few channels: filters in lanes, nothing packed)".to_owned(),
+        None => method(g, batch, Pass::Forward).to_string(),
+    };
+    let input = method(g, batch, Pass::BackwardInput).to_string();
+    let weights = weights::describe(g, batch);
+    let input = if input == forward { "the same".to_owned() } else { input };
+    format!("{forward}; input's gradient: {input}; weights' gradient: {weights}")
 }
 
 /// The passes that read the weights.
@@ -113,8 +122,9 @@ pub(crate) fn prepared_len(g: &Geometry, batch: usize, pass: Pass, epilogue: &Ep
         return g.weights();
     }
     let rows = isa::tile().rows;
-    match (method(g, batch), pass) {
+    match (method(g, batch, pass), pass) {
         (Method::Depthwise, _) => g.weights(),
+        (Method::Shifted, _) => shifted::prepared_len(g, pass),
         (Method::Winograd(_), _) => winograd::prepared_len(g, pass),
         (Method::ImplicitGemm, Pass::Forward) => g.groups * packed_len(g.group_filters(), g.depth(), rows),
         (Method::ImplicitGemm, Pass::BackwardInput) => input::prepared_len(g),
@@ -124,22 +134,23 @@ pub(crate) fn prepared_len(g: &Geometry, batch: usize, pass: Pass, epilogue: &Ep
 /// Brings weights (FN, C / groups, FH, FW) into the form that `pass` reads for batches of `batch`; once is enough until
 /// they change.
 pub(crate) fn prepare(g: &Geometry, batch: usize, pass: Pass, epilogue: &Epilogue, w: &[f32], prepared: &mut [f32]) {
-    let rows = isa::tile().rows;
     let prepared = &mut prepared[..prepared_len(g, batch, pass, epilogue)];
     if pass == Pass::Forward && direct(g, batch, epilogue).is_some() {
         return prepared.copy_from_slice(w);
     }
-    match (method(g, batch), pass) {
+    let how = method(g, batch, pass);
+    let rows = if how == Method::Shifted { isa::tile().shifted.rows } else { isa::tile().rows };
+    match (how, pass) {
         (Method::Depthwise, _) => prepared.copy_from_slice(w),
         (Method::Winograd(_), _) => winograd::prepare(g, pass, w, prepared),
-        (Method::ImplicitGemm, Pass::Forward) => {
+        (_, Pass::Forward) => {
             let (filters, depth) = (g.group_filters(), g.depth());
             let groups = prepared.chunks_exact_mut(packed_len(filters, depth, rows));
             for (w, packed) in w.chunks_exact(filters * depth).zip(groups) {
                 pack_all(&Matrix::contiguous(w, depth), filters, depth, rows, packed);
             }
         }
-        (Method::ImplicitGemm, Pass::BackwardInput) => input::prepare(g, w, prepared),
+        (_, Pass::BackwardInput) => input::prepare(g, w, rows, prepared),
     }
 }
 
@@ -196,7 +207,7 @@ mod tests {
     use super::*;
     use crate::kernels::pooling;
     use crate::random::{Purpose, Random};
-    use crate::shape::{Shape, ShapeError, Window};
+    use crate::shape::{Padding, Shape, ShapeError, Window};
 
     fn numbers(stream: u64, len: usize) -> Vec<f32> {
         let random = Random::new(9, Purpose::Test, stream);
@@ -204,13 +215,15 @@ mod tests {
     }
 
     /// A convolution for each way of computing it, with the batch and the way.
-    fn one_of_each() -> [(Geometry, usize, Method); 4] {
+    fn one_of_each() -> [(Geometry, usize, Method); 6] {
         let g = |channels, filters, groups, window| {
             Geometry::new(Shape::new(channels, 13, 10), filters, groups, window).unwrap()
         };
         let floor = |window: Window| window.rounding(crate::shape::Rounding::Floor);
         [
-            (g(5, 7, 1, Window::square(3, 1, 1)), 3, Method::ImplicitGemm),
+            (g(5, 7, 1, Window::square(3, 1, 1)), 3, Method::Shifted),
+            (g(9, 20, 1, Window::square(5, 1, 2)), 2, Method::Shifted),
+            (g(5, 7, 1, floor(Window::square(3, 2, 1))), 3, Method::ImplicitGemm),
             (g(6, 9, 3, floor(Window::square(3, 2, 1))), 2, Method::ImplicitGemm),
             (g(6, 12, 6, Window::square(3, 1, 1)), 3, Method::Depthwise),
             (g(18, 17, 1, Window::square(3, 1, 1)), 3, Method::Winograd(4)),
@@ -239,7 +252,7 @@ mod tests {
     #[test]
     fn a_residual_is_added_before_relu_and_pooling() {
         for (g, batch, how) in one_of_each() {
-            assert_eq!(method(&g, batch), how);
+            assert_eq!(method(&g, batch, Pass::Forward), how);
             assert!(!how.to_string().is_empty());
             let plain = run(&g, batch, None, &Epilogue::NONE);
             let residual = numbers(4, plain.len());
@@ -288,6 +301,74 @@ mod tests {
             run(&mut added, true);
             let sum: Vec<f32> = fresh.iter().zip(&before).map(|(a, b)| a + b).collect();
             close("dx", &added, &sum);
+        }
+    }
+
+    /// Calls `term(output, input, weight)` for every product of a convolution, from its definition.
+    fn each_product(g: &Geometry, batch: usize, mut term: impl FnMut(usize, usize, usize)) {
+        let (w, p) = (&g.window, &g.window.padding);
+        for (n, f) in (0..batch * g.filters()).map(|i| (i / g.filters(), i % g.filters())) {
+            for (pixel, k) in (0..g.pixels() * g.depth()).map(|i| (i / g.depth(), i % g.depth())) {
+                let (c, tap) = (k / g.taps(), k % g.taps());
+                let (i, j) = (tap / w.kernel.1, tap % w.kernel.1);
+                let y = pixel / g.output.width * w.stride.0 + i * w.dilation.0;
+                let x = pixel % g.output.width * w.stride.1 + j * w.dilation.1;
+                let c = f / g.group_filters() * g.group_channels() + c;
+                let (Some(y), Some(x)) = (y.checked_sub(p.top), x.checked_sub(p.left)) else { continue };
+                if y < g.input.height && x < g.input.width {
+                    let input = (n * g.input.channels + c) * g.input.area() + y * g.input.width + x;
+                    term((n * g.filters() + f) * g.pixels() + pixel, input, f * g.depth() + k);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_way_agrees_with_the_definition_for_any_number_of_threads() {
+        let more = |shape, filters, window, batch, how| (Geometry::new(shape, filters, 1, window).unwrap(), batch, how);
+        let dilated = Window {
+            dilation: (2, 1),
+            padding: Padding { top: 0, left: 3, bottom: 2, right: 1 },
+            ..Window::square(3, 1, 0)
+        };
+        let cases = one_of_each().into_iter().chain([
+            more(Shape::new(9, 5, 6), 3, Window::square(1, 1, 0), 11, Method::Shifted),
+            more(Shape::new(3, 8, 21), 9, dilated, 9, Method::Shifted),
+            more(Shape::new(2, 70, 40), 5, Window::square(3, 1, 1), 1, Method::Shifted),
+        ]);
+        for (g, batch, how) in cases {
+            assert_eq!(method(&g, batch, Pass::Forward), how);
+            let (x, w) = (numbers(1, batch * g.input.len()), numbers(2, g.weights()));
+            let (b, dy) = (numbers(3, g.filters()), numbers(5, batch * g.output.len()));
+            let mut expected = [vec![0.0f64; dy.len()], vec![0.0; x.len()], vec![0.0; w.len()]];
+            expected[0].iter_mut().enumerate().for_each(|(i, y)| *y = f64::from(b[i / g.pixels() % g.filters()]));
+            each_product(&g, batch, |o, i, k| {
+                expected[0][o] += f64::from(x[i]) * f64::from(w[k]);
+                expected[1][i] += f64::from(dy[o]) * f64::from(w[k]);
+                expected[2][k] += f64::from(dy[o]) * f64::from(x[i]);
+            });
+            let passes = || {
+                let y = run(&g, batch, None, &Epilogue::NONE);
+                let gradient = OutputGradient { dy: &dy, y: None, pool: None };
+                let mut prepared = vec![f32::NAN; prepared_len(&g, batch, Pass::BackwardInput, &Epilogue::NONE)];
+                prepare(&g, batch, Pass::BackwardInput, &Epilogue::NONE, &w, &mut prepared);
+                let (mut dx, mut dw) = (vec![f32::NAN; x.len()], vec![f32::NAN; w.len()]);
+                let len = input_workspace(&g, batch).max(weights_workspace(&g, batch));
+                let mut workspace = vec![f32::NAN; len];
+                backward_input(&g, &prepared, gradient, &mut dx, false, &mut workspace);
+                workspace.fill(f32::NAN);
+                backward_weights(&g, &x, gradient, &mut dw, None, &mut workspace);
+                [y, dx, dw]
+            };
+            let threads = |n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
+            let found = threads(1).install(passes);
+            assert!(found == threads(3).install(passes), "{how}: other bits with three threads");
+            for ((name, found), expected) in ["y", "dx", "dw"].into_iter().zip(&found).zip(&expected) {
+                let most = expected.iter().fold(1.0f64, |most, v| most.max(v.abs()));
+                for (i, (&a, b)) in found.iter().zip(expected).enumerate() {
+                    assert!((f64::from(a) - b).abs() < 1e-4 * most, "{how}, {name} {i}: {a}, expected {b}");
+                }
+            }
         }
     }
 

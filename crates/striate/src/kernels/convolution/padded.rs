@@ -25,6 +25,13 @@ impl Padded {
         Self { size, before, rows, phases, pitch }
     }
 
+    /// The same with the zeros after a row being those before the next. A row more at the end holds the last row's.
+    pub(super) fn sharing_padding(&self) -> Self {
+        let after = self.pitch - self.before.1 - self.size.1;
+        let saved = self.before.1.min(after);
+        Self { rows: self.rows + usize::from(saved > 0), pitch: self.pitch - saved, ..*self }
+    }
+
     /// Whether the copy would be the map itself.
     pub(super) fn is_plain(&self) -> bool {
         self.phases == 1 && (self.rows, self.pitch) == self.size

@@ -2,7 +2,7 @@
 
 use super::few::{few_len, few_weights};
 use super::geometry::Geometry;
-use super::{Cut, Method, PIXELS, depthwise, each_chunk, method, strips, sum, winograd};
+use super::{Cut, PIXELS, depthwise, each_chunk, strips, sum, winograd};
 use crate::kernels::{CHUNK, elementwise, isa, pooling};
 use rayon::prelude::*;
 
@@ -81,12 +81,38 @@ fn few_cut(g: &Geometry, batch: usize) -> Cut {
     Cut::new(batch, usize::MAX, PIXELS, |_| winners_len(g))
 }
 
+/// How the weights' gradient is computed, unless it follows winners.
+enum Way {
+    Depthwise,
+    Winograd,
+    Strips,
+}
+
+fn way(g: &Geometry, batch: usize) -> Way {
+    if depthwise::fits(g) {
+        Way::Depthwise
+    } else if winograd::fits(g, batch) && winograd::gradient_fits(g, batch) {
+        Way::Winograd
+    } else {
+        Way::Strips
+    }
+}
+
+/// How [`backward_weights`] works, in words.
+pub(super) fn describe(g: &Geometry, batch: usize) -> &'static str {
+    match way(g, batch) {
+        Way::Depthwise => "depthwise",
+        Way::Winograd => "Winograd",
+        Way::Strips => "product with strips of the image (nothing of it packed)",
+    }
+}
+
 /// Numbers of workspace [`backward_weights`] needs.
 pub(crate) fn weights_workspace(g: &Geometry, batch: usize) -> usize {
-    let direct = match method(g, batch) {
-        Method::Depthwise => depthwise::weights_workspace(g, batch),
-        Method::Winograd(_) if winograd::gradient_fits(g, batch) => winograd::weights_workspace(g, batch),
-        _ => strips::workspace(g, batch),
+    let direct = match way(g, batch) {
+        Way::Depthwise => depthwise::weights_workspace(g, batch),
+        Way::Winograd => winograd::weights_workspace(g, batch),
+        Way::Strips => strips::workspace(g, batch),
     };
     direct.max(few_cut(g, batch).pieces * winners_len(g))
 }
@@ -101,13 +127,11 @@ pub(crate) fn backward_weights(
     workspace: &mut [f32],
 ) {
     let batch = x.len() / g.input.len();
-    match method(g, batch) {
+    match way(g, batch) {
         _ if follows_winners(g, &dy) => along_winners(g, x, dy, dw, db, workspace),
-        Method::Depthwise => depthwise::backward_weights(g, x, dy, dw, db, workspace),
-        Method::Winograd(_) if winograd::gradient_fits(g, batch) => {
-            winograd::backward_weights(g, x, dy, dw, db, workspace);
-        }
-        _ => strips::backward_weights(g, x, dy, dw, db, workspace),
+        Way::Depthwise => depthwise::backward_weights(g, x, dy, dw, db, workspace),
+        Way::Winograd => winograd::backward_weights(g, x, dy, dw, db, workspace),
+        Way::Strips => strips::backward_weights(g, x, dy, dw, db, workspace),
     }
 }
 

@@ -6,7 +6,7 @@
 //! input's gradient is the same with turned filters; the weights' gradient is the formula's own adjoint,
 //! `Gᵀ [Σ (A dy Aᵀ) ⊙ (Bᵀ d B)] G`.
 
-use super::forward::{Part, finish_row_body};
+use super::forward::{Finish, Part};
 use super::gather::{Gather, Side, Taps, multiply};
 use super::geometry::Geometry;
 use super::input::pad_gradient;
@@ -455,14 +455,6 @@ fn block_products(
     });
 }
 
-/// What becomes of a map's sums.
-#[derive(Clone, Copy)]
-enum Finish<'a> {
-    Outputs { bias: f32, residual: Option<&'a [f32]>, relu: bool },
-    Add,
-    Write,
-}
-
 /// Turns a filter's products of the tiles `tiles` of one image into outputs. Place `p` of them starts at `products[p *
 /// place_len]`.
 #[inline(always)]
@@ -494,13 +486,7 @@ fn finish_plane_body(
             for (i, line) in lines.iter().enumerate().take(size.0 - row * OUT) {
                 let at = (row * OUT + i) * size.1 + column * OUT;
                 let (target, sums) = (&mut y[at..][..width], &line[next - first..].as_flattened()[..width]);
-                match finish {
-                    Finish::Write => copy_short(target, sums),
-                    Finish::Add => target.iter_mut().zip(sums).for_each(|(t, s)| *t += s),
-                    Finish::Outputs { bias, residual, relu } => {
-                        finish_row_body(sums, bias, residual.map(|r| &r[at..][..width]), relu, target);
-                    }
-                }
+                finish.run(at, sums, target);
             }
             next += count;
         }

@@ -145,6 +145,33 @@ pub(crate) unsafe fn strips<V: Vector, const ROWS: usize, const WIDE: usize>(
     }
 }
 
+/// `c = a · b` where the right side lies where it was made: at depth `k` its columns are the numbers from
+/// `source + offsets[k]` on. `a` is a packed panel (depth x ROWS).
+///
+/// # Safety
+/// The machine has `V`'s instructions; `offsets` holds `depth` numbers and `a` `depth * ROWS`; `WIDE * LANES` numbers from
+/// `source + offsets[k]` on are readable for each `k` below `depth`, and each of the rows at `c + i * stride` holds as many.
+#[inline(always)]
+pub(crate) unsafe fn shifted<V: Vector, const ROWS: usize, const WIDE: usize>(
+    depth: usize,
+    mut a: *const f32,
+    source: *const f32,
+    offsets: *const u32,
+    c: *mut f32,
+    stride: usize,
+) {
+    // SAFETY: all reads are those the caller vouches for: `a` advances by one depth exactly `depth` times, and rows of `c`
+    // are written WIDE * LANES long.
+    unsafe {
+        let mut sums = [[V::zero(); WIDE]; ROWS];
+        for k in 0..depth {
+            step(&mut sums, |i| V::splat(a.add(i)), source.add(*offsets.add(k) as usize));
+            a = a.add(ROWS);
+        }
+        store(&sums, c, stride, false);
+    }
+}
+
 /// Writes a block, or adds it to what is there.
 ///
 /// # Safety
@@ -193,9 +220,10 @@ pub(crate) unsafe fn multiply_adds<V: Vector, const ROWS: usize, const WIDE: usi
 
 /// A [`Tile`](super::Tile) of `$rows` rows and `$wide` registers: the functions above, compiled for a set.
 macro_rules! tile_for {
-    ($vector:ty, $rows:literal rows, $wide:literal wide $(, $feature:literal)?) => {
+    ($vector:ty, $rows:literal rows, $wide:literal wide, shifted $few:literal rows $(, $feature:literal)?) => {
         pub(super) static TILE: crate::kernels::isa::Tile = {
-            use crate::kernels::isa::generic::{Vector, multiply_adds, strips, tile};
+            use crate::kernels::isa::generic::{Vector, multiply_adds, shifted, strips, tile};
+            use crate::kernels::isa::shifted::Shifted;
 
             $(#[target_feature(enable = $feature)])?
             unsafe fn product(
@@ -241,6 +269,19 @@ macro_rules! tile_for {
             }
 
             $(#[target_feature(enable = $feature)])?
+            unsafe fn product_of_shifted<const WIDE: usize>(
+                depth: usize,
+                a: *const f32,
+                source: *const f32,
+                offsets: *const u32,
+                c: *mut f32,
+                stride: usize,
+            ) {
+                // SAFETY: the caller keeps the contract of `shifted`; this function is only reached where the set is.
+                unsafe { shifted::<$vector, $few, WIDE>(depth, a, source, offsets, c, stride) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
             unsafe fn ceiling(rounds: usize, numbers: *const f32, sums: *mut f32) {
                 // SAFETY: the caller keeps the contract of `multiply_adds`; only reached where the set is.
                 unsafe { multiply_adds::<$vector, $rows, $wide>(rounds, numbers, sums) }
@@ -252,6 +293,11 @@ macro_rules! tile_for {
                 kernel: product,
                 narrow: (<$vector as Vector>::LANES, narrow),
                 strips: product_of_strips,
+                shifted: Shifted {
+                    rows: $few,
+                    lanes: <$vector as Vector>::LANES,
+                    kernels: [product_of_shifted::<1>, product_of_shifted::<2>, product_of_shifted::<3>],
+                },
                 ceiling,
             }
         };

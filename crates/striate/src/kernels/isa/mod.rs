@@ -11,6 +11,7 @@ pub(crate) mod generic;
 pub(crate) mod interleaved;
 mod portable;
 mod rectangle;
+pub(crate) mod shifted;
 mod transpose;
 pub(crate) mod winners;
 
@@ -203,6 +204,8 @@ pub(crate) struct Tile {
     narrow: (usize, Kernel),
     /// See [`generic::strips`].
     strips: Strips,
+    /// For right sides that are not packed.
+    pub(crate) shifted: shifted::Shifted,
     /// See [`generic::multiply_adds`].
     ceiling: Ceiling,
 }

@@ -29,6 +29,10 @@ impl<'a> Rectangle<'a> {
         self.rows
     }
 
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
     /// The columns before `at`, and those from `at` on.
     pub(crate) fn split_columns(self, at: usize) -> (Self, Self) {
         let at = at.min(self.columns);
