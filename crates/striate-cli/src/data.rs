@@ -1,6 +1,5 @@
 //! `striate data`
 
-use crate::doctor::class_counts;
 use crate::error::CliError;
 use crate::fetch::{self, FetchArgs};
 use crate::output::{Output, table, thousands};
@@ -52,17 +51,9 @@ pub(crate) fn run(args: &DataArgs, output: &Output) -> Result<ExitCode, CliError
         .chain([("test", Some(&splits.test))])
         .filter_map(|(name, data)| Some((name, data?)))
         .collect();
-    let counts: Vec<Vec<usize>> = parts.iter().map(|(_, data)| class_counts(data)).collect();
     let (shape, names) = (splits.train.shape(), splits.train.class_names());
     output.line(format!("{data}: images of {shape}, {} classes", names.len()));
-    let head = ["class"].into_iter().chain(parts.iter().map(|(name, _)| *name));
-    let mut rows = vec![head.map(String::from).collect::<Vec<_>>()];
-    for (class, name) in names.iter().enumerate() {
-        let cells = counts.iter().map(|counts| thousands(counts.get(class).copied().unwrap_or(0)));
-        rows.push([name.clone()].into_iter().chain(cells).collect());
-    }
-    rows.push(["Total".into()].into_iter().chain(parts.iter().map(|(_, data)| thousands(data.len()))).collect());
-    table(&rows, &[0]).iter().for_each(|line| output.line(line));
+    let counts = class_table(&parts, output);
     list(
         output,
         "left out because they can't be read",
@@ -84,11 +75,42 @@ pub(crate) fn run(args: &DataArgs, output: &Output) -> Result<ExitCode, CliError
         })).collect::<Vec<_>>(),
         "ignored": report.ignored.iter().map(|path| text(path)).collect::<Vec<_>>(),
     });
-    for ((name, data), counts) in parts.iter().zip(&counts) {
-        json[*name] = serde_json::json!({ "images": data.len(), "per_class": counts });
-    }
+    add_counts(&mut json, &parts, &counts);
     output.json(&json);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints how many images each part has of each class, and gives the counts, part by part.
+pub(crate) fn class_table(parts: &[(&str, &Dataset)], output: &Output) -> Vec<Vec<usize>> {
+    let counts: Vec<Vec<usize>> = parts.iter().map(|(_, data)| class_counts(data)).collect();
+    let names = parts.first().map_or(&[][..], |(_, data)| data.class_names());
+    let head = ["class"].into_iter().chain(parts.iter().map(|(name, _)| *name));
+    let mut rows = vec![head.map(String::from).collect::<Vec<_>>()];
+    for (class, name) in names.iter().enumerate() {
+        let cells = counts.iter().map(|counts| thousands(counts.get(class).copied().unwrap_or(0)));
+        rows.push([name.clone()].into_iter().chain(cells).collect());
+    }
+    rows.push(["Total".into()].into_iter().chain(parts.iter().map(|(_, data)| thousands(data.len()))).collect());
+    table(&rows, &[0]).iter().for_each(|line| output.line(line));
+    counts
+}
+
+/// Adds what [`class_table`] counted, each part under its name.
+pub(crate) fn add_counts(json: &mut serde_json::Value, parts: &[(&str, &Dataset)], counts: &[Vec<usize>]) {
+    for ((name, data), counts) in parts.iter().zip(counts) {
+        json[*name] = serde_json::json!({ "images": data.len(), "per_class": counts });
+    }
+}
+
+/// Images of each class.
+fn class_counts(data: &Dataset) -> Vec<usize> {
+    let mut counts = vec![0; data.classes()];
+    for &label in data.labels() {
+        if let Some(count) = counts.get_mut(label) {
+            *count += 1;
+        }
+    }
+    counts
 }
 
 fn text(path: &Path) -> String {

@@ -1,8 +1,9 @@
 //! `striate doctor`
 
+use crate::data::{add_counts, class_table};
 use crate::error::CliError;
 use crate::model::{self, Architecture, ModelOptions, parse_setting, parse_shape};
-use crate::output::{Output, bytes, table, thousands};
+use crate::output::{Output, bytes, thousands};
 use crate::progress::Bar;
 use crate::recipe::Recipe;
 use crate::source::{self, ReadingArgs, Source};
@@ -135,20 +136,12 @@ fn machine(output: &Output, isa: Isa) -> Value {
 
 fn counts(parts: &[(&str, &Dataset)], args: &DoctorArgs, output: &Output) -> Value {
     let Some((_, train)) = parts.first() else { return Value::Null };
-    let counts: Vec<Vec<usize>> = parts.iter().map(|(_, data)| class_counts(data)).collect();
     let names = train.class_names();
     output.line(format!("\ndata      {}: images of {}, {} classes", args.data, train.shape(), names.len()));
     if train.is_streamed() {
         output.line("          larger than half of the memory: decoded anew whenever an image is needed");
     }
-    let head = ["class"].into_iter().chain(parts.iter().map(|(name, _)| *name));
-    let mut rows = vec![head.map(String::from).collect::<Vec<_>>()];
-    for (class, name) in names.iter().enumerate() {
-        let cells = counts.iter().map(|counts| thousands(counts.get(class).copied().unwrap_or(0)));
-        rows.push([name.clone()].into_iter().chain(cells).collect());
-    }
-    rows.push(["Total".into()].into_iter().chain(parts.iter().map(|(_, data)| thousands(data.len()))).collect());
-    table(&rows, &[0]).iter().for_each(|line| output.line(line));
+    let counts = class_table(parts, output);
     let in_train = counts.first().cloned().unwrap_or_default();
     let (least, most) = (in_train.iter().min().copied().unwrap_or(0), in_train.iter().max().copied().unwrap_or(0));
     let imbalance = most as f64 / least.max(1) as f64;
@@ -160,21 +153,8 @@ fn counts(parts: &[(&str, &Dataset)], args: &DoctorArgs, output: &Output) -> Val
     }
     let mut json = json!({ "data": args.data, "shape": <[usize; 3]>::from(train.shape()), "classes": names,
         "imbalance": imbalance, "streamed": train.is_streamed() });
-    for ((name, data), counts) in parts.iter().zip(&counts) {
-        json[*name] = json!({ "images": data.len(), "per_class": counts });
-    }
+    add_counts(&mut json, parts, &counts);
     json
-}
-
-/// Images of each class.
-pub(crate) fn class_counts(data: &Dataset) -> Vec<usize> {
-    let mut counts = vec![0; data.classes()];
-    for &label in data.labels() {
-        if let Some(count) = counts.get_mut(label) {
-            *count += 1;
-        }
-    }
-    counts
 }
 
 /// Sizes that lose much on the way to the network's.

@@ -1,9 +1,7 @@
 //! ReLU (section 5.5.1): `max(0, x)`.
 
 use super::activation::{Activation, Function};
-use super::{Operator, Rule};
 use crate::kernels::elementwise;
-use crate::shape::{Shape, ShapeError};
 use serde::{Deserialize, Serialize};
 
 /// The book's ReLU layer, for arrays of any dimension.
@@ -49,49 +47,21 @@ pub enum ReluRule {
     Guided,
 }
 
-impl ReluRule {
-    /// A ReLU of its own with this rule.
-    pub(crate) fn operator(self, input: Shape, batch: usize) -> Result<Box<dyn Operator>, ShapeError> {
-        match self {
-            ReluRule::Gradient => ReluOptions {}.operator(input, batch),
-            ReluRule::Deconvolution => DeconvolutionRelu.operator(input, batch),
-            ReluRule::Guided => GuidedRelu.operator(input, batch),
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct DeconvolutionRelu;
-
-impl Function for DeconvolutionRelu {
-    const KIND: &'static str = "ReLU";
-    const FLOPS: u64 = 1;
+impl Function for ReluRule {
+    const KIND: &'static str = ReluOptions::KIND;
+    const FLOPS: u64 = ReluOptions::FLOPS;
 
     #[inline(always)]
     fn value(self, x: f32) -> f32 {
-        elementwise::relu(x)
-    }
-
-    #[inline(always)]
-    fn gradient(self, dy: f32, _y: f32) -> f32 {
-        dy.max(0.0)
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct GuidedRelu;
-
-impl Function for GuidedRelu {
-    const KIND: &'static str = "ReLU";
-    const FLOPS: u64 = 1;
-
-    #[inline(always)]
-    fn value(self, x: f32) -> f32 {
-        elementwise::relu(x)
+        ReluOptions {}.value(x)
     }
 
     #[inline(always)]
     fn gradient(self, dy: f32, y: f32) -> f32 {
-        if y > 0.0 { dy.max(0.0) } else { 0.0 }
+        match self {
+            ReluRule::Gradient => ReluOptions {}.gradient(dy, y),
+            ReluRule::Deconvolution => dy.max(0.0),
+            ReluRule::Guided => ReluOptions {}.gradient(dy.max(0.0), y),
+        }
     }
 }

@@ -6,7 +6,7 @@
 use super::description::{Node, Source};
 use super::taps::Taps;
 use super::{Description, NetworkError};
-use crate::layers::{ConcatOperator, Layer, Operator, ReluRule};
+use crate::layers::{ConcatOperator, Layer, Operator, ReluRule, Rule};
 use crate::shape::{Shape, ShapeError, checked_product};
 use std::ops::{Range, RangeInclusive};
 
