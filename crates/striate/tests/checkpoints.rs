@@ -122,7 +122,8 @@ fn every_step_of_every_optimizer_can_be_resumed() {
 #[test]
 fn schedules_augmentation_dropout_and_the_best_epoch_are_resumed() {
     for schedule in ["cosine:warmup=0.2", "step:every=0.2", "milestones", "onecycle"] {
-        let (schedule, augment) = (schedule.parse().unwrap(), "crop:padding=2,affine,erase".parse().unwrap());
+        let (schedule, augment) =
+            (schedule.parse().unwrap(), "crop:padding=2,affine,erase,mixup,cutmix".parse().unwrap());
         let options = TrainOptions { schedule, augment, keep: Keep::Best, clip: Some(0.5), ..options() };
         check(&Task::new("simple-convnet", options.clone()));
         if options.schedule.name() == "cosine" {

@@ -1,6 +1,7 @@
 //! Batches of training images, those of a larger-than-memory data set prepared ahead of the step that needs them.
 
-use super::{Augment, Dataset, Normalization};
+use super::{Augment, Dataset, Normalization, with_scratch};
+use crate::kernels::softmax::SecondClass;
 use rayon::prelude::*;
 use std::sync::{
     Arc, Condvar, Mutex, PoisonError,
@@ -10,7 +11,7 @@ use std::sync::{
 /// Numbers in one piece of a gathered batch.
 const CHUNK: usize = 32 * 1024;
 
-/// Gives batches of a data set, normalised and changed at random.
+/// Gives batches of a data set, normalised, changed at random and mixed ([`Augment::mix`]).
 ///
 /// A batch is a function of the seed, the epoch and the positions asked for, and of nothing else: not of the batches
 /// before it, of the number of threads, or of whether the images lie in memory or in files. So a run can be resumed at
@@ -107,6 +108,18 @@ impl<'a> Loader<'a> {
             }
             _ => gather(self.data, indices, &self.normalization, (&self.augment, self.seed, epoch), out),
         }
+        // Means of normalised images are the normalised means.
+        let shape = self.data.shape();
+        with_scratch(shape.len(), |scratch| self.augment.mix(self.seed, epoch, indices, shape, out, scratch));
+    }
+
+    /// Writes the second classes of the images at `indices`, as [`Loader::batch`] mixes them in `epoch`.
+    ///
+    /// # Panics
+    /// As for [`Loader::batch`].
+    pub fn second_classes(&self, epoch: usize, indices: &[usize], out: &mut [SecondClass]) {
+        let (shape, labels) = (self.data.shape(), self.data.labels());
+        self.augment.second_classes(self.seed, epoch, indices, shape, labels, out);
     }
 }
 

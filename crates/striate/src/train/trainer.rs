@@ -512,6 +512,7 @@ impl<'a> Run<'a> {
         for (label, &index) in runner.labels_mut().iter_mut().zip(indices) {
             *label = labels[index];
         }
+        self.loader.second_classes(epoch, indices, runner.seconds_mut());
         let key = StepKey { seed: options.seed, step: self.progress.step };
         let result = runner.loss_and_gradient(network.parameters(), &mut self.gradients, key);
         self.last_loss = result.loss;
