@@ -165,7 +165,7 @@ fn a_checkpoint_of_another_run_is_refused() {
     assert!(message(TrainOptions { epochs: 1, ..options() }).contains("steps done was 6 and is at most 5"));
     assert!(Task::new("mlp", options()).refused(bytes).contains("the network was"));
     let other = Task { train: noise(47, 3), ..Task::new("simple-convnet", options()) };
-    assert!(other.refused(bytes).contains("the training set was that of SHA-256"));
+    assert!(other.refused(bytes).contains("the content of the training set's images was that of SHA-256"));
     let other = Task { validation: Some(noise(9, 3)), ..Task::new("simple-convnet", options()) };
     assert!(other.refused(bytes).contains("the validation set was none"));
 }

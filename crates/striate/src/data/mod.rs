@@ -17,6 +17,7 @@ pub mod preprocessing;
 mod resample;
 mod split;
 
+pub use crate::kernels::softmax::SecondClass;
 pub use augment::Augment;
 pub use files::Files;
 pub use loader::Loader;
