@@ -5,7 +5,7 @@
     python3 benches/peers/loader.py DIR 3,224,224 [--workers 2] [--torch-workers 1,2,3] [--enlarge 500x375] [--count 1000]
 
 DIR is a folder with one folder a class, or train/ and test/ of those. Of its images --count, evenly spread, are first copied to
-a temporary folder; with --enlarge as JPEG files (quality 90) of that size, as photographs would be. Both resize with the
+a temporary folder; with --enlarge as JPEG files (quality 90) of that size with grain, as photographs would be. Both resize with the
 antialiased triangle filter and give float batches of 64. Striate has --workers threads; of PyTorch the best of --torch-workers
 processes counts. The files were just written, so both find them in the page cache. Prints images a second, the best of --repeat
 rounds: `read` is once into memory, `stream` decodes batches as training does; torch_pillow is ImageFolder's default with
@@ -13,8 +13,8 @@ transforms.Resize, torch_v2 Pillow's decoder with transforms.v2 on tensors of by
 with the same.
 """
 import argparse, json, os, pathlib, subprocess, tempfile, time
-from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import torch, torchvision
 from PIL import Image
 from torchvision import transforms
@@ -41,12 +41,18 @@ files = files[:: max(1, len(files) // args.count)][: args.count]
 folder = pathlib.Path(temporary.name)
 
 
+grain = np.random.default_rng(1)
+
+
 def place(file):
     target = folder / file.parent.name / (file.stem + ".jpg")
     target.parent.mkdir(exist_ok=True)
     if args.enlarge:
         size = tuple(map(int, args.enlarge.split("x")))
-        Image.open(file).convert("RGB").resize(size, Image.Resampling.BICUBIC).save(target, quality=90)
+        pixels = np.asarray(Image.open(file).convert("RGB").resize(size, Image.Resampling.BICUBIC), dtype=np.float32)
+        # With a camera's grain the file is as long as a photograph's; smooth pictures decode too fast.
+        pixels = pixels + 8 * grain.standard_normal((size[1], size[0], 1), dtype=np.float32)
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(target, quality=90)
     else:
         target.write_bytes(file.read_bytes())
 
