@@ -12,6 +12,7 @@ mod checkpoint;
 mod evaluate;
 mod events;
 mod metrics;
+mod snapshots;
 mod trainer;
 mod whiten;
 
@@ -27,6 +28,7 @@ pub use evaluate::{calibrate, evaluate, evaluate_at, evaluate_parameters, evalua
 pub use events::{Control, EpochMetrics, Event, TrainSummary};
 pub use metrics::{ClassMetrics, Evaluation, MacroAverage, Mistake, Scaled};
 use serde::{Deserialize, Serialize};
+pub use snapshots::Snapshots;
 use std::fmt;
 use std::str::FromStr;
 pub use trainer::Trainer;
