@@ -769,9 +769,11 @@ fn what_can_not_be_explained_is_said_with_what_can() {
     refused(here, &["explain", "run", "occlusion", "nowhere.png"], 1, &["nowhere.png"]);
     let arguments = ["train", "--data", "bars", "--model", "mlp", "--epochs", "1", "--out", "dense", "-q"];
     run(here, &arguments, 0);
-    for view in ["grad-cam", "im2col"] {
-        refused(here, &["explain", "dense", view, "bar.png"], 1, &["convolution", "mlp"]);
-    }
+    refused(here, &["explain", "dense", "grad-cam", "bar.png"], 1, &["convolution", "mlp"]);
+    refused(here, &["explain", "dense", "im2col"], 1, &["convolution", "mlp"]);
+    // An option of another view is not ignored.
+    refused(here, &["explain", "run", "saliency", "bar.png", "--layer", "Conv1"], 2, &["--layer"]);
+    refused(here, &["explain", "run", "im2col", "bar.png"], 2, &["bar.png"]);
     run(here, &["explain", "dense", "saliency", "bar.png"], 0);
 }
 
