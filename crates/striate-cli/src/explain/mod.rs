@@ -8,6 +8,7 @@ mod im2col;
 mod maximize;
 mod occlusion;
 mod saliency;
+mod timeline;
 
 use crate::error::CliError;
 use crate::output::Output;
@@ -29,6 +30,7 @@ const EXAMPLES: &str = "Examples:
   striate explain runs/simple-convnet-mnist-1 saliency mnist:test:42 digit.png --class 7
   striate explain runs/simple-convnet-mnist-1 grad-cam mnist:test:42
   striate explain runs/simple-convnet-mnist-1 maximize --layer Affine2
+  striate explain runs/simple-convnet-mnist-1 timeline mnist:test:42
   striate explain runs/simple-convnet-mnist-1 im2col --json
 
 Each view has options of its own: striate explain MODEL grad-cam --help";
@@ -58,6 +60,8 @@ enum View {
     Occlusion(occlusion::OcclusionArgs),
     /// Images that a layer's units answer to most
     Maximize(maximize::MaximizeArgs),
+    /// How filters, and what they make of an image, came about in a run with `train --snapshots` (an animation)
+    Timeline(timeline::TimelineArgs),
     /// What im2col would cost each convolution, and what runs instead (no picture)
     Im2col(im2col::Im2colArgs),
     #[command(external_subcommand)]
@@ -82,6 +86,7 @@ pub(crate) fn run(args: &ExplainArgs, output: &Output) -> Result<ExitCode, CliEr
         View::GradCam(view) => ("grad-cam", &view.out, grad_cam::draw(view, &load()?)?),
         View::Occlusion(view) => ("occlusion", &view.out, occlusion::draw(view, &load()?)?),
         View::Maximize(view) => ("maximize", &view.out, maximize::draw(view, &load()?)?),
+        View::Timeline(view) => return timeline::run(view, &args.model, output),
         View::Im2col(_) => return im2col::print(&load()?, output),
         View::Unknown(words) => return Err(unknown(words.first().map_or("", String::as_str))),
     };

@@ -1,10 +1,11 @@
-//! Pictures, one file each: filters and contact sheets as PNG; learning curves, confusion matrices and reliability
+//! Pictures, one file each: filters, contact sheets and timelines as PNG; learning curves, confusion matrices and reliability
 //! diagrams as SVG.
 //!
 //! A picture is a function of numbers and a title, and knows nothing of networks, training or files.
 //! Raster pictures carry their own letters ([`text`]); SVG leaves them to the viewer's fonts. Any text may come from
 //! outside (class names, titles) and is escaped.
 
+mod animation;
 pub mod confusion;
 pub mod curves;
 pub mod filters;
@@ -12,12 +13,15 @@ pub mod reliability;
 pub mod sheet;
 mod svg;
 pub mod text;
+pub mod timeline;
 
+pub use self::animation::{Pace, animation};
 pub use self::confusion::confusion;
 pub use self::curves::{CurvePoint, curves};
 pub use self::filters::{FilterGrid, FilterPicture, before_and_after, filters};
 pub use self::reliability::{ReliabilityBin, reliability};
 pub use self::sheet::Sheet;
+pub use self::timeline::Timeline;
 
 use image::{ImageFormat, RgbImage};
 use std::io::Cursor;
