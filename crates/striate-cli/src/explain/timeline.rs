@@ -1,20 +1,17 @@
 //! `timeline`: how filters and what they make of an image came about while the network was trained.
 
-use super::{Out, class_name, read_images, title};
+use super::{Made, Out, class_name, read_images, title};
 use crate::error::CliError;
-use crate::output::{Output, thousands};
+use crate::output::thousands;
 use crate::run_dir::snapshots;
 use clap::Args;
-use image::RgbImage;
 use ndarray::Array2;
-use serde_json::Value;
 use std::path::Path;
-use std::process::ExitCode;
 use striate::draw;
 use striate::draw::sheet;
 use striate::draw::timeline::{Frame, Timeline};
 use striate::explain;
-use striate::formats::{ModelFile, write_atomically};
+use striate::formats::ModelFile;
 
 const EXAMPLES: &str = "Examples:
   striate train --snapshots --out runs/digits
@@ -37,32 +34,11 @@ pub(super) struct TimelineArgs {
     #[arg(long, value_name = "NAME")]
     layer: Option<String>,
     #[command(flatten)]
-    out: Out,
+    pub(super) out: Out,
 }
 
 /// The moving picture, and one that stands still.
-pub(super) struct Moving {
-    pub(super) animation: Vec<u8>,
-    pub(super) sheet: RgbImage,
-    pub(super) frames: usize,
-    json: Value,
-}
-
-pub(super) fn run(args: &TimelineArgs, run: &Path, output: &Output) -> Result<ExitCode, CliError> {
-    let Moving { animation, sheet, frames, mut json } = draw(args, run)?;
-    let file = args.out.file(run, "timeline");
-    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-    let sheet_file = file.with_file_name(format!("{stem}-sheet.png"));
-    write_atomically(&file, &animation)?;
-    write_atomically(&sheet_file, &draw::png(&sheet)?)?;
-    output.line(format!("{}: {frames} moments; the same on one sheet: {}", file.display(), sheet_file.display()));
-    json["file"] = file.display().to_string().into();
-    json["sheet"] = sheet_file.display().to_string().into();
-    output.json(&json);
-    Ok(ExitCode::SUCCESS)
-}
-
-pub(super) fn draw(args: &TimelineArgs, run: &Path) -> Result<Moving, CliError> {
+pub(super) fn make(args: &TimelineArgs, run: &Path) -> Result<Made, CliError> {
     let all = snapshots(run)?;
     let Some((last_step, last)) = all.last() else { return Err(CliError::NoSnapshots { path: run.to_owned() }) };
     let last = ModelFile::load(last)?;
@@ -93,7 +69,7 @@ pub(super) fn draw(args: &TimelineArgs, run: &Path) -> Result<Moving, CliError> 
                 if frame.probabilities[c] > frame.probabilities[best] { c } else { best }
             });
             let percent = 100.0 * frame.probabilities.get(best).copied().unwrap_or_default();
-            frame.heading = format!("{}: {} {percent:.1} %", frame.heading, class_name(&model, best));
+            frame.heading = format!("{}: {} ({percent:.1} %)", frame.heading, class_name(&model, best));
             timeline.maps = format!("{} of {}", seen.layer, image.name);
             frame.maps = Some(seen.maps);
         }
@@ -103,10 +79,13 @@ pub(super) fn draw(args: &TimelineArgs, run: &Path) -> Result<Moving, CliError> 
     timeline.classes = last.class_names.clone();
     timeline.title = title(&last, "The training");
     let pictures = timeline.frames();
-    Ok(Moving {
-        animation: draw::animation(&pictures, draw::Pace::default())?,
-        sheet: timeline.sheet(),
-        frames: pictures.len(),
-        json: serde_json::json!({ "view": "timeline", "frames": pictures.len(), "steps": steps }),
+    Ok(Made {
+        pictures: vec![
+            ("", draw::animation(&pictures, draw::Pace::default())?),
+            ("-sheet", draw::png(&timeline.sheet())?),
+        ],
+        words: format!("{} moments of training", pictures.len()),
+        lines: Vec::new(),
+        json: serde_json::json!({ "frames": pictures.len(), "steps": steps }),
     })
 }

@@ -132,8 +132,8 @@ pub(crate) struct TrainArgs {
     /// Save the run every so many steps too, besides at every epoch's end
     #[arg(long, value_name = "STEPS")]
     pub(crate) checkpoint_every: Option<u64>,
-    /// Save the weights along the way into RUN/snapshots, every EVERY steps or 33 times, closer together at the beginning;
-    /// each file is a model, and `striate explain RUN timeline` draws them
+    /// Save the weights along the way into RUN/snapshots, every EVERY steps or else up to 33 times, closer together at
+    /// the beginning; each file is a model, and `striate explain RUN timeline` draws them
     #[arg(long, value_name = "EVERY", num_args = 0..=1, default_missing_value = "spaced")]
     pub(crate) snapshots: Option<Snapshots>,
     /// Go on with the run in this directory from its last.ckpt; its options stand, only --epochs may be raised where the

@@ -23,8 +23,8 @@ pub use self::reliability::{ReliabilityBin, reliability};
 pub use self::sheet::Sheet;
 pub use self::timeline::Timeline;
 
-use image::{ImageFormat, RgbImage};
-use std::io::Cursor;
+use image::RgbImage;
+use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 
 /// Why a picture can't be encoded.
 #[derive(Debug, thiserror::Error)]
@@ -51,10 +51,12 @@ pub struct DrawError {
 /// # Errors
 /// A picture without pixels.
 pub fn png(image: &RgbImage) -> Result<Vec<u8>, DrawError> {
-    let mut bytes = Cursor::new(Vec::new());
+    let mut bytes = Vec::new();
     let (width, height) = image.dimensions();
-    image.write_to(&mut bytes, ImageFormat::Png).map_err(|source| DrawError { width, height, source })?;
-    Ok(bytes.into_inner())
+    // Half as large as by the fast way, and still a matter of milliseconds.
+    let encoder = PngEncoder::new_with_quality(&mut bytes, CompressionType::Best, FilterType::Adaptive);
+    image.write_with_encoder(encoder).map_err(|source| DrawError { width, height, source })?;
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -88,7 +88,7 @@ mod tests {
     fn spaced_ones_grow_apart_and_end_with_the_run() {
         for total in [1, 5, 40, 600, 12_000, u64::MAX / 2] {
             let due = |step| Snapshots::Spaced.is_due(step, total);
-            assert!(due(0) && due(total) && due(1));
+            assert!(due(0) && due(total));
         }
         let due: Vec<u64> = (0..=600).filter(|&step| Snapshots::Spaced.is_due(step, 600)).collect();
         assert!(due.len() > 25 && due.windows(3).filter(|w| w[2] - w[1] < w[1] - w[0]).count() < 6, "{due:?}");
