@@ -103,6 +103,11 @@ pub fn responses(filters: &Filters, image: ArrayView3<'_, f32>) -> Result<Respon
     if found != channels {
         return Err(ExplainError::Channels { layer: filters.name.clone(), filters: channels, image: found });
     }
+    if rows < height || columns < width {
+        let expected = format!("at least {height} x {width}, the size of a filter of {}", filters.name);
+        let found = format!("{rows} x {columns}");
+        return Err(ExplainError::Option { option: "the size of the image", found, expected });
+    }
     let window = crate::shape::Window {
         kernel: (height, width),
         ..crate::shape::Window::square(1, 1, 0).rounding(Rounding::Floor)
