@@ -721,7 +721,8 @@ fn a_run_with_snapshots_can_be_looked_back_on() {
     let place = place();
     let here = place.path();
     save_png(&here.join("bar.png"), 3);
-    let train = "train --data bars --init he --schedule constant --epochs 1 --batch 20 --snapshots 4 --out run --json -q";
+    let train =
+        "train --data bars --init he --schedule constant --epochs 1 --batch 20 --snapshots 4 --out run --json -q";
     run(here, &train.split(' ').collect::<Vec<_>>(), 0);
     assert_eq!(read_toml(&here.join("run/run.toml"))["snapshots"].as_str(), Some("4"));
     let snapshots = || {
@@ -793,7 +794,8 @@ fn all_views_come_on_one_page() {
     assert!(page.contains("striate explain run saliency bar.png --class column"));
     assert!(!page.contains("src=\"run") && page.matches("src=\"data:image/png;base64,").count() == drawn.len() - 1);
     // What there is not is said with its reason.
-    let left_out: Vec<&str> = result["left_out"].as_array().unwrap().iter().map(|v| v["view"].as_str().unwrap()).collect();
+    let left_out: Vec<&str> =
+        result["left_out"].as_array().unwrap().iter().map(|v| v["view"].as_str().unwrap()).collect();
     assert_eq!(left_out, ["timeline"]);
     assert!(page.contains("striate train --snapshots"));
 
@@ -813,7 +815,8 @@ fn all_views_come_on_one_page() {
 fn filters_apply_to_images_of_any_size() {
     let place = trained();
     let here = place.path();
-    let photograph = image::RgbImage::from_fn(90, 60, |x, y| image::Rgb([(x * 2) as u8, (y * 4) as u8, ((x + y) % 9) as u8]));
+    let photograph =
+        image::RgbImage::from_fn(90, 60, |x, y| image::Rgb([(x * 2) as u8, (y * 4) as u8, ((x + y) % 9) as u8]));
     photograph.save(here.join("photograph.png")).unwrap();
     run(here, &["explain", "run", "filters", "--apply", "photograph.png", "--layer", "Conv1", "--out", "a.png"], 0);
     run(here, &["explain", "run", "filters", "--apply", "photograph.png", "--layer", "W1", "--out", "b.png"], 0);

@@ -24,8 +24,11 @@ fn main() -> Result<(), Error> {
         settings.iter().filter_map(|s| s.split_once('=')).map(|(k, v)| (k.into(), v.into())).collect();
     let sizes: Vec<usize> = input.split(',').map(str::parse).collect::<Result<_, _>>()?;
     let &[channels, height, width] = sizes.as_slice() else { return Err("C,H,W is needed".into()) };
-    let request =
-        Request { input: Some(Shape::new(channels, height, width)), classes: Some(classes.parse()?), settings: &settings };
+    let request = Request {
+        input: Some(Shape::new(channels, height, width)),
+        classes: Some(classes.parse()?),
+        settings: &settings,
+    };
     let mut network = Network::new(build(model, &request)?, 1)?;
     let (class, directory) = (class.parse()?, Path::new(directory));
     let weights = read(&directory.join("weights.f32"))?;

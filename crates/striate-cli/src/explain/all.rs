@@ -54,7 +54,8 @@ pub(super) fn run(args: &AllArgs, path: &Path, model: &ModelFile, output: &Outpu
     }
     // Faults of the image or the class are no reason to leave views out.
     let images = read_images(std::slice::from_ref(&args.image), args.class.as_deref(), model)?;
-    let directory = args.out.clone().unwrap_or_else(|| if path.is_dir() { path.join("explain") } else { "explain".into() });
+    let directory =
+        args.out.clone().unwrap_or_else(|| if path.is_dir() { path.join("explain") } else { "explain".into() });
     fs::create_dir_all(&directory).map_err(io_error(&directory, "create the directory"))?;
     let mut sections = Vec::new();
     let (mut views, mut left_out) = (Vec::new(), Vec::new());
@@ -153,12 +154,7 @@ fn views_of(args: &AllArgs) -> Vec<Listed> {
             "How much of the score is lost (red) where a square covers the image.",
             of_class("occlusion"),
         ),
-        (
-            "maximize",
-            "Ideal images",
-            "Images made to please each class as much as possible.",
-            words(&["maximize"]),
-        ),
+        ("maximize", "Ideal images", "Images made to please each class as much as possible.", words(&["maximize"])),
         (
             "timeline",
             "How it came about",
@@ -185,7 +181,8 @@ fn parsed(arguments: &[String]) -> Result<View, CliError> {
 
 fn html(title: &str, facts: &[(&str, String)], sections: &[Section], model: &Path) -> Markup {
     let shown = || sections.iter().filter_map(|section| Some((section, section.made.as_ref().ok()?)));
-    let left_out: Vec<_> = sections.iter().filter_map(|section| Some((section, section.made.as_ref().err()?))).collect();
+    let left_out: Vec<_> =
+        sections.iter().filter_map(|section| Some((section, section.made.as_ref().err()?))).collect();
     let model = model.display().to_string();
     let main = html! {
         header {

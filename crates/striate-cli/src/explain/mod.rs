@@ -121,11 +121,7 @@ struct Made {
 }
 
 /// Makes a view; also gives its name and where it is to be written, if it is drawn.
-fn make<'v>(
-    view: &'v View,
-    model: &ModelFile,
-    path: &Path,
-) -> Result<(&'static str, Option<&'v Out>, Made), CliError> {
+fn make<'v>(view: &'v View, model: &ModelFile, path: &Path) -> Result<(&'static str, Option<&'v Out>, Made), CliError> {
     let (name, out, (picture, words, json)) = match view {
         View::Filters(view) => ("filters", &view.out, filters::draw(view, model)?),
         View::FeatureMaps(view) => ("feature-maps", &view.out, feature_maps::draw(view, model)?),

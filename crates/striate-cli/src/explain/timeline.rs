@@ -65,9 +65,12 @@ pub(super) fn make(args: &TimelineArgs, run: &Path) -> Result<Made, CliError> {
             let classes = seen.logits.len();
             let logits = Array2::from_shape_vec((1, classes), seen.logits).unwrap_or_default();
             frame.probabilities = model.probabilities(&logits).into_iter().collect();
-            let best = (0..classes).fold(0, |best, c| {
-                if frame.probabilities[c] > frame.probabilities[best] { c } else { best }
-            });
+            let best = (0..classes).fold(
+                0,
+                |best, c| {
+                    if frame.probabilities[c] > frame.probabilities[best] { c } else { best }
+                },
+            );
             let percent = 100.0 * frame.probabilities.get(best).copied().unwrap_or_default();
             frame.heading = format!("{}: {} ({percent:.1} %)", frame.heading, class_name(&model, best));
             timeline.maps = format!("{} of {}", seen.layer, image.name);

@@ -74,7 +74,8 @@ mod tests {
 
     #[test]
     fn every_frame_comes_back_with_its_time() {
-        let frames: Vec<RgbImage> = (0..4).map(|n| RgbImage::from_pixel(5 + n % 2, 4, Rgb([60 * n as u8; 3]))).collect();
+        let frames: Vec<RgbImage> =
+            (0..4).map(|n| RgbImage::from_pixel(5 + n % 2, 4, Rgb([60 * n as u8; 3]))).collect();
         let bytes = animation(&frames, Pace { frame: 100, ends: 900 }).unwrap();
         let decoder = PngDecoder::new(Cursor::new(bytes)).unwrap().apng().unwrap();
         let found = decoder.into_frames().collect_frames().unwrap();

@@ -114,9 +114,16 @@ pub fn overlay_signed(picture: &RgbImage, values: ArrayView2<'_, f32>) -> RgbIma
         let value = values.get([y as usize, x as usize]).map_or(0.0, |&value| f64::from(value));
         let share = match value.is_finite() {
             true if reach > 0.0 => MOST * value.abs() / f64::from(reach),
-            finite => if finite { 0.0 } else { 1.0 },
+            finite => {
+                if finite {
+                    0.0
+                } else {
+                    1.0
+                }
+            }
         };
-        let Rgb(color) = Palette::Over.color(if !value.is_finite() { f64::NAN } else { f64::from(u8::from(value > 0.0)) });
+        let Rgb(color) =
+            Palette::Over.color(if !value.is_finite() { f64::NAN } else { f64::from(u8::from(value > 0.0)) });
         Rgb(color.map(|c| ((1.0 - share) * level + share * f64::from(c)).round() as u8))
     })
 }

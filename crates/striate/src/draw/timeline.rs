@@ -94,7 +94,10 @@ impl Timeline {
             heading: String::new(),
             tiles: vec![Tile { image: image.clone(), caption: String::new(), side: Some(84) }],
         }));
-        bands.push(Band { heading: format!("{}; below them {}", self.filters_heading(), self.maps_heading()), tiles: vec![] });
+        bands.push(Band {
+            heading: format!("{}; below them {}", self.filters_heading(), self.maps_heading()),
+            tiles: vec![],
+        });
         if self.frames.iter().all(|frame| frame.maps.is_none()) {
             bands.pop();
             bands.push(Band { heading: self.filters_heading(), tiles: vec![] });
@@ -118,7 +121,8 @@ impl Timeline {
     }
 
     fn filters_heading(&self) -> String {
-        let (count, channels) = self.frames.first().map_or((0, 1), |frame| (frame.filters.dim().0, frame.filters.dim().1));
+        let (count, channels) =
+            self.frames.first().map_or((0, 1), |frame| (frame.filters.dim().0, frame.filters.dim().1));
         let part = if matches!(channels, 1 | 3) { String::new() } else { format!(", channel 0 of {channels}") };
         format!("{}{part}{}", self.filters, left_out(count))
     }
@@ -166,7 +170,8 @@ impl Timeline {
         let size = (left + BAR + 56, shown.len() as u32 * BAR_LINE + 2);
         let mut image = RgbImage::from_pixel(size.0, size.1, Rgb([255; 3]));
         for (row, (&class, name)) in shown.iter().zip(&names).enumerate() {
-            let (y, share) = (i64::from(row as u32 * BAR_LINE + 1), frame.probabilities.get(class).copied().unwrap_or(0.0));
+            let (y, share) =
+                (i64::from(row as u32 * BAR_LINE + 1), frame.probabilities.get(class).copied().unwrap_or(0.0));
             let long = (f64::from(BAR) * f64::from(share.clamp(0.0, 1.0))).round() as i64;
             text::write(&mut image, (4, y), name, Rgb([32; 3]), 1, Weight::Regular);
             fill(&mut image, (left.into(), y + 1), (i64::from(BAR), 11), Rgb([236; 3]));
@@ -196,7 +201,14 @@ fn filter_tiles(frame: &Frame, scales: &Scales, side: u32) -> Vec<Tile> {
         }
         _ => map(filter.index_axis(Axis(0), 0), Palette::Gray, *range),
     };
-    frame.filters.axis_iter(Axis(0)).zip(&scales.filters).take(MOST).map(drawn).map(|image| small(image, side)).collect()
+    frame
+        .filters
+        .axis_iter(Axis(0))
+        .zip(&scales.filters)
+        .take(MOST)
+        .map(drawn)
+        .map(|image| small(image, side))
+        .collect()
 }
 
 fn map_tiles(frame: &Frame, scales: &Scales, side: u32) -> Vec<Tile> {
@@ -270,7 +282,9 @@ mod tests {
     fn bars_are_as_long_as_probabilities() {
         let timeline = timeline(1);
         let image = timeline.bars(&timeline.frames[0], &[0, 1]);
-        let blue = |row: u32| image.rows().nth((row * BAR_LINE + 7) as usize).unwrap().filter(|p| p.0 == [11, 99, 181]).count();
+        let blue = |row: u32| {
+            image.rows().nth((row * BAR_LINE + 7) as usize).unwrap().filter(|p| p.0 == [11, 99, 181]).count()
+        };
         assert_eq!((blue(0), blue(1)), (40, 120));
     }
 

@@ -254,7 +254,8 @@ mod tests {
         // Branches that end elsewhere are left out.
         let residual = network("cifar-resnet20", Shape::new(3, 32, 32));
         let layers = &residual.description().layers;
-        let last = layers.iter().rposition(|named| matches!(named.layer, crate::layers::Layer::Convolution(_))).unwrap();
+        let last =
+            layers.iter().rposition(|named| matches!(named.layer, crate::layers::Layer::Convolution(_))).unwrap();
         let photograph = Array3::from_elem((3, 48, 64), 0.5);
         let found = responses_in(&residual, Some(&layers[last].name), photograph.view()).unwrap();
         assert_eq!(found.responses[0].map.dim(), (10, 14));

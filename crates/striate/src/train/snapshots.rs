@@ -57,11 +57,7 @@ impl FromStr for Snapshots {
         match text.parse() {
             _ if text == "spaced" => Ok(Snapshots::Spaced),
             Ok(steps @ 1..) => Ok(Snapshots::Every(steps)),
-            _ => Err(TrainError::Option {
-                field: "snapshots",
-                found: format!("{text:?}"),
-                expected: Self::EXPECTED,
-            }),
+            _ => Err(TrainError::Option { field: "snapshots", found: format!("{text:?}"), expected: Self::EXPECTED }),
         }
     }
 }
