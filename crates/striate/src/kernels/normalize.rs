@@ -79,10 +79,8 @@ impl<const N: usize> Sums<N> {
         let rest = parts.map(|(_, rest)| rest);
         let len = rest.iter().map(|rest| rest.len()).min().unwrap_or(0);
         for lane in 0..len {
-            let values = value(std::array::from_fn(|m| rest[m][lane]));
-            for n in 0..N {
-                self.lanes[n][lane] += values[n];
-            }
+            let values = value(rest.map(|rest| rest[lane]));
+            self.lanes.iter_mut().zip(values).for_each(|(lanes, v)| lanes[lane] += v);
         }
         if len > 0 {
             self.count(1);
