@@ -51,16 +51,16 @@ struct Packaging<'a> {
 impl Packaging<'_> {
     /// Saves the network with what was measured of these very weights, if anything was.
     fn save(&self, network: &Network, metrics: Option<serde_json::Value>, run: &RunDir) -> Result<(), CliError> {
-        self.save_at(network, metrics, None, run)
+        self.save_at(&run.file(model::FILE), network, metrics, None)
     }
 
-    /// The same with a temperature for the probabilities.
+    /// The same in any file, with a temperature for the probabilities.
     fn save_at(
         &self,
+        file: &Path,
         network: &Network,
         metrics: Option<serde_json::Value>,
         temperature: Option<Temperature>,
-        run: &RunDir,
     ) -> Result<(), CliError> {
         let model = ModelFile {
             network: network.clone(),
@@ -71,7 +71,7 @@ impl Packaging<'_> {
             test_vectors: TestVectors::record(network, self.samples.clone())?,
             temperature,
         };
-        Ok(model.save(&run.file(model::FILE))?)
+        Ok(model.save(file)?)
     }
 }
 
@@ -257,6 +257,7 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
     let mut history = checkpoint.as_ref().map_or(Vec::new(), |checkpoint| checkpoint.history().to_vec());
     let mut is_set_up = false;
     let trainer = data.trainer(&mut network, &options)?.checkpoints(options.checkpoint_every);
+    let trainer = trainer.snapshots(options.snapshots);
     let trainer = match checkpoint {
         Some(checkpoint) => trainer.resume(checkpoint),
         None => trainer,
@@ -286,6 +287,10 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
                     packaging.save(&network, Some(to_json(metrics)), &run)
                 })
             }
+            Event::Snapshot { step, parameters } => run.snapshot(*step).and_then(|file| {
+                let network = Network::with_parameters(first.description().clone(), (*parameters).clone())?;
+                packaging.save_at(&file, &network, Some(serde_json::json!({ "step": step })), None)
+            }),
             Event::Checkpoint { state } => {
                 run.flush_metrics().and_then(|()| Ok(state.save(&run.file(CHECKPOINT), &note)?))
             }
@@ -351,7 +356,7 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
     metrics["train_images"] = train.len().into();
     metrics["test_accuracy"] = on_test.accuracy.into();
     metrics["test_loss"] = on_test.loss.into();
-    packaging.save_at(&network, Some(metrics), temperature.clone(), &run)?;
+    packaging.save_at(&run.file(model::FILE), &network, Some(metrics), temperature.clone())?;
     run.write("confusion.svg", confusion(&on_test, test, &options))?;
 
     skipped.extend(data.faults());
@@ -552,6 +557,9 @@ fn tell(
     }
     if run.file("filters-after.png").exists() {
         output.hint("  filters-before.png, filters-after.png   what the first layer learnt");
+    }
+    if options.snapshots.is_some() {
+        output.hint("  snapshots           models along the way: `striate explain RUN timeline` draws them");
     }
     output.hint("  run.toml, metrics.jsonl   every option, every number");
     output.hint("Next:");

@@ -18,7 +18,7 @@ use striate::kernels::isa::Isa;
 use striate::layers::Init;
 use striate::optim::{OptimizerOptions, Schedule};
 use striate::shape::Shape;
-use striate::train::{Decay, Keep, TrainError, TrainOptions};
+use striate::train::{Decay, Keep, Snapshots, TrainError, TrainOptions};
 
 /// The share that is held out where something has to be chosen by it and nothing else is said.
 const HELD_OUT: f64 = 0.1;
@@ -34,6 +34,7 @@ const EXAMPLES: &str = "Examples:
   striate train --data photos --augment flip,crop,cutmix --label-smoothing 0.1
   striate train --data photos --patience 5       hold a tenth out, keep the best epoch, stop when none is better
   striate train --data photos --time 10m         as many steps as fit into ten minutes, the schedule laid over them
+  striate train --snapshots                      keep the weights along the way, for `striate explain RUN timeline`
   striate train --resume runs/simple-convnet-mnist-1
   striate train --data ~/fashion --json          a directory of IDX files; the result as JSON
 
@@ -136,6 +137,10 @@ pub(crate) struct TrainArgs {
     /// Save the run every so many steps too, besides at every epoch's end
     #[arg(long, value_name = "STEPS")]
     pub(crate) checkpoint_every: Option<u64>,
+    /// Save the weights along the way into RUN/snapshots, every EVERY steps or else up to 33 times, closer together at
+    /// the beginning; each file is a model, and `striate explain RUN timeline` draws them
+    #[arg(long, value_name = "EVERY", num_args = 0..=1, default_missing_value = "spaced")]
+    pub(crate) snapshots: Option<Snapshots>,
     #[command(flatten)]
     #[serde(skip)]
     pub(crate) reading: ReadingArgs,
@@ -189,7 +194,8 @@ impl TrainArgs {
             keep,
             patience,
             log_every,
-            checkpoint_every
+            checkpoint_every,
+            snapshots
         )
     }
 }
@@ -222,6 +228,8 @@ pub(crate) struct Options {
     pub(crate) log_every: usize,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) checkpoint_every: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) snapshots: Option<Snapshots>,
     pub(crate) threads: usize,
     pub(crate) isa: String,
     pub(crate) augment: Augment,
@@ -301,6 +309,7 @@ impl Options {
             patience: args.patience,
             log_every: args.log_every.unwrap_or(10),
             checkpoint_every: args.checkpoint_every,
+            snapshots: args.snapshots,
             threads: rayon::current_num_threads(),
             isa: isa.name().into(),
             optimizer,
@@ -356,6 +365,7 @@ impl Options {
             "steps",
             "log_every",
             "checkpoint_every",
+            "snapshots",
             "threads",
             "isa",
             "keep",
@@ -386,6 +396,7 @@ impl Options {
             data: now.data,
             log_every: now.log_every,
             checkpoint_every: now.checkpoint_every,
+            snapshots: now.snapshots,
             threads: now.threads,
             striate: now.striate,
             isa: now.isa,

@@ -14,6 +14,7 @@ mod events;
 mod fingerprint;
 mod metrics;
 mod seen;
+mod snapshots;
 mod trainer;
 mod whiten;
 
@@ -31,6 +32,7 @@ pub use fingerprint::Fingerprint;
 pub use metrics::{ClassMetrics, Evaluation, MacroAverage, Mistake, Scaled};
 pub use seen::{Seen, seen};
 use serde::{Deserialize, Serialize};
+pub use snapshots::Snapshots;
 use std::fmt;
 use std::str::FromStr;
 pub use trainer::Trainer;

@@ -2,7 +2,9 @@
 
 use super::checkpoint::{Checkpoint, Fingerprints, Progress, RunState};
 use super::evaluate::Evaluator;
-use super::{Control, EpochMetrics, Evaluation, Event, Fingerprint, Keep, TrainError, TrainOptions, TrainSummary};
+use super::{
+    Control, EpochMetrics, Evaluation, Event, Fingerprint, Keep, Snapshots, TrainError, TrainOptions, TrainSummary,
+};
 use super::{check_classes, check_data, first_non_finite, groups, on_worker};
 use crate::data::{Dataset, Loader, Normalization};
 use crate::kernels::isa::vectorize;
@@ -33,6 +35,7 @@ pub struct Trainer<'a> {
     /// Epochs begun in so many steps.
     epochs: usize,
     checkpoints: Option<Checkpoints>,
+    snapshots: Option<Snapshots>,
     resume: Option<Box<Checkpoint>>,
 }
 
@@ -88,6 +91,7 @@ impl<'a> Trainer<'a> {
             total_steps,
             epochs,
             checkpoints: None,
+            snapshots: None,
             resume: None,
         })
     }
@@ -108,6 +112,13 @@ impl<'a> Trainer<'a> {
     /// stop, and every so many steps, if a number is given.
     pub fn checkpoints(mut self, every: Option<u64>) -> Self {
         self.checkpoints = Some(Checkpoints { every });
+        self
+    }
+
+    /// Shows the weights on their way ([`Event::Snapshot`]), if that is asked for. A run that is resumed shows those it is
+    /// resumed from again, if they are due.
+    pub fn snapshots(mut self, snapshots: Option<Snapshots>) -> Self {
+        self.snapshots = snapshots;
         self
     }
 
@@ -385,6 +396,17 @@ impl<'a> Run<'a> {
         Control::Continue
     }
 
+    /// Shows the weights, if that is due now.
+    fn show(&self, on_event: &mut (dyn FnMut(&Event<'_>) -> Control + Send)) -> Control {
+        let step = self.progress.step;
+        let parameters = evaluated(self.trainer.network, &self.average);
+        let is_due = self.trainer.snapshots.is_some_and(|snapshots| snapshots.is_due(step, self.trainer.total_steps));
+        if is_due && first_non_finite(parameters).is_none() {
+            return on_event(&Event::Snapshot { step, parameters });
+        }
+        Control::Continue
+    }
+
     /// Offers the run to be saved, and ends it.
     fn stop(
         self,
@@ -429,6 +451,9 @@ impl<'a> Run<'a> {
         if step == 0 && self.offer(on_event) == Control::Stop {
             return self.finish(0, true);
         }
+        if self.show(on_event) == Control::Stop {
+            return self.stop(0, on_event);
+        }
         for epoch in self.progress.history.len() + 1..=epochs {
             if self.is_out_of_patience() {
                 break;
@@ -466,6 +491,10 @@ impl<'a> Run<'a> {
             self.progress.epoch.add(loss, correct, indices.len());
             timed += indices.len();
             let step = self.progress.step;
+            // Before anything can stop the run: a resumed one begins after this step.
+            if self.show(on_event) == Control::Stop {
+                return Ok(Ended::Stopped);
+            }
             if step.is_multiple_of(log_every) || step == end {
                 let event = Event::Step {
                     epoch,
@@ -567,7 +596,7 @@ impl<'a> Run<'a> {
         if on_event(&Event::Evaluating { epoch, images }) == Control::Stop {
             return Ok(Ended::Stopped);
         }
-        let parameters = self.average.as_ref().map_or(network.parameters(), |average| &average.parameters);
+        let parameters = evaluated(network, &self.average);
         let mut measure = |data: &Dataset, images| evaluator.run(parameters, data, images, normalization);
         let mut measure_all = || -> Result<(Evaluation, Option<Evaluation>, Option<Evaluation>), TrainError> {
             let on_train = measure(train, train_images)?;
@@ -668,6 +697,11 @@ impl<'a> Run<'a> {
             history,
         })
     }
+}
+
+/// The parameters that would be the result now.
+fn evaluated<'a>(network: &'a Network, average: &'a Option<Average>) -> &'a Parameters {
+    average.as_ref().map_or(network.parameters(), |average| &average.parameters)
 }
 
 /// The order in which an epoch (from 1) takes the images.
