@@ -213,7 +213,7 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
     let first = network.clone();
     let mut history = checkpoint.as_ref().map_or(Vec::new(), |checkpoint| checkpoint.history().to_vec());
     let mut is_set_up = false;
-    let trainer = data.trainer(&mut network, &options)?.checkpoints(options.checkpoint_every);
+    let trainer = data.trainer(&mut network, &options)?.checkpoints(options.checkpoint_every).stop_when(interrupted);
     let trainer = match checkpoint {
         Some(checkpoint) => trainer.resume(checkpoint),
         None => trainer,
@@ -443,8 +443,10 @@ fn curves(history: &[EpochMetrics], options: &Options) -> String {
             epoch: m.epoch,
             train_loss: m.train_loss,
             train_accuracy: m.train_accuracy,
-            test_loss: m.validation_loss.or(m.test_loss),
-            test_accuracy: m.validation_accuracy.or(m.test_accuracy),
+            validation_loss: m.validation_loss,
+            validation_accuracy: m.validation_accuracy,
+            test_loss: m.test_loss,
+            test_accuracy: m.test_accuracy,
         })
         .collect();
     draw::curves(&points, &format!("{} on {}, seed {}", options.model, source::short_name(&options.data), options.seed))

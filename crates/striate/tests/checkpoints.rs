@@ -135,6 +135,12 @@ fn schedules_augmentation_dropout_and_the_best_epoch_are_resumed() {
 }
 
 #[test]
+fn what_is_frozen_stays_frozen_when_resumed() {
+    let freeze = vec!["Conv1".to_string(), "b2".to_string()];
+    check(&Task::new("simple-convnet", TrainOptions { freeze, average: Some(0.9), ..options() }));
+}
+
+#[test]
 fn the_first_checkpoint_comes_before_the_first_step_and_the_last_after_a_stop() {
     let task = Task::new("simple-convnet", options());
     let (mut network, mut steps) = (network("simple-convnet"), Vec::new());

@@ -36,9 +36,9 @@ const EXAMPLES: &str = "Examples:
   striate train --data ~/fashion --json          a directory of IDX files; the result as JSON
 
 The run directory holds model.safetensors, last.ckpt, run.toml (every option), metrics.jsonl, report.html (all of it on one
-page), curves.svg, confusion.svg, reliability.svg, mistakes.png, filters-before.png and filters-after.png. Ctrl-C stops at the
-next logged step, keeps the last weights and saves the run; a second Ctrl-C ends at once. However a run ended, `striate train --resume DIR` goes on from last.ckpt and gives the weights
-that it would have given.";
+page), curves.svg, confusion.svg, reliability.svg, mistakes.png, filters-before.png and filters-after.png. Ctrl-C stops after
+the step at hand, keeps the last weights and saves the run; a second Ctrl-C ends at once. However a run ended,
+`striate train --resume DIR` goes on from last.ckpt and gives the weights that it would have given.";
 
 /// Train a model and write a run directory
 #[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]

@@ -23,6 +23,7 @@ pub use loader::Loader;
 pub(crate) use loader::gather;
 pub use preprocessing::{Fit, Normalization, Preprocessing};
 pub use split::HoldOut;
+pub(crate) use split::stratified;
 
 use crate::{
     kernels::isa::vectorize,

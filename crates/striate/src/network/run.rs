@@ -203,11 +203,13 @@ impl Runner {
         for (i, step) in self.plan.steps.iter().enumerate().rev() {
             if let Some(places) = &step.backward {
                 let gradients = &mut gradients[step.parameters.clone()];
-                backward(step, places, arena, prepared, parameters.as_slice(), true, gradients);
+                let training = !step.is_frozen();
+                backward(step, places, arena, prepared, parameters.as_slice(), training, gradients);
                 watch(Phase::Backward, i);
                 if weights_apart && !step.parameters.is_empty() {
                     // Nothing that backward reads has changed, and what it writes it overwrites.
-                    backward(step, &places.without_inputs(), arena, prepared, parameters.as_slice(), true, gradients);
+                    let places = places.without_inputs();
+                    backward(step, &places, arena, prepared, parameters.as_slice(), training, gradients);
                     watch(Phase::BackwardWeights, i);
                 }
             }
@@ -298,7 +300,7 @@ impl Runner {
                 input,
                 other,
                 output,
-                training: self.plan.mode == Mode::Training,
+                training: self.plan.mode == Mode::Training && !step.is_frozen(),
                 saved,
                 workspace,
                 random: key.map(|key| step_random(key.seed, key.step, step.layer)),

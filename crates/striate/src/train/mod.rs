@@ -11,6 +11,7 @@ mod calibration;
 mod checkpoint;
 mod evaluate;
 mod events;
+mod freeze;
 mod metrics;
 mod trainer;
 mod whiten;
@@ -25,6 +26,7 @@ pub use calibration::{BINS, Calibration, CalibrationBin, fit_temperature};
 pub use checkpoint::{CHECKPOINT_VERSION, Checkpoint, CheckpointError, RunState};
 pub use evaluate::{calibrate, evaluate, evaluate_at, evaluate_parameters, evaluate_with, logits};
 pub use events::{Control, EpochMetrics, Event, TrainSummary};
+use freeze::Frozen;
 pub use metrics::{ClassMetrics, Evaluation, MacroAverage, Mistake, Scaled};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -69,11 +71,16 @@ pub struct TrainOptions {
     /// and what the network holds in the end. At step t the decay is at most (1 + t) / (10 + t), so that the average
     /// forgets the initial weights at once.
     pub average: Option<f32>,
+    /// Layers and parameters that keep their bits, by name; `*` and `?` stand for any signs and any one. A frozen batch
+    /// normalisation keeps its running statistics and normalises by them; what lies before the first layer that learns
+    /// computes no gradient.
+    pub freeze: Vec<String>,
     /// How training images are changed before each step; evaluation sees them as they are.
     pub augment: Augment,
     /// Steps between two [`Event::Step`]s.
     pub log_every: usize,
-    /// Evaluate only the first so many training images after each epoch but the last, which evaluates all.
+    /// Evaluate only so many of the training images after each epoch but the last, which evaluates all: each class in
+    /// proportion to its size, and always the same ones.
     pub evaluate_train: Option<usize>,
 }
 
@@ -142,6 +149,7 @@ impl Default for TrainOptions {
             clip: None,
             keep: Keep::Last,
             average: None,
+            freeze: Vec::new(),
             augment: Augment::none(),
             log_every: 10,
             evaluate_train: None,
@@ -289,6 +297,35 @@ pub enum TrainError {
         /// NaN or infinity.
         value: f32,
     },
+    /// A name to freeze that can't be read.
+    #[error("freeze: {pattern:?} is no pattern of names: {reason}; `*` stands for any signs, `?` for one")]
+    Pattern {
+        /// As it was given.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A name to freeze that nothing has.
+    #[error(
+        "freeze: {pattern:?} is the name of no layer that learns and of no parameter; the layers are {}; the parameters \
+         {}",
+        layers.join(", "),
+        parameters.join(", ")
+    )]
+    NothingToFreeze {
+        /// As it was given.
+        pattern: String,
+        /// Those that learn.
+        layers: Vec<String>,
+        /// All.
+        parameters: Vec<String>,
+    },
+    /// Nothing is left to learn.
+    #[error("freeze: {} freeze every layer, so nothing would be learnt; leave one out", patterns.join(", "))]
+    AllFrozen {
+        /// As they were given.
+        patterns: Vec<String>,
+    },
     /// A checkpoint of another run, or options that contradict what has been done.
     #[error("the checkpoint can't be resumed with these settings: {what} was {found} and is {expected} now; {advice}")]
     Resume {
@@ -378,14 +415,15 @@ fn first_non_finite(parameters: &Parameters) -> Option<(&str, f32, usize)> {
 }
 
 /// How the optimizer treats each parameter.
-fn groups(parameters: &Parameters, decay: Decay) -> Groups {
+fn groups(parameters: &Parameters, decay: Decay, frozen: &Frozen) -> Groups {
     let mut groups = Groups::default();
-    for spec in parameters.specs() {
+    for (position, spec) in parameters.specs().iter().enumerate() {
         let kind = match spec.role {
             Role::Statistic => Kind::Statistic,
             Role::Bias | Role::Norm if decay == Decay::Weights => Kind::Plain,
             Role::Weight | Role::Bias | Role::Norm => Kind::Decayed,
         };
+        let kind = frozen.kind(position, kind);
         match spec.shape[..] {
             // Affine weights (inputs, outputs), and filters (FN, C, FH, FW) with one row an output.
             [inputs, outputs] => groups.push_matrix(inputs, outputs, false, kind),
@@ -473,6 +511,7 @@ mod tests {
     fn only_weights_are_decayed_where_asked() {
         let shapes = [("W1", vec![3, 2, 2, 2]), ("b1", vec![3]), ("W2", vec![3, 2]), ("b2", vec![2])];
         let parameters = Parameters::zeros(shapes.map(|(name, shape)| (name.into(), shape)).into()).unwrap();
+        let groups = |parameters: &Parameters, decay| groups(parameters, decay, &Frozen::default());
         assert!(groups(&parameters, Decay::All).iter().eq([(0..35, Kind::Decayed)]));
         let expected = [(0..24, Kind::Decayed), (24..27, Kind::Plain), (27..33, Kind::Decayed), (33..35, Kind::Plain)];
         assert!(groups(&parameters, Decay::Weights).iter().eq(expected));
