@@ -12,6 +12,7 @@ use base64::prelude::BASE64_STANDARD;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use std::fs;
 use striate::data::Dataset;
+use striate::data::image_folder::Skipped;
 use striate::draw::{self, DrawError};
 use striate::formats::{Temperature, weights_sha256};
 use striate::kernels::isa;
@@ -39,6 +40,10 @@ pub(crate) struct Finished<'a> {
     pub(crate) train_accuracy: f64,
     pub(crate) summary: &'a TrainSummary,
     pub(crate) temperature: Option<&'a Temperature>,
+    /// Files of the data that could not be read.
+    pub(crate) skipped: &'a [Skipped],
+    /// Of each part of the data.
+    pub(crate) data_sha256: Vec<(&'static str, &'a str)>,
 }
 
 impl Finished<'_> {
@@ -71,6 +76,7 @@ impl Finished<'_> {
             data: self.test,
             calibration: calibration_in_words(found, self.temperature),
             settings: self.settings,
+            skipped: self.skipped.iter().map(|skipped| skipped.reason.to_string()).collect(),
             command: command_line(),
             reproduce: vec![
                 ("Version", format!("striate {}", env!("CARGO_PKG_VERSION"))),
@@ -83,6 +89,10 @@ impl Finished<'_> {
                         thousands(self.train.len()),
                         thousands(self.test.len())
                     ),
+                ),
+                (
+                    "SHA-256 of the data",
+                    self.data_sha256.iter().map(|(part, sha)| format!("{part} {sha}")).collect::<Vec<_>>().join(", "),
                 ),
                 ("Instruction set", isa::active().name().into()),
                 ("Threads", rayon::current_num_threads().to_string()),
@@ -107,6 +117,8 @@ struct Page<'a> {
     data: &'a Dataset,
     calibration: String,
     settings: &'a str,
+    /// Why files of the data were left out.
+    skipped: Vec<String>,
     command: String,
     /// What else has to be the same for the same bits, and where it ran.
     reproduce: Vec<(&'static str, String)>,
@@ -156,6 +168,7 @@ impl Page<'_> {
                                 a href="#mistakes" { "Mistakes" }
                                 @if filters { a href="#filters" { "Filters" } }
                                 @if augmented { a href="#augmentation" { "Augmentation" } }
+                                @if !self.skipped.is_empty() { a href="#skipped" { "Left out" } }
                                 a href="#reproduce" { "Reproduce" }
                                 a href="#options" { "Options" }
                             }
@@ -181,6 +194,16 @@ impl Page<'_> {
                         @if augmented {
                             h2 #augmentation { "Augmentation" }
                             (picture("augment.png", "What the network saw while training.", false))
+                        }
+                        @if !self.skipped.is_empty() {
+                            h2 #skipped { "Files left out" }
+                            p { (thousands(self.skipped.len())) " files of the data could not be read and were left out." }
+                            ul {
+                                @for reason in self.skipped.iter().take(source::LISTED) { li { (reason) } }
+                                @if self.skipped.len() > source::LISTED {
+                                    li { "and " (thousands(self.skipped.len() - source::LISTED)) " more" }
+                                }
+                            }
                         }
                         h2 #reproduce { "How to reproduce" }
                         pre { (self.command) }
@@ -338,6 +361,7 @@ mod tests {
             data: &data,
             calibration: HOSTILE.into(),
             settings: HOSTILE,
+            skipped: vec![HOSTILE.into()],
             command: HOSTILE.into(),
             reproduce: vec![("Data", HOSTILE.into())],
         };

@@ -6,7 +6,7 @@ use crate::progress::Bar;
 use clap::Args;
 use std::env;
 use std::path::{Path, PathBuf};
-use striate::data::image_folder::{self, ImageFolder, Options, Report};
+use striate::data::image_folder::{self, ImageFolder, Options, Report, Skipped};
 use striate::data::{
     DataError, Dataset, Fit, Normalization, Pixels, Preprocessing, Splits, cifar, idx, one_class_names,
 };
@@ -78,24 +78,52 @@ impl From<ImageFolder> for Source {
     }
 }
 
-/// Reads the data that `--data` names, image files at the size of `shape`; says on stderr what was left out.
-pub(crate) fn load(data: &str, shape: Option<Shape>, output: &Output) -> Result<Splits, CliError> {
-    Ok(load_all(data, shape, output)?.splits)
-}
-
-/// [`load`], with the images to validate with that the data may have of its own.
-pub(crate) fn load_all(data: &str, shape: Option<Shape>, output: &Output) -> Result<Source, CliError> {
-    let source = open(data, &Options { shape, ..Options::default() }, output)?;
+/// Reads the data that `--data` names, image files as `reading` says and at the size of `shape`; says on stderr what was
+/// left out.
+pub(crate) fn load(
+    data: &str,
+    reading: &ReadingArgs,
+    shape: Option<Shape>,
+    output: &Output,
+) -> Result<Source, CliError> {
+    let source = open(data, &reading.options(shape), output)?;
     if let Some(first) = source.report.skipped.first()
         && !output.is_quiet()
     {
         let count = thousands(source.report.skipped.len());
-        complain(&format!(
-            "note: {count} files of {data} were left out; the first: {}; `striate data info` lists them",
-            first.reason
-        ));
+        complain(&format!("note: {count} files of {data} were left out; the first: {}", first.reason));
     }
     Ok(source)
+}
+
+/// What was left out, for `--json`.
+pub(crate) fn skipped_json(skipped: &[Skipped]) -> serde_json::Value {
+    let line = |skipped: &Skipped| {
+        let (path, reason) = (skipped.path.display().to_string(), skipped.reason.to_string());
+        serde_json::json!({ "path": path, "reason": reason })
+    };
+    skipped.iter().map(line).collect()
+}
+
+/// Files listed of those that were left out; `--json` lists all.
+pub(crate) const LISTED: usize = 20;
+
+/// Prints the first of the files that were left out, and how many there are.
+pub(crate) fn list_skipped(output: &Output, skipped: &[Skipped]) {
+    let reasons = skipped.iter().map(|skipped| skipped.reason.to_string());
+    list(output, "left out because they can't be read", reasons);
+}
+
+/// Prints how many there are of something, if there is any, and the first of it.
+pub(crate) fn list(output: &Output, what: &str, items: impl ExactSizeIterator<Item = String>) {
+    let all = items.len();
+    if all > 0 {
+        output.line(format!("\n{what}: {}", thousands(all)));
+        items.take(LISTED).for_each(|item| output.line(format!("  {item}")));
+        if all > LISTED {
+            output.line(format!("  and {} more", thousands(all - LISTED)));
+        }
+    }
 }
 
 /// Reads the data that `--data` names, image files as `options` say.

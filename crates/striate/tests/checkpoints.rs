@@ -122,7 +122,8 @@ fn every_step_of_every_optimizer_can_be_resumed() {
 #[test]
 fn schedules_augmentation_dropout_and_the_best_epoch_are_resumed() {
     for schedule in ["cosine:warmup=0.2", "step:every=0.2", "milestones", "onecycle"] {
-        let (schedule, augment) = (schedule.parse().unwrap(), "crop:padding=2,affine,erase".parse().unwrap());
+        let (schedule, augment) =
+            (schedule.parse().unwrap(), "crop:padding=2,affine,erase,mixup,cutmix".parse().unwrap());
         let options = TrainOptions { schedule, augment, keep: Keep::Best, clip: Some(0.5), ..options() };
         check(&Task::new("simple-convnet", options.clone()));
         if options.schedule.name() == "cosine" {
@@ -170,7 +171,7 @@ fn a_checkpoint_of_another_run_is_refused() {
     assert!(message(TrainOptions { epochs: 1, ..options() }).contains("steps done was 6 and is at most 5"));
     assert!(Task::new("mlp", options()).refused(bytes).contains("the network was"));
     let other = Task { train: noise(47, 3), ..Task::new("simple-convnet", options()) };
-    assert!(other.refused(bytes).contains("the training set was that of SHA-256"));
+    assert!(other.refused(bytes).contains("the content of the training set's images was that of SHA-256"));
     let other = Task { validation: Some(noise(9, 3)), ..Task::new("simple-convnet", options()) };
     assert!(other.refused(bytes).contains("the validation set was none"));
 }

@@ -5,6 +5,7 @@ use crate::error::CliError;
 use crate::model::{parse_setting, parse_shape};
 use crate::output::to_json;
 use crate::recipe::{Recipe, RecipeOptions, parse_init};
+use crate::source::ReadingArgs;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -30,22 +31,24 @@ const EXAMPLES: &str = "Examples:
   striate train --model mlp --out runs/dense     the fully connected network, for comparison
   striate train --model lenet --set activation=relu
   striate train --model my.toml --data photos --augment default --normalize data
+  striate train --data photos --augment flip,crop,cutmix --label-smoothing 0.1
   striate train --data photos --patience 5       hold a tenth out, keep the best epoch, stop when none is better
   striate train --data photos --time 10m         as many steps as fit into ten minutes, the schedule laid over them
   striate train --resume runs/simple-convnet-mnist-1
   striate train --data ~/fashion --json          a directory of IDX files; the result as JSON
 
 The run directory holds model.safetensors, last.ckpt, run.toml (every option), metrics.jsonl, report.html (all of it on one
-page), curves.svg, confusion.svg, reliability.svg, mistakes.png, filters-before.png and filters-after.png. Ctrl-C stops after
-the step at hand, keeps the last weights and saves the run; a second Ctrl-C ends at once. However a run ended,
-`striate train --resume DIR` goes on from last.ckpt and gives the weights that it would have given.";
+page), curves.svg, confusion.svg, reliability.svg, mistakes.png, filters-before.png, filters-after.png and, where images are
+changed, augment.png. Ctrl-C stops after the step at hand, keeps the last weights and saves the run; a second Ctrl-C ends at
+once. However a run ended, `striate train --resume DIR` goes on from last.ckpt and gives the weights that it would have given.";
 
 /// Train a model and write a run directory
 #[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct TrainArgs {
-    /// Data: `mnist`, or a directory of IDX files [default: mnist]
+    /// Data: mnist, fashion-mnist, cifar10 or cifar100; a directory of IDX files, of CIFAR's binary files or of images (a
+    /// folder a class, or train/ and test/ of those); or a CSV list of images [default: mnist]
     #[arg(long, value_name = "NAME|DIR")]
     pub(crate) data: Option<String>,
     /// A model by name, an architecture as TOML, or a trained model to go on with [default: simple-convnet; with the
@@ -97,7 +100,8 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "DECAY")]
     pub(crate) average: Option<f32>,
     /// How training images are changed at every step: none, default for what suits the data, or a list such as
-    /// `flip,crop:padding=4,affine:rotate=10;scale=0.1;shift=0.08,erase:share=0.1` [recipe best: default]
+    /// `flip,crop:padding=4,affine:rotate=10;scale=0.1;shift=0.08,erase:share=0.1`; `mixup:alpha=0.2` and `cutmix:alpha=1`
+    /// mix images of a batch and their targets. augment.png in the run directory shows it [recipe best: default]
     #[arg(long, value_name = "LIST")]
     pub(crate) augment: Option<String>,
     /// Whether pixels are brought to mean 0 and deviation 1, channel by channel: `data` (the training set's own) or `none`
@@ -131,6 +135,9 @@ pub(crate) struct TrainArgs {
     /// Save the run every so many steps too, besides at every epoch's end
     #[arg(long, value_name = "STEPS")]
     pub(crate) checkpoint_every: Option<u64>,
+    #[command(flatten)]
+    #[serde(skip)]
+    pub(crate) reading: ReadingArgs,
     /// Go on with the run in this directory from its last.ckpt; its options stand, only --epochs may be raised where the
     /// schedule allows it
     #[arg(long, value_name = "DIR", conflicts_with = "out")]
@@ -151,6 +158,7 @@ impl TrainArgs {
                     $($field: self.$field.clone().or_else(|| before.$field.clone()),)+
                     settings: if self.settings.is_empty() { before.settings.clone() } else { self.settings.clone() },
                     tensorboard: self.tensorboard || before.tensorboard,
+                    reading: self.reading.clone(),
                     resume: None,
                     out: None,
                 }

@@ -1,9 +1,9 @@
 //! The training loop.
 
-use super::checkpoint::{Checkpoint, Fingerprints, Progress, RunState, fingerprint};
+use super::checkpoint::{Checkpoint, Fingerprints, Progress, RunState};
 use super::evaluate::Evaluator;
 use super::freeze::Frozen;
-use super::{Control, EpochMetrics, Evaluation, Event, Keep, TrainError, TrainOptions, TrainSummary};
+use super::{Control, EpochMetrics, Evaluation, Event, Fingerprint, Keep, TrainError, TrainOptions, TrainSummary};
 use super::{check_classes, check_data, first_non_finite, groups, on_worker};
 use crate::data::{Dataset, Loader, Normalization, stratified};
 use crate::kernels::isa::vectorize;
@@ -140,11 +140,12 @@ impl<'a> Trainer<'a> {
         self.check_resume(checkpoint, &self.fingerprints())
     }
 
-    fn fingerprints(&self) -> Fingerprints {
+    /// What tells the data of this run from others. Reads all pixels that lie in memory.
+    pub fn fingerprints(&self) -> Fingerprints {
         Fingerprints {
-            train: fingerprint(self.train),
-            validation: self.validation.map(fingerprint),
-            test: self.test.map(fingerprint),
+            train: Fingerprint::of(self.train),
+            validation: self.validation.map(Fingerprint::of),
+            test: self.test.map(Fingerprint::of),
         }
     }
 
@@ -175,12 +176,15 @@ impl<'a> Trainer<'a> {
             ("the validation set", checkpoint.data.validation.as_ref(), data.validation.as_ref()),
             ("the test set", checkpoint.data.test.as_ref(), data.test.as_ref()),
         ] {
-            if found != expected {
-                let shown = |digest: Option<&String>| match digest {
-                    Some(digest) => format!("that of SHA-256 {}", digest.get(..16).unwrap_or(digest)),
-                    None => "none".into(),
-                };
-                return differs(what, shown(found), shown(expected), "give the data that the run began with");
+            match (found, expected) {
+                (Some(found), Some(expected)) => found.check(expected, what)?,
+                (None, None) => {}
+                _ => {
+                    let shown = |one: Option<&Fingerprint>| {
+                        one.map_or("none".into(), |fingerprint| format!("one of {} images", fingerprint.images))
+                    };
+                    return differs(what, shown(found), shown(expected), "give the data that the run began with");
+                }
             }
         }
         let progress = &checkpoint.progress;
@@ -475,8 +479,7 @@ impl<'a> Run<'a> {
         let (log_every, batch) = (self.trainer.options.log_every as u64, self.trainer.options.batch);
         let before = (epoch as u64 - 1) * steps_per_epoch as u64;
         let end = total_steps.min(before + steps_per_epoch as u64);
-        let order = Random::new(self.trainer.options.seed, Purpose::Shuffle, epoch as u64 - 1)
-            .permutation(self.trainer.train.len());
+        let order = order(self.trainer.options.seed, epoch, self.trainer.train.len());
         let done = self.progress.step.saturating_sub(before) as usize;
         let (mut timed, mut begun) = (0, Instant::now());
         let mut batches = order.chunks(batch).take((end - before) as usize).skip(done).peekable();
@@ -538,6 +541,7 @@ impl<'a> Run<'a> {
         for (label, &index) in runner.labels_mut().iter_mut().zip(indices) {
             *label = labels[index];
         }
+        self.loader.second_classes(epoch, indices, runner.seconds_mut());
         let key = StepKey { seed: options.seed, step: self.progress.step };
         let result = runner.loss_and_gradient(network.parameters(), &mut self.gradients, key);
         self.last_loss = result.loss;
@@ -694,6 +698,11 @@ impl<'a> Run<'a> {
             history,
         })
     }
+}
+
+/// The order in which an epoch (from 1) takes the images.
+pub(super) fn order(seed: u64, epoch: usize, images: usize) -> Vec<usize> {
+    Random::new(seed, Purpose::Shuffle, epoch as u64 - 1).permutation(images)
 }
 
 /// Options as text, in the digits that were given.
