@@ -5,15 +5,15 @@ mod options;
 
 use crate::error::CliError;
 use crate::model::{Architecture, ModelOptions};
-use crate::output::{Output, bytes, complain, share, to_json};
+use crate::output::{Output, bytes, complain, share, table, thousands, to_json};
 use crate::progress::Progress;
 use crate::report::Finished;
 use crate::run_dir::{CHECKPOINT, RunDir};
 use crate::source::{ReadingArgs, Source};
 use crate::tensorboard::Board;
 use crate::{Global, model, pictures, source};
-pub(crate) use options::TrainArgs;
-use options::{Note, Options};
+pub(crate) use options::{Class, TrainArgs};
+use options::{Note, Options, Start};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -91,7 +91,9 @@ impl Data {
         reading: &ReadingArgs,
         output: &Output,
     ) -> Result<(Self, Vec<Skipped>), CliError> {
-        let Source { splits, validation, report } = source::load(&options.data, reading, args.input, output)?;
+        // A trained model says at which size image files are read.
+        let shape = args.input.or(options.start.as_ref().map(|start| start.preprocessing.shape));
+        let Source { splits, validation, report } = source::load(&options.data, reading, shape, output)?;
         let skipped = report.skipped;
         if let Some(validation) = validation {
             if args.validation.is_some_and(|share| share > 0.0) {
@@ -197,13 +199,23 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
             &note.args
         }
         None => {
+            let trained = trained(args)?;
+            options.start = trained.as_ref().map(|file| Start {
+                weights_sha256: weights_sha256(file.network.parameters()),
+                new_head: None,
+                preprocessing: file.preprocessing.clone(),
+            });
             (data, skipped) = Data::load(&mut options, args, &args.reading, output)?;
             options.fit(args, &data.train)?;
-            network = self::network(args, &options, &data.train)?;
+            network = match trained {
+                Some(file) => tuned(*file, args, &mut options, &data.train, output)?,
+                None => self::network(args, &options, &data.train)?,
+            };
             args
         }
     };
     let Data { train, test, .. } = &data;
+    tell_balance(&options.classes, output);
     // Every option is checked before anything is written.
     let fingerprints = data.trainer(&mut network, &options)?.fingerprints();
     let summary = network.summary(options.batch)?;
@@ -222,7 +234,12 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
     let settings = format!("{}\n{}", settings?, known?);
     let packaging = Packaging {
         options: &options,
-        preprocessing: source::preprocessing(train, options.normalization.clone())?,
+        preprocessing: match &options.start {
+            Some(start) => {
+                Preprocessing { normalization: options.normalization.clone(), ..start.preprocessing.clone() }
+            }
+            None => source::preprocessing(train, options.normalization.clone())?,
+        },
         class_names: train.class_names().to_vec(),
         samples: test.batch(0..test.len().min(5), &options.normalization),
     };
@@ -367,6 +384,7 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
         train_accuracy,
         summary: &summary,
         temperature: temperature.as_ref(),
+        classes: &options.classes,
         skipped: &skipped,
         data_sha256: known_by.fingerprint.iter().map(|(part, known)| (*part, known.sha256.as_str())).collect(),
     };
@@ -429,7 +447,91 @@ fn draw_augmentation(run: &RunDir, train: &Dataset, options: &Options) -> Result
     run.write(AUGMENT, draw::png(&pictures::augmented(train, &options.train_options()))?)
 }
 
-/// The network to train: fresh, or a trained one to go on with.
+/// The trained model to go on with, if `--model` is one.
+fn trained(args: &TrainArgs) -> Result<Option<Box<ModelFile>>, CliError> {
+    let Some(model) = args.model.as_deref().filter(|&model| !models::NAMES.contains(&model)) else { return Ok(None) };
+    match model::architecture(model, &ModelOptions::default())? {
+        Architecture::Described(_) => Ok(None),
+        Architecture::Trained(file) => Ok(Some(file)),
+    }
+}
+
+/// The network of a trained model, with a new last layer where the data has another number of classes.
+fn tuned(
+    file: ModelFile,
+    args: &TrainArgs,
+    options: &mut Options,
+    train: &Dataset,
+    output: &Output,
+) -> Result<Network, CliError> {
+    let ModelFile { network, class_names, .. } = file;
+    let fresh = [("--init", args.init.is_some()), ("--whiten true", args.whiten == Some(true))];
+    if let Some((flag, _)) = fresh.into_iter().find(|(_, given)| *given) {
+        return Err(CliError::Usage(format!("{flag} is for fresh weights; a trained model has its own")));
+    }
+    if network.input() != train.shape() {
+        return Err(CliError::Usage(format!(
+            "{}: the model takes images of {}, but those of {} are {}; image files are read at the model's size where \
+             --input is left out",
+            options.model,
+            network.input(),
+            options.data,
+            train.shape()
+        )));
+    }
+    let say = |text: String| {
+        if !output.is_quiet() {
+            complain(&text);
+        }
+    };
+    if network.classes() == train.classes() {
+        if class_names != train.class_names() {
+            say(format!(
+                "note: {} tells {} apart, {} {}: as many classes under other names, so its last layer is kept",
+                options.model,
+                listed(&class_names),
+                options.data,
+                listed(train.class_names())
+            ));
+        }
+        return Ok(network);
+    }
+    let (classes, (changed, head)) = (network.classes(), network.with_new_head(train.classes(), options.seed)?);
+    say(format!(
+        "{} tells {classes} classes apart, {} has {}: layer {head} starts anew, the others keep their weights",
+        options.model,
+        options.data,
+        train.classes()
+    ));
+    if let Some(start) = &mut options.start {
+        start.new_head = Some(head);
+    }
+    Ok(changed)
+}
+
+/// The first few names.
+fn listed(names: &[String]) -> String {
+    const FEW: usize = 3;
+    let more = if names.len() > FEW { ", ..." } else { "" };
+    format!("{}{more}", names.iter().take(FEW).map(String::as_str).collect::<Vec<_>>().join(", "))
+}
+
+/// Says how classes are balanced.
+fn tell_balance(classes: &[Class], output: &Output) {
+    if classes.is_empty() || output.is_quiet() {
+        return;
+    }
+    let row = |class: &Class| {
+        let weight = class.weight.map(|weight| format!("weight {weight:.3}"));
+        let drawn = class.drawn.map(|drawn| format!("drawn {} times an epoch", thousands(drawn)));
+        vec![class.name.clone(), format!("{} images", thousands(class.images)), weight.or(drawn).unwrap_or_default()]
+    };
+    complain("classes balanced:");
+    let rows: Vec<Vec<String>> = classes.iter().map(row).collect();
+    table(&rows, &[0, 2]).iter().for_each(|line| complain(&format!("  {line}")));
+}
+
+/// The network to train, with fresh weights.
 fn network(args: &TrainArgs, options: &Options, train: &Dataset) -> Result<Network, CliError> {
     // A file has an input and classes of its own, which are compared below.
     let by_name = models::NAMES.contains(&options.model.as_str());
@@ -438,10 +540,7 @@ fn network(args: &TrainArgs, options: &Options, train: &Dataset) -> Result<Netwo
         classes: by_name.then(|| train.classes()),
         settings: args.settings.clone(),
     };
-    let (description, trained) = match model::architecture(&options.model, &wanted)? {
-        Architecture::Described(description) => (description, None),
-        Architecture::Trained(file) => (file.network.description().clone(), Some(file.network)),
-    };
+    let description = model::architecture(&options.model, &wanted)?.description().clone();
     let (input, classes) = (description.input, description.shapes()?.last().map_or(0, Shape::len));
     if (input, classes) != (train.shape(), train.classes()) {
         return Err(CliError::Usage(format!(
@@ -454,14 +553,8 @@ fn network(args: &TrainArgs, options: &Options, train: &Dataset) -> Result<Netwo
             if input == train.shape() { "" } else { "; --input reads image files at another size" }
         )));
     }
-    let mut network = match (trained, args.init) {
-        (Some(_), Some(_)) => {
-            return Err(CliError::Usage("--init is for fresh weights; a trained model has its own".into()));
-        }
-        (Some(network), None) => return Ok(network),
-        (None, Some(init)) => Network::new(description.with_init(init), options.seed)?,
-        (None, None) => Network::new(description, options.seed)?,
-    };
+    let description = args.init.map_or(description.clone(), |init| description.with_init(init));
+    let mut network = Network::new(description, options.seed)?;
     if options.whiten && !whiten(&mut network, train, &options.normalization)? && args.whiten.is_some() {
         return Err(CliError::Usage(format!(
             "--whiten is for models that begin with a convolution without groups; {} does not",

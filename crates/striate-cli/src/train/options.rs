@@ -4,7 +4,7 @@ use crate::Global;
 use crate::error::CliError;
 use crate::model::{parse_setting, parse_shape};
 use crate::output::to_json;
-use crate::recipe::{Recipe, RecipeOptions, parse_init};
+use crate::recipe::{Recipe, RecipeOptions, Subject, parse_init};
 use crate::source::ReadingArgs;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
@@ -13,12 +13,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 use striate::data::augment::Augment;
-use striate::data::{Dataset, Normalization};
+use striate::data::{Dataset, Normalization, Preprocessing};
 use striate::kernels::isa::Isa;
 use striate::layers::Init;
 use striate::optim::{OptimizerOptions, Schedule};
 use striate::shape::Shape;
-use striate::train::{Decay, Keep, TrainError, TrainOptions};
+use striate::train::{Balance, Decay, Keep, TrainError, TrainOptions, class_shares};
 
 /// The share that is held out where something has to be chosen by it and nothing else is said.
 const HELD_OUT: f64 = 0.1;
@@ -112,6 +112,14 @@ pub(crate) struct TrainArgs {
     /// cifar-net]
     #[arg(long, value_name = "true|false")]
     pub(crate) whiten: Option<bool>,
+    /// What is done about classes of unequal size: `weights` in the loss by the inverse of a class's size, `sampling` of as
+    /// many images of each class in every epoch, or `none` [default: none]
+    #[arg(long, value_name = "weights|sampling|none")]
+    pub(crate) balance: Option<Balance>,
+    /// Leave the layers or parameters of this name as they are, `*` and `?` standing for any signs and one; may be given
+    /// several times. Frozen batch normalisations keep their statistics
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) freeze: Vec<String>,
     /// How weights start: he, xavier or normal:DEVIATION [default: as the model's publication says]
     #[arg(long, value_name = "NAME", value_parser = parse_init)]
     pub(crate) init: Option<Init>,
@@ -157,6 +165,7 @@ impl TrainArgs {
                 TrainArgs {
                     $($field: self.$field.clone().or_else(|| before.$field.clone()),)+
                     settings: if self.settings.is_empty() { before.settings.clone() } else { self.settings.clone() },
+                    freeze: if self.freeze.is_empty() { before.freeze.clone() } else { self.freeze.clone() },
                     tensorboard: self.tensorboard || before.tensorboard,
                     reading: self.reading.clone(),
                     resume: None,
@@ -183,6 +192,7 @@ impl TrainArgs {
             augment,
             normalize,
             whiten,
+            balance,
             init,
             validation,
             keep,
@@ -225,6 +235,9 @@ pub(crate) struct Options {
     pub(crate) isa: String,
     pub(crate) augment: Augment,
     pub(crate) whiten: bool,
+    pub(crate) balance: Balance,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) freeze: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) init: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -232,6 +245,38 @@ pub(crate) struct Options {
     pub(crate) optimizer: OptimizerOptions,
     pub(crate) schedule: Schedule,
     pub(crate) normalization: Normalization,
+    /// The trained model that the run begins from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) start: Option<Start>,
+    /// What balancing comes to, class by class; empty without it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) classes: Vec<Class>,
+}
+
+/// What a run takes over from a trained model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Start {
+    /// Of the weights in the file.
+    pub(crate) weights_sha256: String,
+    /// The layer that begins anew, where the data has another number of classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) new_head: Option<String>,
+    /// How the file turns images into inputs.
+    pub(crate) preprocessing: Preprocessing,
+}
+
+/// How a class counts in a run that balances classes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Class {
+    pub(crate) name: String,
+    /// Training images.
+    pub(crate) images: usize,
+    /// Of an image in the loss.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) weight: Option<f32>,
+    /// Images drawn in an epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) drawn: Option<usize>,
 }
 
 /// `--normalize`
@@ -243,31 +288,9 @@ pub(crate) enum Normalize {
 }
 
 impl Options {
-    /// Everything but the model, the augmentation and the normalization, which depend on the data.
+    /// Everything that needs no data; the recipe's options are those for written characters until [`Options::fit`].
     pub(crate) fn resolve(args: &TrainArgs, global: &Global, isa: Isa) -> Result<Self, CliError> {
         let recipe = args.recipe.unwrap_or_default();
-        let RecipeOptions {
-            epochs,
-            batch,
-            optimizer,
-            learning_rate,
-            schedule,
-            decay,
-            label_smoothing,
-            clip,
-            average,
-            ..
-        } = recipe.options();
-        // Another optimizer than the recipe's brings its own usual rate.
-        let usual_rate = match args.optimizer {
-            Some(other) if other.name() != optimizer.name() => other.default_learning_rate(),
-            _ => learning_rate,
-        };
-        let optimizer = args.optimizer.unwrap_or(optimizer);
-        let optimizer = match args.weight_decay {
-            Some(weight_decay) => optimizer.with_weight_decay(weight_decay).map_err(TrainError::from)?,
-            None => optimizer,
-        };
         let chooses = args.keep == Some(Keep::Best) || args.patience.is_some();
         let validation = args.validation.unwrap_or(if chooses { HELD_OUT } else { 0.0 });
         if !(0.0..1.0).contains(&validation) {
@@ -280,21 +303,21 @@ impl Options {
             let expected = "at least 1, or left out for every epoch only";
             return Err(TrainError::Option { field: "checkpoint_every", found: "0".into(), expected }.into());
         }
-        Ok(Self {
+        let mut options = Self {
             striate: env!("CARGO_PKG_VERSION").into(),
             data: args.data.clone().unwrap_or_else(|| "mnist".into()),
             model: args.model.clone().unwrap_or_default(),
             recipe,
             seed: global.seed(),
-            epochs: args.epochs.unwrap_or(epochs),
+            epochs: 0,
             time: args.time.clone(),
             steps: None,
-            batch: args.batch.unwrap_or(batch),
-            lr: args.lr.unwrap_or(usual_rate),
-            decay: args.decay.unwrap_or(decay),
-            label_smoothing: args.label_smoothing.unwrap_or(label_smoothing),
-            clip: args.clip.unwrap_or(clip.unwrap_or(0.0)),
-            average: args.average.unwrap_or(average.unwrap_or(0.0)),
+            batch: 0,
+            lr: 0.0,
+            decay: Decay::All,
+            label_smoothing: 0.0,
+            clip: 0.0,
+            average: 0.0,
             validation,
             keep: args.keep.unwrap_or(if validation > 0.0 { Keep::Best } else { Keep::Last }),
             patience: args.patience,
@@ -302,21 +325,52 @@ impl Options {
             checkpoint_every: args.checkpoint_every,
             threads: rayon::current_num_threads(),
             isa: isa.name().into(),
-            optimizer,
-            schedule: args.schedule.clone().unwrap_or(schedule),
+            optimizer: OptimizerOptions::adam(),
+            schedule: Schedule::constant(),
             augment: Augment::none(),
             whiten: false,
+            balance: args.balance.unwrap_or_default(),
+            freeze: args.freeze.clone(),
             init: args.init.map(|init| init.to_string()),
             set: args.settings.iter().cloned().collect(),
             normalization: Normalization::identity(),
-        })
+            start: None,
+            classes: Vec::new(),
+        };
+        options.set_recipe(&recipe.options(Subject::default(), true), args, usize::MAX)?;
+        Ok(options)
+    }
+
+    /// The recipe's options for so many images, each unless a flag says otherwise.
+    fn set_recipe(&mut self, recipe: &RecipeOptions, args: &TrainArgs, images: usize) -> Result<(), CliError> {
+        // Another optimizer than the recipe's brings its own usual rate.
+        let usual_rate = match args.optimizer {
+            Some(other) if other.name() != recipe.optimizer.name() => other.default_learning_rate(),
+            _ => recipe.learning_rate,
+        };
+        let optimizer = args.optimizer.unwrap_or(recipe.optimizer);
+        self.optimizer = match args.weight_decay {
+            Some(weight_decay) => optimizer.with_weight_decay(weight_decay).map_err(TrainError::from)?,
+            None => optimizer,
+        };
+        self.batch = args.batch.unwrap_or(recipe.batch.min(images));
+        let enough = recipe.least_steps.div_ceil(images.div_ceil(self.batch.max(1)).max(1));
+        self.epochs = args.epochs.unwrap_or(recipe.epochs.max(enough));
+        self.lr = args.lr.unwrap_or(usual_rate);
+        self.schedule = args.schedule.clone().unwrap_or_else(|| recipe.schedule.clone());
+        self.decay = args.decay.unwrap_or(recipe.decay);
+        self.label_smoothing = args.label_smoothing.unwrap_or(recipe.label_smoothing);
+        self.clip = args.clip.unwrap_or(recipe.clip.unwrap_or(0.0));
+        self.average = args.average.unwrap_or(recipe.average.unwrap_or(0.0));
+        Ok(())
     }
 
     /// What depends on the data.
     pub(crate) fn fit(&mut self, args: &TrainArgs, train: &Dataset) -> Result<(), CliError> {
-        let recipe = self.recipe.options();
+        let recipe = self.recipe.options(Subject::of(train), train.shape().channels == 1);
+        self.set_recipe(&recipe, args, train.len())?;
         if self.model.is_empty() {
-            self.model = self.recipe.model(train.shape()).into();
+            self.model = recipe.model.into();
         }
         self.augment = match args.augment.as_deref() {
             Some("default") => Augment::default_for(train),
@@ -324,8 +378,23 @@ impl Options {
             None if recipe.augment => Augment::default_for(train),
             None => Augment::none(),
         };
-        if args.normalize.map_or(recipe.normalize, |normalize| normalize == Normalize::Data) {
-            self.normalization = train.normalization();
+        self.normalization = match (args.normalize, &self.start) {
+            (None, Some(start)) => start.preprocessing.normalization.clone(),
+            (None, None) if recipe.normalize => train.normalization(),
+            (Some(Normalize::Data), _) => train.normalization(),
+            (None | Some(Normalize::None), _) => Normalization::identity(),
+        };
+        if self.balance != Balance::None {
+            let (weighs, draws) = (self.balance == Balance::Weights, self.balance == Balance::Sampling);
+            let shares = train.class_names().iter().zip(class_shares(train, self.balance));
+            self.classes = shares
+                .map(|(name, share)| Class {
+                    name: name.clone(),
+                    images: share.images,
+                    weight: weighs.then_some(share.weight),
+                    drawn: draws.then_some(share.drawn),
+                })
+                .collect();
         }
         self.whiten = args.whiten.unwrap_or(recipe.whiten && self.model == "cifar-net");
         Ok(())
@@ -342,8 +411,10 @@ impl Options {
         let args = args.over(&note.args);
         let global = Global { seed: global.seed.or(Some(note.options.seed)), ..global.clone() };
         let mut now = Self::resolve(&args, &global, isa)?;
-        now.fit(&args, train)?;
         let mut resumed = note.options.clone();
+        // The model that the run began from need not be there any more.
+        now.start.clone_from(&resumed.start);
+        now.fit(&args, train)?;
         let (found, expected) = (to_json(&resumed), to_json(&now));
         let empty = serde_json::Map::new();
         let [found, expected] = [&found, &expected].map(|options| options.as_object().unwrap_or(&empty));
@@ -408,6 +479,8 @@ impl Options {
             keep: self.keep,
             average: (self.average != 0.0).then_some(self.average),
             augment: self.augment.clone(),
+            balance: self.balance,
+            freeze: self.freeze.clone(),
             log_every: self.log_every,
             // A sixth of MNIST is enough for the curve; the last epoch is evaluated on all of it.
             evaluate_train: Some(10_000),

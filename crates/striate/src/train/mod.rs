@@ -14,6 +14,7 @@ mod events;
 mod fingerprint;
 mod freeze;
 mod metrics;
+mod order;
 mod seen;
 mod trainer;
 mod whiten;
@@ -31,6 +32,7 @@ pub use events::{Control, EpochMetrics, Event, TrainSummary};
 pub use fingerprint::Fingerprint;
 use freeze::Frozen;
 pub use metrics::{ClassMetrics, Evaluation, MacroAverage, Mistake, Scaled};
+pub use order::{ClassShare, class_shares};
 pub use seen::{Seen, seen};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -75,6 +77,8 @@ pub struct TrainOptions {
     /// and what the network holds in the end. At step t the decay is at most (1 + t) / (10 + t), so that the average
     /// forgets the initial weights at once.
     pub average: Option<f32>,
+    /// What is done about classes of unequal size.
+    pub balance: Balance,
     /// Layers and parameters that keep their bits, by name; `*` and `?` stand for any signs and any one. A frozen batch
     /// normalisation keeps its running statistics and normalises by them; what lies before the first layer that learns
     /// computes no gradient.
@@ -98,6 +102,21 @@ pub enum Decay {
     /// Weights and filters only. Biases and the scales and shifts of normalizations don't overfit, and large ones do no
     /// harm.
     Weights,
+}
+
+/// What is done about classes of unequal size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Balance {
+    /// Nothing: every image counts the same.
+    #[default]
+    None,
+    /// The loss of an image counts by the inverse of its class's size; the mean over the training set is 1. A step's loss
+    /// is the sum over the batch by the number of its images, so that steps add up to the weighted loss of the epoch.
+    Weights,
+    /// An epoch takes as many images of each class, in all as many as there are: small classes several times, each time
+    /// changed otherwise by the augmentation, of large ones another part in each epoch.
+    Sampling,
 }
 
 /// Which epoch's weights the network holds after training.
@@ -134,6 +153,7 @@ macro_rules! words {
 }
 
 words!(Decay, "decay", "all or weights", "all" = All, "weights" = Weights);
+words!(Balance, "balance", "none, weights or sampling", "none" = None, "weights" = Weights, "sampling" = Sampling);
 words!(Keep, "keep", "last or best", "last" = Last, "best" = Best);
 
 impl Default for TrainOptions {
@@ -153,6 +173,7 @@ impl Default for TrainOptions {
             clip: None,
             keep: Keep::Last,
             average: None,
+            balance: Balance::None,
             freeze: Vec::new(),
             augment: Augment::none(),
             log_every: 10,
@@ -503,6 +524,10 @@ mod tests {
             assert_eq!(serde_json::to_value(choice).unwrap(), choice.to_string());
         }
         for choice in [Keep::Last, Keep::Best] {
+            assert_eq!(choice.to_string().parse(), Ok(choice));
+            assert_eq!(serde_json::to_value(choice).unwrap(), choice.to_string());
+        }
+        for choice in [Balance::None, Balance::Weights, Balance::Sampling] {
             assert_eq!(choice.to_string().parse(), Ok(choice));
             assert_eq!(serde_json::to_value(choice).unwrap(), choice.to_string());
         }

@@ -3,7 +3,10 @@
 use super::checkpoint::{Checkpoint, Fingerprints, Progress, RunState};
 use super::evaluate::Evaluator;
 use super::freeze::Frozen;
-use super::{Control, EpochMetrics, Evaluation, Event, Fingerprint, Keep, TrainError, TrainOptions, TrainSummary};
+use super::order::{Order, class_shares};
+use super::{
+    Balance, Control, EpochMetrics, Evaluation, Event, Fingerprint, Keep, TrainError, TrainOptions, TrainSummary,
+};
 use super::{check_classes, check_data, first_non_finite, groups, on_worker};
 use crate::data::{Dataset, Loader, Normalization, stratified};
 use crate::kernels::isa::vectorize;
@@ -11,7 +14,6 @@ use crate::network::plan::Plan;
 use crate::network::run::{Runner, StepKey};
 use crate::network::{Network, Parameters};
 use crate::optim::{CHUNK, Groups, Kind, Optimizer};
-use crate::random::{Purpose, Random};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -270,6 +272,7 @@ impl<'a> Trainer<'a> {
 struct Run<'a> {
     trainer: Trainer<'a>,
     loader: Loader<'a>,
+    order: Order,
     /// Positions of the training images that are evaluated after each epoch but the last; none for all.
     train_sample: Vec<usize>,
     full: Runner,
@@ -311,10 +314,14 @@ impl<'a> Run<'a> {
         }
         let (network, options) = (&*trainer.network, &trainer.options);
         let frozen = Frozen::find(network, &options.freeze)?;
+        let weights: Vec<f32> = class_shares(trainer.train, options.balance).map(|class| class.weight).collect();
         let runner = |batch| -> Result<Runner, TrainError> {
             let plan = Plan::training(network.description(), batch, |layer| frozen.layer(layer))?;
             let mut runner = Runner::new(plan)?;
             runner.set_label_smoothing(options.label_smoothing);
+            if options.balance == Balance::Weights {
+                runner.set_class_weights(&weights);
+            }
             Ok(runner)
         };
         let rest = trainer.train.len() % options.batch;
@@ -329,6 +336,7 @@ impl<'a> Run<'a> {
         };
         let mut run = Self {
             loader,
+            order: Order::new(options, train),
             train_sample,
             full: runner(options.batch)?,
             rest: if rest == 0 { None } else { Some(runner(rest)?) },
@@ -479,7 +487,7 @@ impl<'a> Run<'a> {
         let (log_every, batch) = (self.trainer.options.log_every as u64, self.trainer.options.batch);
         let before = (epoch as u64 - 1) * steps_per_epoch as u64;
         let end = total_steps.min(before + steps_per_epoch as u64);
-        let order = order(self.trainer.options.seed, epoch, self.trainer.train.len());
+        let order = self.order.epoch(epoch);
         let done = self.progress.step.saturating_sub(before) as usize;
         let (mut timed, mut begun) = (0, Instant::now());
         let mut batches = order.chunks(batch).take((end - before) as usize).skip(done).peekable();
@@ -539,7 +547,7 @@ impl<'a> Run<'a> {
         }
         let labels = train.labels();
         for (label, &index) in runner.labels_mut().iter_mut().zip(indices) {
-            *label = labels[index];
+            *label = labels[index % labels.len()];
         }
         self.loader.second_classes(epoch, indices, runner.seconds_mut());
         let key = StepKey { seed: options.seed, step: self.progress.step };
@@ -698,11 +706,6 @@ impl<'a> Run<'a> {
             history,
         })
     }
-}
-
-/// The order in which an epoch (from 1) takes the images.
-pub(super) fn order(seed: u64, epoch: usize, images: usize) -> Vec<usize> {
-    Random::new(seed, Purpose::Shuffle, epoch as u64 - 1).permutation(images)
 }
 
 /// Options as text, in the digits that were given.
