@@ -1,7 +1,9 @@
 //! `striate train`
 
 mod budget;
+mod find;
 mod options;
+mod seeds;
 
 use crate::error::CliError;
 use crate::model::{Architecture, ModelOptions};
@@ -14,6 +16,7 @@ use crate::tensorboard::Board;
 use crate::{Global, model, pictures, source};
 pub(crate) use options::{Class, TrainArgs};
 use options::{Note, Options, Start};
+use seeds::Family;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -171,49 +174,92 @@ impl KnownBy {
     }
 }
 
-/// Trains and writes the run directory.
-pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) -> Result<ExitCode, CliError> {
-    let begun = Instant::now();
-    let resumed = args.resume.as_deref().map(Resumed::open).transpose()?;
-    let mut options = match &resumed {
-        Some(resumed) => resumed.note.options.clone(),
-        None => Options::resolve(args, global, isa)?,
-    };
-    // What needs no data is checked before any is read.
+/// A run that has not begun: its options, its data, and the network to train.
+struct Prepared {
+    options: Options,
+    data: Data,
+    /// Files that could not be read.
+    skipped: Vec<Skipped>,
+    network: Network,
+}
+
+/// What needs no data is checked before any is read.
+fn check(args: &TrainArgs, options: &Options) -> Result<(), CliError> {
     if let Some(model) = &args.model {
         model::check(model, !args.settings.is_empty())?;
     }
     if let Some(list) = args.augment.as_deref().filter(|&list| list != "default") {
         list.parse::<Augment>()?;
     }
-    options.train_options().validate()?;
+    Ok(options.train_options().validate()?)
+}
+
+impl Prepared {
+    fn new(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) -> Result<Self, CliError> {
+        let mut options = Options::resolve(args, global, isa)?;
+        check(args, &options)?;
+        let trained = trained(args)?;
+        options.start = trained.as_ref().map(|file| Start {
+            weights_sha256: weights_sha256(file.network.parameters()),
+            new_head: None,
+            preprocessing: file.preprocessing.clone(),
+        });
+        let (data, skipped) = Data::load(&mut options, args, &args.reading, output)?;
+        options.fit(args, &data.train)?;
+        let network = match trained {
+            Some(file) => tuned(*file, args, &mut options, &data.train, output)?,
+            None => self::network(args, &options, &data.train)?,
+        };
+        Ok(Self { options, data, skipped, network })
+    }
+
+    /// The run that the checkpoint belongs to.
+    fn resumed(
+        resumed: &Resumed,
+        args: &TrainArgs,
+        global: &Global,
+        output: &Output,
+        isa: Isa,
+    ) -> Result<Self, CliError> {
+        let Resumed { note, checkpoint, .. } = resumed;
+        let mut options = note.options.clone();
+        check(args, &options)?;
+        options.data = args.data.clone().unwrap_or(options.data);
+        let (data, skipped) = Data::load(&mut options, &note.args, &args.reading, output)?;
+        let options = Options::resumed(note, args, global, isa, &data.train)?;
+        Ok(Self { options, data, skipped, network: checkpoint.network()? })
+    }
+}
+
+/// Trains and writes the run directory; or does what `--find-lr` or `--seeds` says.
+pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) -> Result<ExitCode, CliError> {
+    if args.find_lr {
+        return find::run(args, global, output, isa);
+    }
+    if let Some(count) = args.seeds {
+        return seeds::run(count.into(), args, global, output, isa);
+    }
+    output.json(&one(args, global, output, isa, None)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One run; gives its line for `--json`. What it says of its end is left to the family of runs, if it belongs to one.
+fn one(
+    args: &TrainArgs,
+    global: &Global,
+    output: &Output,
+    isa: Isa,
+    mut family: Option<&mut Family>,
+) -> Result<serde_json::Value, CliError> {
+    let begun = Instant::now();
+    let resumed = args.resume.as_deref().map(Resumed::open).transpose()?;
     let progress = &mut Progress::new(global.quiet);
-    let (data, mut skipped, mut network);
-    // The flags that count: of a run that is resumed, those it began with.
-    let began_with = match &resumed {
-        Some(Resumed { note, checkpoint, .. }) => {
-            options.data = args.data.clone().unwrap_or(options.data);
-            (data, skipped) = Data::load(&mut options, &note.args, &args.reading, output)?;
-            options = Options::resumed(note, args, global, isa, &data.train)?;
-            network = checkpoint.network()?;
-            &note.args
-        }
-        None => {
-            let trained = trained(args)?;
-            options.start = trained.as_ref().map(|file| Start {
-                weights_sha256: weights_sha256(file.network.parameters()),
-                new_head: None,
-                preprocessing: file.preprocessing.clone(),
-            });
-            (data, skipped) = Data::load(&mut options, args, &args.reading, output)?;
-            options.fit(args, &data.train)?;
-            network = match trained {
-                Some(file) => tuned(*file, args, &mut options, &data.train, output)?,
-                None => self::network(args, &options, &data.train)?,
-            };
-            args
-        }
+    let Prepared { mut options, data, mut skipped, mut network } = match &resumed {
+        Some(resumed) => Prepared::resumed(resumed, args, global, output, isa)?,
+        None => Prepared::new(args, global, output, isa)?,
     };
+    // The flags that count: of a run that is resumed, those it began with.
+    let began_with = resumed.as_ref().map_or(args, |resumed| &resumed.note.args);
     let Data { train, test, .. } = &data;
     tell_balance(&options.classes, output);
     // Every option is checked before anything is written.
@@ -221,7 +267,11 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
     let summary = network.summary(options.batch)?;
     if let (Some(time), None) = (&options.time, &options.steps) {
         progress.note(&format!("a trial of {} s tells how many steps {time} are", budget::TRIAL.as_secs()));
-        let steps = budget::steps(time, &network, &data, &options)?;
+        let known = family.as_ref().and_then(|family| family.steps);
+        let steps = known.map_or_else(|| budget::steps(time, &network, &data, &options), Ok)?;
+        if let Some(family) = &mut family {
+            family.steps = Some(steps);
+        }
         options.epochs = steps.div_ceil(train.len().div_ceil(options.batch) as u64) as usize;
         options.steps = Some(steps);
     }
@@ -252,7 +302,11 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
         }
         None => {
             let stem = format!("{}-{}", network.description().name, source::short_name(&options.data));
-            (RunDir::create(args.out.as_deref(), &stem)?, None)
+            let run = match &mut family {
+                Some(family) => RunDir::create(Some(&family.run_directory(&stem, options.seed)?), &stem)?,
+                None => RunDir::create(args.out.as_deref(), &stem)?,
+            };
+            (run, None)
         }
     };
     progress.note(&format!(
@@ -390,8 +444,10 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
     };
     finished.write(&mut run)?;
 
-    tell(output, &run, &options, &on_test, on_train, &data, &summary, &skipped, begun.elapsed().as_secs_f64());
-    output.json(&serde_json::json!({
+    if family.is_none() {
+        tell(output, &run, &options, &on_test, on_train, &data, &summary, &skipped, begun.elapsed().as_secs_f64());
+    }
+    Ok(serde_json::json!({
         "out": run.path(),
         "seed": options.seed,
         "recipe": options.recipe,
@@ -408,8 +464,7 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
         "stopped": summary.stopped,
         "skipped": source::skipped_json(&skipped),
         "out_of_patience": summary.out_of_patience,
-    }));
-    Ok(ExitCode::SUCCESS)
+    }))
 }
 
 /// A run to go on with.
@@ -567,7 +622,7 @@ fn network(args: &TrainArgs, options: &Options, train: &Dataset) -> Result<Netwo
 /// Becomes true at the first Ctrl-C or termination signal; the second ends the process.
 fn interruption(quiet: bool) -> &'static AtomicBool {
     static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-    // Where no handler can be installed, the signal ends the process as usual.
+    // Where no handler can be installed, the signal ends the process as usual; the second run of several has the first's.
     let _ = ctrlc::set_handler(move || {
         if INTERRUPTED.swap(true, Ordering::Relaxed) {
             std::process::exit(130);

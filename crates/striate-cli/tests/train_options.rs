@@ -184,3 +184,72 @@ fn epochs_tell_more_and_curves_say_what_they_show() {
     let curves = fs::read_to_string(here.join("run/curves.svg")).unwrap();
     assert!(curves.contains("best validation accuracy") && !curves.contains("test accuracy"), "{curves}");
 }
+
+#[test]
+fn several_seeds_are_several_runs_and_their_spread_is_told() {
+    let place = place();
+    let here = place.path();
+    let train = format!("{TRAIN} --data three --epochs 2");
+    let found = json(here, &format!("{train} --seeds 3 --out all"));
+    let seeds = found["seeds"].as_array().unwrap();
+    assert_eq!(seeds.iter().map(|seed| seed["seed"].as_u64().unwrap()).collect::<Vec<_>>(), [3, 4, 5]);
+    // The keys of one run are the first seed's, and its directory is a whole run directory.
+    assert_eq!((found["seed"].as_u64(), found["out"].as_str()), (Some(3), Some("all/seed-3")));
+    for key in ["recipe", "epochs", "steps", "seconds", "images_per_second", "train_accuracy", "test_loss"] {
+        assert!(!found[key].is_null(), "{key}: {found}");
+    }
+    let accuracies: Vec<f64> = seeds.iter().map(|seed| seed["test_accuracy"].as_f64().unwrap()).collect();
+    assert_eq!(found["test_accuracy"].as_f64(), Some(accuracies[0]));
+    let mean = accuracies.iter().sum::<f64>() / 3.0;
+    let deviation = (accuracies.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / 2.0).sqrt();
+    assert!((found["test_accuracy_mean"].as_f64().unwrap() - mean).abs() < 1e-12);
+    assert!((found["test_accuracy_deviation"].as_f64().unwrap() - deviation).abs() < 1e-12);
+    let file: Value = serde_json::from_str(&fs::read_to_string(here.join("all/seeds.json")).unwrap()).unwrap();
+    assert_eq!((&file["seeds"], &file["mean"]["test_accuracy"]), (&found["seeds"], &found["test_accuracy_mean"]));
+    // Each is what a run with its seed is.
+    let alone = json(here, &format!("{train} --out alone").replace("--seed 3", "--seed 5"));
+    assert_eq!(alone["weights_sha256"], seeds[2]["weights_sha256"]);
+    let resumed = json(here, "train --resume all/seed-4 --epochs 3");
+    assert_eq!(resumed["epochs"], 3);
+    for file in ["model.safetensors", "report.html", "run.toml", "curves.svg"] {
+        assert!(here.join("all/seed-5").join(file).exists(), "{file}");
+    }
+    let (stdout, stderr) = striate(here, &format!("{train} --seeds 2"), 0);
+    assert!(stdout.contains("deviation") && stdout.contains("runs/simple-convnet-three-1"), "{stdout}");
+    assert!(stderr.contains("seed 4, 2 of 2"), "{stderr}");
+    refused(here, "train --resume all --seeds 2", 2, &["--seeds", "--resume"]);
+    refused(here, "train --seeds 1", 2, &["--seeds", "2..=1000"]);
+    refused(here, &format!("{train} --seeds 2 --out all"), 1, &["all", "not empty"]);
+    refused(
+        here,
+        &train.replace("--seed 3", "--seed 18446744073709551615 --seeds 2"),
+        2,
+        &["--seeds 2", "not so many"],
+    );
+}
+
+#[test]
+fn a_learning_rate_is_found_and_nothing_else_written() {
+    let place = place();
+    let here = place.path();
+    let find = format!("{TRAIN} --data three --find-lr");
+    let found = json(here, &find);
+    assert_eq!(found["picture"], "find-lr.svg");
+    let points = found["points"].as_array().unwrap();
+    let rates: Vec<f64> = points.iter().map(|point| point["rate"].as_f64().unwrap()).collect();
+    assert!(points.len() > 100 && rates.is_sorted() && (rates[0] - 1e-6).abs() < 1e-9, "{}", points.len());
+    let [suggestion, lowest] = ["suggestion", "lowest"].map(|key| found[key].as_f64().unwrap());
+    assert!(suggestion < lowest && (1e-5..1.0).contains(&suggestion), "{suggestion} {lowest}");
+    assert!(found["reason"].as_str().unwrap().contains("falls fastest"));
+    let svg = fs::read_to_string(here.join("find-lr.svg")).unwrap();
+    assert!(svg.contains("suggestion") && svg.contains("simple-convnet on three, adam"));
+    let names = fs::read_dir(here).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    assert_eq!(names, ["find-lr.svg", "photos", "three"]);
+    // The same again, elsewhere.
+    let again = json(here, &format!("{find} --threads 1 --out deep/er"));
+    assert_eq!((&again["points"], again["picture"].as_str()), (&found["points"], Some("deep/er/find-lr.svg")));
+    refused(here, &format!("{find} --lr 0.1"), 2, &["--find-lr", "--lr"]);
+    refused(here, &format!("{find} --seeds 2"), 2, &["--find-lr", "--seeds"]);
+}

@@ -34,6 +34,11 @@ const EXAMPLES: &str = "Examples:
   striate train --data photos --augment flip,crop,cutmix --label-smoothing 0.1
   striate train --data photos --patience 5       hold a tenth out, keep the best epoch, stop when none is better
   striate train --data photos --time 10m         as many steps as fit into ten minutes, the schedule laid over them
+  striate train --data photos                    colour photographs: cifar-net, images changed at every step
+  striate train --data photos --balance weights  classes of unequal size count the same
+  striate train --data photos --model runs/pets --freeze 'block[12]-*'    fine-tune a trained model, its first layers frozen
+  striate train --data photos --find-lr          which learning rate suits: find-lr.svg
+  striate train --seeds 5 --out runs/five        five runs, mean and spread of their results
   striate train --resume runs/simple-convnet-mnist-1
   striate train --data ~/fashion --json          a directory of IDX files; the result as JSON
 
@@ -51,8 +56,9 @@ pub(crate) struct TrainArgs {
     /// folder a class, or train/ and test/ of those); or a CSV list of images [default: mnist]
     #[arg(long, value_name = "NAME|DIR")]
     pub(crate) data: Option<String>,
-    /// A model by name, an architecture as TOML, or a trained model to go on with [default: simple-convnet; with the
-    /// recipe `best` mnist-net for grey images, cifar-net for colour]
+    /// A model by name, an architecture as TOML, or a trained model to go on with, whose last layer starts anew where the
+    /// data has another number of classes [default: simple-convnet, for colour photographs cifar-net; with the recipe
+    /// `best` mnist-net for grey images, cifar-net for colour]
     #[arg(long, value_name = "NAME|FILE")]
     pub(crate) model: Option<String>,
     /// An option of a model by name, as in activation=relu or dropout=0.3; may be given several times
@@ -64,14 +70,14 @@ pub(crate) struct TrainArgs {
     /// Set of options, each of which the flags below override [default: default]
     #[arg(long, value_enum)]
     pub(crate) recipe: Option<Recipe>,
-    /// Times every training image is seen [recipes: 20; best: 8]
+    /// Times every training image is seen [recipes: 20, for colour photographs 5 and at least 500 steps; best: 8]
     #[arg(long, value_name = "N")]
     pub(crate) epochs: Option<usize>,
     /// Train for about so long, as in 90s, 10m or 1h30m: a trial of two seconds tells how many steps that is, and the
     /// schedule is laid over them
     #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with = "epochs")]
     pub(crate) time: Option<String>,
-    /// Images a step [recipes: 100]
+    /// Images a step [recipes: 100, or all where there are fewer]
     #[arg(long, value_name = "N")]
     pub(crate) batch: Option<usize>,
     /// sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw or muon, with options as in `adamw:weight_decay=0.1`
@@ -101,15 +107,16 @@ pub(crate) struct TrainArgs {
     pub(crate) average: Option<f32>,
     /// How training images are changed at every step: none, default for what suits the data, or a list such as
     /// `flip,crop:padding=4,affine:rotate=10;scale=0.1;shift=0.08,erase:share=0.1`; `mixup:alpha=0.2` and `cutmix:alpha=1`
-    /// mix images of a batch and their targets. augment.png in the run directory shows it [recipe best: default]
+    /// mix images of a batch and their targets. augment.png in the run directory shows it [recipe best, and colour
+    /// photographs: default]
     #[arg(long, value_name = "LIST")]
     pub(crate) augment: Option<String>,
     /// Whether pixels are brought to mean 0 and deviation 1, channel by channel: `data` (the training set's own) or `none`
-    /// [recipe best: data]
+    /// [recipe best, and colour photographs: data; a trained model: its own]
     #[arg(long, value_name = "none|data")]
     pub(crate) normalize: Option<Normalize>,
-    /// Start the first convolution from the statistics of the training images' patches [recipe best: true for
-    /// cifar-net]
+    /// Start the first convolution from the statistics of the training images' patches [recipe best, and colour
+    /// photographs: true for cifar-net]
     #[arg(long, value_name = "true|false")]
     pub(crate) whiten: Option<bool>,
     /// What is done about classes of unequal size: `weights` in the loss by the inverse of a class's size, `sampling` of as
@@ -143,6 +150,16 @@ pub(crate) struct TrainArgs {
     /// Save the run every so many steps too, besides at every epoch's end
     #[arg(long, value_name = "STEPS")]
     pub(crate) checkpoint_every: Option<u64>,
+    /// Train so many times, with the seeds from --seed on: each in its own directory within the run directory, seeds.json
+    /// with mean and standard deviation of the results beside them
+    #[arg(long, value_name = "N", conflicts_with = "resume", value_parser = clap::value_parser!(u32).range(2..=1000))]
+    #[serde(skip)]
+    pub(crate) seeds: Option<u32>,
+    /// Train nothing, but try a few hundred steps on a copy while the learning rate rises from 1e-6 to 10, suggest a rate,
+    /// and draw find-lr.svg (here, or in --out)
+    #[arg(long, conflicts_with_all = ["resume", "seeds", "lr", "schedule", "time", "tensorboard"])]
+    #[serde(skip)]
+    pub(crate) find_lr: bool,
     #[command(flatten)]
     #[serde(skip)]
     pub(crate) reading: ReadingArgs,
@@ -168,6 +185,8 @@ impl TrainArgs {
                     freeze: if self.freeze.is_empty() { before.freeze.clone() } else { self.freeze.clone() },
                     tensorboard: self.tensorboard || before.tensorboard,
                     reading: self.reading.clone(),
+                    seeds: None,
+                    find_lr: false,
                     resume: None,
                     out: None,
                 }

@@ -1,5 +1,5 @@
-//! Pictures, one file each: filters and contact sheets as PNG; learning curves, confusion matrices and reliability
-//! diagrams as SVG.
+//! Pictures, one file each: filters and contact sheets as PNG; learning curves, learning-rate range tests,
+//! confusion matrices and reliability diagrams as SVG.
 //!
 //! A picture is a function of numbers and a title, and knows nothing of networks, training or files.
 //! Raster pictures carry their own letters ([`text`]); SVG leaves them to the viewer's fonts. Any text may come from
@@ -8,6 +8,7 @@
 pub mod confusion;
 pub mod curves;
 pub mod filters;
+pub mod rates;
 pub mod reliability;
 pub mod sheet;
 mod svg;
@@ -16,6 +17,7 @@ pub mod text;
 pub use self::confusion::confusion;
 pub use self::curves::{CurvePoint, curves};
 pub use self::filters::{FilterGrid, FilterPicture, before_and_after, filters};
+pub use self::rates::{RateLoss, learning_rates};
 pub use self::reliability::{ReliabilityBin, reliability};
 pub use self::sheet::Sheet;
 

@@ -39,6 +39,7 @@ pub struct Trainer<'a> {
     epochs: usize,
     checkpoints: Option<Checkpoints>,
     stop: Option<&'a AtomicBool>,
+    evaluates: bool,
     resume: Option<Box<Checkpoint>>,
 }
 
@@ -96,6 +97,7 @@ impl<'a> Trainer<'a> {
             epochs,
             checkpoints: None,
             stop: None,
+            evaluates: true,
             resume: None,
         })
     }
@@ -122,6 +124,12 @@ impl<'a> Trainer<'a> {
     /// Stops after the step in which `flag` becomes true, as [`Control::Stop`] does: events come only every so many steps.
     pub fn stop_when(mut self, flag: &'a AtomicBool) -> Self {
         self.stop = Some(flag);
+        self
+    }
+
+    /// Evaluates nothing after an epoch, and keeps no history: for trials of steps.
+    pub(super) fn without_evaluation(mut self) -> Self {
+        self.evaluates = false;
         self
     }
 
@@ -467,6 +475,9 @@ impl<'a> Run<'a> {
             self.counted = Instant::now();
             let ended = self.train_epoch(epoch, on_event)?;
             self.count_seconds();
+            if ended == Ended::Done && !self.trainer.evaluates {
+                continue;
+            }
             if ended == Ended::Stopped || self.evaluate_epoch(epoch, &mut evaluator, on_event)? == Ended::Stopped {
                 return self.stop(epoch, on_event);
             }
