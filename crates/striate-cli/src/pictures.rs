@@ -73,7 +73,8 @@ pub(crate) fn augmented(data: &Dataset, options: &TrainOptions) -> RgbImage {
             let share = (100.0 * second.share).round();
             let caption = match share {
                 0.0 => class.into(),
-                share => format!("{} % {class}, {share} % {}", 100.0 - share, name(second.label)),
+                _ if second.label == data.labels()[sample] => format!("{class} (both)"),
+                share => format!("{}% {class}, {share}% {}", 100.0 - share, name(second.label)),
             };
             Tile::new(sheet::picture(image.view()), caption)
         });

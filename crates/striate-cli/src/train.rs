@@ -54,16 +54,16 @@ struct Packaging<'a> {
 impl Packaging<'_> {
     /// Saves the network with what was measured of these very weights, if anything was.
     fn save(&self, network: &Network, metrics: Option<serde_json::Value>, run: &RunDir) -> Result<(), CliError> {
-        self.save_at(network, metrics, None, run)
+        self.save_at(&run.file(model::FILE), network, metrics, None)
     }
 
-    /// The same with a temperature for the probabilities.
+    /// The same in any file, with a temperature for the probabilities.
     fn save_at(
         &self,
+        file: &Path,
         network: &Network,
         metrics: Option<serde_json::Value>,
         temperature: Option<Temperature>,
-        run: &RunDir,
     ) -> Result<(), CliError> {
         let model = ModelFile {
             network: network.clone(),
@@ -74,7 +74,7 @@ impl Packaging<'_> {
             test_vectors: TestVectors::record(network, self.samples.clone())?,
             temperature,
         };
-        Ok(model.save(&run.file(model::FILE))?)
+        Ok(model.save(file)?)
     }
 }
 
@@ -328,6 +328,7 @@ fn one(
     let mut history = checkpoint.as_ref().map_or(Vec::new(), |checkpoint| checkpoint.history().to_vec());
     let mut is_set_up = false;
     let trainer = data.trainer(&mut network, &options)?.checkpoints(options.checkpoint_every).stop_when(interrupted);
+    let trainer = trainer.snapshots(options.snapshots);
     let trainer = match checkpoint {
         Some(checkpoint) => trainer.resume(checkpoint),
         None => trainer,
@@ -357,6 +358,10 @@ fn one(
                     packaging.save(&network, Some(to_json(metrics)), &run)
                 })
             }
+            Event::Snapshot { step, parameters } => run.snapshot(*step).and_then(|file| {
+                let network = Network::with_parameters(first.description().clone(), (*parameters).clone())?;
+                packaging.save_at(&file, &network, Some(serde_json::json!({ "step": step })), None)
+            }),
             Event::Checkpoint { state } => {
                 run.flush_metrics().and_then(|()| Ok(state.save(&run.file(CHECKPOINT), &note)?))
             }
@@ -422,7 +427,7 @@ fn one(
     metrics["train_images"] = train.len().into();
     metrics["test_accuracy"] = on_test.accuracy.into();
     metrics["test_loss"] = on_test.loss.into();
-    packaging.save_at(&network, Some(metrics), temperature.clone(), &run)?;
+    packaging.save_at(&run.file(model::FILE), &network, Some(metrics), temperature.clone())?;
     run.write("confusion.svg", confusion(&on_test, test, &options))?;
 
     skipped.extend(data.faults());
@@ -702,6 +707,9 @@ fn tell(
     }
     if run.file("filters-after.png").exists() {
         output.hint("  filters-before.png, filters-after.png   what the first layer learnt");
+    }
+    if options.snapshots.is_some() {
+        output.hint("  snapshots           models along the way: `striate explain RUN timeline` draws them");
     }
     output.hint("  run.toml, metrics.jsonl   every option, every number");
     output.hint("Next:");

@@ -8,7 +8,8 @@ use striate::optim::{OptimizerOptions, Schedule};
 use striate::random::{Purpose, Random};
 use striate::shape::Shape;
 use striate::train::{
-    Balance, Checkpoint, CheckpointError, Control, Event, Keep, TrainError, TrainOptions, TrainSummary, Trainer,
+    Balance, Checkpoint, CheckpointError, Control, Event, Keep, Snapshots, TrainError, TrainOptions, TrainSummary,
+    Trainer,
 };
 
 /// Checkpoints by the step they were written at.
@@ -108,6 +109,42 @@ fn check(task: &Task) {
         assert_eq!(timeless(&resumed), timeless(&summary), "{:?} from step {step}", task.options);
         assert_eq!((resumed.steps, resumed.kept_epoch), (summary.steps, summary.kept_epoch));
         assert_eq!(resumed.out_of_patience, summary.out_of_patience);
+    }
+}
+
+#[test]
+fn snapshots_change_nothing_and_go_on_after_a_resume() {
+    let task = Task::new("simple-convnet", TrainOptions { average: Some(0.9), ..options() });
+    let (expected, _, saved) = task.whole();
+    let shown = |network: &mut Network, checkpoint: Option<Checkpoint>| {
+        let mut shown = Vec::new();
+        let trainer = task.trainer(network).unwrap().snapshots(Some(Snapshots::Every(4)));
+        let trainer = match checkpoint {
+            Some(checkpoint) => trainer.resume(checkpoint),
+            None => trainer,
+        };
+        let summary = trainer.run(&mut |event| {
+            if let Event::Snapshot { step, parameters } = event {
+                shown.push((*step, parameters.as_slice().to_vec()));
+            }
+            Control::Continue
+        });
+        summary.unwrap();
+        shown
+    };
+    let mut network = network(task.model);
+    let first = network.parameters().as_slice().to_vec();
+    let all = shown(&mut network, None);
+    assert_eq!(bits(&network), expected, "snapshots change nothing");
+    assert_eq!(all.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [0, 4, 8, 12, 15]);
+    assert_eq!((&all[0].1, all[4].1.as_slice()), (&first, network.parameters().as_slice()), "the averaged weights");
+    // Whatever step the run is resumed from, no later snapshot is missing.
+    for at in [0, 3, 4, 11] {
+        let (step, bytes) = saved.iter().find(|(step, _)| *step == at).unwrap();
+        let checkpoint = Checkpoint::from_bytes(bytes, "the test").unwrap();
+        let mut resumed = checkpoint.network().unwrap();
+        let expected: Vec<_> = all.iter().filter(|(due, _)| due >= step).cloned().collect();
+        assert!(shown(&mut resumed, Some(checkpoint)) == expected, "from step {step}");
     }
 }
 

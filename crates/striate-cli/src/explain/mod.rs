@@ -1,5 +1,6 @@
 //! `striate explain`: one file a view; here is what they share.
 
+mod all;
 mod attribution;
 mod feature_maps;
 mod filters;
@@ -8,6 +9,7 @@ mod im2col;
 mod maximize;
 mod occlusion;
 mod saliency;
+mod timeline;
 
 use crate::error::CliError;
 use crate::output::Output;
@@ -29,7 +31,9 @@ const EXAMPLES: &str = "Examples:
   striate explain runs/simple-convnet-mnist-1 saliency mnist:test:42 digit.png --class 7
   striate explain runs/simple-convnet-mnist-1 grad-cam mnist:test:42
   striate explain runs/simple-convnet-mnist-1 maximize --layer Affine2
+  striate explain runs/simple-convnet-mnist-1 timeline mnist:test:42
   striate explain runs/simple-convnet-mnist-1 im2col --json
+  striate explain runs/simple-convnet-mnist-1 all mnist:test:42
 
 Each view has options of its own: striate explain MODEL grad-cam --help";
 
@@ -58,8 +62,12 @@ enum View {
     Occlusion(occlusion::OcclusionArgs),
     /// Images that a layer's units answer to most
     Maximize(maximize::MaximizeArgs),
+    /// How filters, and what they make of an image, came about in a run with `train --snapshots` (an animation)
+    Timeline(timeline::TimelineArgs),
     /// What im2col would cost each convolution, and what runs instead (no picture)
     Im2col(im2col::Im2colArgs),
+    /// Every view of an image, and a page with all of them: explain.html
+    All(all::AllArgs),
     #[command(external_subcommand)]
     Unknown(Vec<String>),
 }
@@ -72,26 +80,61 @@ struct Out {
     out: Option<PathBuf>,
 }
 
-/// Draws the view.
+/// Makes the view and writes its pictures.
 pub(crate) fn run(args: &ExplainArgs, output: &Output) -> Result<ExitCode, CliError> {
-    let load = || model::load(&args.model);
-    let (name, out, (picture, words, mut json)) = match &args.view {
-        View::Filters(view) => ("filters", &view.out, filters::draw(view, &load()?)?),
-        View::FeatureMaps(view) => ("feature-maps", &view.out, feature_maps::draw(view, &load()?)?),
-        View::Saliency(view) => ("saliency", &view.out, saliency::draw(view, &load()?)?),
-        View::GradCam(view) => ("grad-cam", &view.out, grad_cam::draw(view, &load()?)?),
-        View::Occlusion(view) => ("occlusion", &view.out, occlusion::draw(view, &load()?)?),
-        View::Maximize(view) => ("maximize", &view.out, maximize::draw(view, &load()?)?),
-        View::Im2col(_) => return im2col::print(&load()?, output),
-        View::Unknown(words) => return Err(unknown(words.first().map_or("", String::as_str))),
-    };
-    let file = out.file(&args.model, name);
-    write_atomically(&file, &draw::png(&picture)?)?;
-    output.line(format!("{}: {words}", file.display()));
+    if let View::Unknown(words) = &args.view {
+        return Err(unknown(words.first().map_or("", String::as_str)));
+    }
+    let model = model::load(&args.model)?;
+    if let View::All(view) = &args.view {
+        return all::run(view, &args.model, &model, output);
+    }
+    let (name, out, made) = make(&args.view, &model, &args.model)?;
+    let Made { pictures, words, lines, mut json } = made;
     json["view"] = name.into();
-    json["file"] = file.display().to_string().into();
+    let mut files = Vec::new();
+    for (suffix, png) in &pictures {
+        let file = out.map_or_else(PathBuf::new, |out| out.file(&args.model, name));
+        let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let file = if suffix.is_empty() { file } else { file.with_file_name(format!("{stem}{suffix}.png")) };
+        write_atomically(&file, png)?;
+        let key = if suffix.is_empty() { "file" } else { suffix.trim_start_matches('-') };
+        json[key] = file.display().to_string().into();
+        files.push(file.display().to_string());
+    }
+    output.line(if files.is_empty() { words } else { format!("{}: {words}", files.join(", ")) });
+    lines.iter().for_each(|line| output.line(line));
     output.json(&json);
     Ok(ExitCode::SUCCESS)
+}
+
+/// What became of a view.
+struct Made {
+    /// PNG files, each with what its name ends in.
+    pictures: Vec<(&'static str, Vec<u8>)>,
+    /// About them.
+    words: String,
+    /// What is no picture.
+    lines: Vec<String>,
+    /// For programs.
+    json: serde_json::Value,
+}
+
+/// Makes a view; also gives its name and where it is to be written, if it is drawn.
+fn make<'v>(view: &'v View, model: &ModelFile, path: &Path) -> Result<(&'static str, Option<&'v Out>, Made), CliError> {
+    let (name, out, (picture, words, json)) = match view {
+        View::Filters(view) => ("filters", &view.out, filters::draw(view, model)?),
+        View::FeatureMaps(view) => ("feature-maps", &view.out, feature_maps::draw(view, model)?),
+        View::Saliency(view) => ("saliency", &view.out, saliency::draw(view, model)?),
+        View::GradCam(view) => ("grad-cam", &view.out, grad_cam::draw(view, model)?),
+        View::Occlusion(view) => ("occlusion", &view.out, occlusion::draw(view, model)?),
+        View::Maximize(view) => ("maximize", &view.out, maximize::draw(view, model)?),
+        View::Timeline(view) => return Ok(("timeline", Some(&view.out), timeline::make(view, path)?)),
+        View::Im2col(_) => return Ok(("im2col", None, im2col::make(model)?)),
+        View::All(_) => return Err(unknown("all within all")),
+        View::Unknown(words) => return Err(unknown(words.first().map_or("", String::as_str))),
+    };
+    Ok((name, Some(out), Made { pictures: vec![("", draw::png(&picture)?)], words, lines: Vec::new(), json }))
 }
 
 fn unknown(view: &str) -> CliError {

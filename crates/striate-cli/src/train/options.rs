@@ -18,7 +18,7 @@ use striate::kernels::isa::Isa;
 use striate::layers::Init;
 use striate::optim::{OptimizerOptions, Schedule};
 use striate::shape::Shape;
-use striate::train::{Balance, Decay, Keep, TrainError, TrainOptions, class_shares};
+use striate::train::{Balance, Decay, Keep, Snapshots, TrainError, TrainOptions, class_shares};
 
 /// The share that is held out where something has to be chosen by it and nothing else is said.
 const HELD_OUT: f64 = 0.1;
@@ -39,6 +39,7 @@ const EXAMPLES: &str = "Examples:
   striate train --data photos --model runs/pets --freeze 'block[12]-*'    fine-tune a trained model, its first layers frozen
   striate train --data photos --find-lr          which learning rate suits: find-lr.svg
   striate train --seeds 5 --out runs/five        five runs, mean and spread of their results
+  striate train --snapshots                      keep the weights along the way, for `striate explain RUN timeline`
   striate train --resume runs/simple-convnet-mnist-1
   striate train --data ~/fashion --json          a directory of IDX files; the result as JSON
 
@@ -150,6 +151,10 @@ pub(crate) struct TrainArgs {
     /// Save the run every so many steps too, besides at every epoch's end
     #[arg(long, value_name = "STEPS")]
     pub(crate) checkpoint_every: Option<u64>,
+    /// Save the weights along the way into RUN/snapshots, every EVERY steps or else up to 33 times, closer together at
+    /// the beginning; each file is a model, and `striate explain RUN timeline` draws them
+    #[arg(long, value_name = "EVERY", num_args = 0..=1, default_missing_value = "spaced")]
+    pub(crate) snapshots: Option<Snapshots>,
     /// Train so many times, with the seeds from --seed on: each in its own directory within the run directory, seeds.json
     /// with mean and standard deviation of the results beside them
     #[arg(long, value_name = "N", conflicts_with = "resume", value_parser = clap::value_parser!(u32).range(2..=1000))]
@@ -217,7 +222,8 @@ impl TrainArgs {
             keep,
             patience,
             log_every,
-            checkpoint_every
+            checkpoint_every,
+            snapshots
         )
     }
 }
@@ -250,6 +256,8 @@ pub(crate) struct Options {
     pub(crate) log_every: usize,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) checkpoint_every: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) snapshots: Option<Snapshots>,
     pub(crate) threads: usize,
     pub(crate) isa: String,
     pub(crate) augment: Augment,
@@ -342,6 +350,7 @@ impl Options {
             patience: args.patience,
             log_every: args.log_every.unwrap_or(10),
             checkpoint_every: args.checkpoint_every,
+            snapshots: args.snapshots,
             threads: rayon::current_num_threads(),
             isa: isa.name().into(),
             optimizer: OptimizerOptions::adam(),
@@ -445,6 +454,7 @@ impl Options {
             "steps",
             "log_every",
             "checkpoint_every",
+            "snapshots",
             "threads",
             "isa",
             "keep",
@@ -475,6 +485,7 @@ impl Options {
             data: now.data,
             log_every: now.log_every,
             checkpoint_every: now.checkpoint_every,
+            snapshots: now.snapshots,
             threads: now.threads,
             striate: now.striate,
             isa: now.isa,

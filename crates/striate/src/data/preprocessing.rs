@@ -250,6 +250,22 @@ impl Preprocessing {
         self.fit(ImageFile::open(bytes, name)?.decode()?, name)
     }
 
+    /// The pixels (C, H, W) of an image file at its own size, or made smaller so that no side is over `most`, and the
+    /// preprocessing for such pixels: the same scaling of numbers, but nothing inverted, cropped or stretched.
+    ///
+    /// # Errors
+    /// As for [`Preprocessing::decode`].
+    pub fn decode_whole(&self, bytes: &[u8], name: &str, most: usize) -> Result<(Self, Vec<u8>), DataError> {
+        let image = ImageFile::open(bytes, name)?.decode()?;
+        let (width, height) = (image.width() as usize, image.height() as usize);
+        let longest = width.max(height).max(1);
+        let fitted = |side: usize| if longest > most { (side * most / longest).max(1) } else { side };
+        let shape = Shape::new(self.shape.channels, fitted(height), fitted(width));
+        let whole = Self::new(shape, Fit::Stretch, self.normalization.clone())?;
+        let pixels = whole.fit(image, name)?;
+        Ok((whole, pixels))
+    }
+
     /// The pixels (C, H, W) of a decoded image.
     pub(super) fn fit(&self, image: DynamicImage, name: &str) -> Result<Vec<u8>, DataError> {
         let (width, height) = (image.width() as usize, image.height() as usize);

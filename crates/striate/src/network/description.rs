@@ -186,14 +186,14 @@ impl Description {
         Ok(named_rules)
     }
 
-    /// The position of the layer that each parameter belongs to, in the order of the parameters.
-    pub(crate) fn parameter_layers(&self) -> Result<Vec<usize>, NetworkError> {
-        let mut layers = Vec::new();
+    /// The position of the layer that each parameter belongs to, in the order of [`Description::parameter_specs`].
+    pub(crate) fn parameter_owners(&self) -> Result<Vec<usize>, NetworkError> {
+        let mut owners = Vec::new();
         for (i, node) in self.nodes()?.iter().enumerate() {
             let rules = node.named.layer.rule().parameters(node.input).map_err(|source| node.named.error(source))?;
-            layers.extend(std::iter::repeat_n(i, rules.len()));
+            owners.extend(rules.iter().map(|_| i));
         }
-        Ok(layers)
+        Ok(owners)
     }
 
     /// The same network for another number of classes, and the name of the layer that was changed for it: the last one
@@ -210,7 +210,7 @@ impl Description {
     /// A last learning layer whose number of outputs is not an option of its own, or is not the number of classes.
     pub fn with_classes(&self, classes: usize) -> Result<(Self, String), NetworkError> {
         let mut changed = self.clone();
-        let last = self.parameter_layers()?.last().copied();
+        let last = self.parameter_owners()?.last().copied();
         let Some(head) = last.and_then(|last| changed.layers.get_mut(last)) else {
             return Err(NetworkError::Head { layer: String::new(), classes, reason: "no layer learns".into() });
         };

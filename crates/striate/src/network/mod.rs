@@ -193,7 +193,7 @@ impl Network {
     /// As for [`Description::with_classes`].
     pub fn with_new_head(&self, classes: usize, seed: u64) -> Result<(Self, String), NetworkError> {
         let (description, head) = self.description.with_classes(classes)?;
-        let owners = description.parameter_layers()?;
+        let owners = description.parameter_owners()?;
         let mut changed = Self::new(description, seed)?;
         let last = owners.last().copied();
         for (spec, owner) in self.parameters.specs().iter().zip(owners) {

@@ -23,7 +23,7 @@ impl Frozen {
             return Ok(Self::default());
         }
         let (description, specs) = (network.description(), network.parameters().specs());
-        let owners = description.parameter_layers()?;
+        let owners = description.parameter_owners()?;
         let name_of = |layer: usize| description.layers.get(layer).map_or("", |named| &named.name);
         let mut parameters = vec![false; specs.len()];
         for text in patterns {

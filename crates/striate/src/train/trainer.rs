@@ -5,7 +5,8 @@ use super::evaluate::Evaluator;
 use super::freeze::Frozen;
 use super::order::{Order, class_shares};
 use super::{
-    Balance, Control, EpochMetrics, Evaluation, Event, Fingerprint, Keep, TrainError, TrainOptions, TrainSummary,
+    Balance, Control, EpochMetrics, Evaluation, Event, Fingerprint, Keep, Snapshots, TrainError, TrainOptions,
+    TrainSummary,
 };
 use super::{check_classes, check_data, first_non_finite, groups, on_worker};
 use crate::data::{Dataset, Loader, Normalization, stratified};
@@ -40,6 +41,7 @@ pub struct Trainer<'a> {
     checkpoints: Option<Checkpoints>,
     stop: Option<&'a AtomicBool>,
     evaluates: bool,
+    snapshots: Option<Snapshots>,
     resume: Option<Box<Checkpoint>>,
 }
 
@@ -98,6 +100,7 @@ impl<'a> Trainer<'a> {
             checkpoints: None,
             stop: None,
             evaluates: true,
+            snapshots: None,
             resume: None,
         })
     }
@@ -130,6 +133,13 @@ impl<'a> Trainer<'a> {
     /// Evaluates nothing after an epoch, and keeps no history: for trials of steps.
     pub(super) fn without_evaluation(mut self) -> Self {
         self.evaluates = false;
+        self
+    }
+
+    /// Shows the weights on their way ([`Event::Snapshot`]), if that is asked for. A run that is resumed shows those it is
+    /// resumed from again, if they are due.
+    pub fn snapshots(mut self, snapshots: Option<Snapshots>) -> Self {
+        self.snapshots = snapshots;
         self
     }
 
@@ -424,6 +434,17 @@ impl<'a> Run<'a> {
         Control::Continue
     }
 
+    /// Shows the weights, if that is due now.
+    fn show(&self, on_event: &mut (dyn FnMut(&Event<'_>) -> Control + Send)) -> Control {
+        let step = self.progress.step;
+        let parameters = evaluated(self.trainer.network, &self.average);
+        let is_due = self.trainer.snapshots.is_some_and(|snapshots| snapshots.is_due(step, self.trainer.total_steps));
+        if is_due && first_non_finite(parameters).is_none() {
+            return on_event(&Event::Snapshot { step, parameters });
+        }
+        Control::Continue
+    }
+
     /// Offers the run to be saved, and ends it.
     fn stop(
         self,
@@ -468,6 +489,9 @@ impl<'a> Run<'a> {
         if step == 0 && self.offer(on_event) == Control::Stop {
             return self.finish(0, true);
         }
+        if self.show(on_event) == Control::Stop {
+            return self.stop(0, on_event);
+        }
         for epoch in self.progress.history.len() + 1..=epochs {
             if self.is_out_of_patience() {
                 break;
@@ -508,6 +532,10 @@ impl<'a> Run<'a> {
             self.progress.epoch.add(loss, correct, indices.len());
             timed += indices.len();
             let step = self.progress.step;
+            // Before anything can stop the run: a resumed one begins after this step.
+            if self.show(on_event) == Control::Stop {
+                return Ok(Ended::Stopped);
+            }
             if step.is_multiple_of(log_every) || step == end {
                 let event = Event::Step {
                     epoch,
@@ -613,7 +641,7 @@ impl<'a> Run<'a> {
         if on_event(&Event::Evaluating { epoch, images }) == Control::Stop {
             return Ok(Ended::Stopped);
         }
-        let parameters = self.average.as_ref().map_or(network.parameters(), |average| &average.parameters);
+        let parameters = evaluated(network, &self.average);
         let mut measure = |data: &Dataset, sample| evaluator.run(parameters, data, sample, normalization);
         let mut measure_all = || -> Result<(Evaluation, Option<Evaluation>, Option<Evaluation>), TrainError> {
             let on_train = measure(train, sample)?;
@@ -717,6 +745,11 @@ impl<'a> Run<'a> {
             history,
         })
     }
+}
+
+/// The parameters that would be the result now.
+fn evaluated<'a>(network: &'a Network, average: &'a Option<Average>) -> &'a Parameters {
+    average.as_ref().map_or(network.parameters(), |average| &average.parameters)
 }
 
 /// Options as text, in the digits that were given.
