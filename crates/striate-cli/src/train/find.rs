@@ -78,9 +78,9 @@ fn reason(found: Option<&FoundRates>, diverged: bool) -> String {
                 weights (--normalize data, --init he)"
             .into();
     };
-    let beyond = if diverged { "and blows up beyond" } else { "and is higher beyond" };
+    let blown_up = if diverged { ", and later blows up" } else { "" };
     format!(
-        "the smoothed loss falls fastest at {}, is lowest at {} {beyond}; a tenth of that keeps a distance from the edge",
+        "the smoothed loss falls fastest at {}, is as low as it gets at {}{blown_up}; a tenth of that is safe from the edge",
         digits(rates.steepest),
         digits(rates.lowest)
     )

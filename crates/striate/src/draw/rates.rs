@@ -92,7 +92,8 @@ pub fn learning_rates(points: &[RateLoss], marks: &[(&str, f32)], title: &str) -
         let style = Style::new(13.0, CHOSEN, anchor);
         let words = clean(words, 60);
         let width = super::svg::text_width(&words, 12.0);
-        let row = bottom - 16.0 - 20.0 * index as f64;
+        // Above the curve, which falls to the right.
+        let row = TOP + 16.0 + 20.0 * index as f64;
         let left = if beside > 0.0 { at + 3.0 } else { at - 3.0 - width - 6.0 };
         svg.rect((left, row - 9.0), (width + 6.0, 18.0), PAPER, None);
         svg.text((at + beside, row), &words, if index == 0 { style.bold() } else { style });

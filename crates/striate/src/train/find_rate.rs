@@ -18,7 +18,8 @@ const STEPS: u64 = 350;
 const SMOOTHED: f64 = 7.0;
 /// The test is over when the loss is so many times the least so far.
 const LOST: f64 = 4.0;
-/// A loss that falls by a smaller share than this tells nothing.
+/// A loss that falls by a smaller share than this tells nothing; and from where it is above the lowest by no more than this
+/// share of its fall, it is as low as it gets.
 const LEAST_FALL: f64 = 0.02;
 
 /// A step of the test.
@@ -46,7 +47,7 @@ pub struct RateTest {
 /// Rates that stand out.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct FoundRates {
-    /// Where the smoothed loss is lowest: the edge beyond which training gets worse.
+    /// The first rate at which the smoothed loss is as low as it gets: the edge beyond which larger ones gain nothing.
     pub lowest: f32,
     /// Where the smoothed loss falls fastest by the logarithm of the rate.
     pub steepest: f32,
@@ -59,15 +60,18 @@ impl FoundRates {
         let (at, lowest) = points.iter().enumerate().min_by(|(_, a), (_, b)| a.smoothed.total_cmp(&b.smoothed))?;
         let before = points.get(..=at)?;
         let highest = before.iter().map(|point| point.smoothed).fold(f64::NEG_INFINITY, f64::max);
+        let fall = highest - lowest.smoothed;
         // Written so that NaN is no fall.
-        let falls = highest - lowest.smoothed > LEAST_FALL * highest.abs();
+        let falls = fall > LEAST_FALL * highest.abs();
         if !falls {
             return None;
         }
+        // Where few images are learnt by heart, the loss is lowest wherever the test ends.
+        let edge = before.iter().find(|point| point.smoothed <= lowest.smoothed + LEAST_FALL * fall)?.rate;
         // The rates are evenly spaced by their logarithms, so differences are slopes.
         let slope = |pair: &&[RatePoint]| pair[1].smoothed - pair[0].smoothed;
         let steepest = before.windows(2).min_by(|a, b| slope(a).total_cmp(&slope(b)))?[0].rate;
-        Some(Self { lowest: lowest.rate, steepest, suggestion: lowest.rate / 10.0 })
+        Some(Self { lowest: edge, steepest, suggestion: edge / 10.0 })
     }
 }
 
@@ -157,8 +161,11 @@ mod tests {
         let points = curve(|x| 2.3 - 2.0 / (1.0 + (-4.0 * (x + 3.0)).exp()) + 5.0 * (x + 1.0).max(0.0));
         let found = FoundRates::of(&points).unwrap();
         assert!((found.steepest.log10() + 3.0).abs() < 0.1, "{found:?}");
-        assert!((found.lowest.log10() + 1.1).abs() < 0.3, "{found:?}");
+        assert!((found.lowest.log10() + 2.0).abs() < 0.2, "{found:?}");
         assert_eq!(found.suggestion, found.lowest / 10.0);
+        // Learnt by heart: lowest at the end, but no lower than long before.
+        let found = FoundRates::of(&curve(|x| 1.0 / (1.0 + (4.0 * (x + 3.0)).exp()))).unwrap();
+        assert!((found.lowest.log10() + 2.0).abs() < 0.2, "{found:?}");
         // A loss that nothing lowers.
         assert_eq!(FoundRates::of(&curve(|_| 2.3)), None);
         assert_eq!(FoundRates::of(&curve(|x| 3.0 + x.max(0.0))), None);
