@@ -10,6 +10,7 @@ use striate::data::image_folder::{self, ImageFolder, Options, Report};
 use striate::data::{
     DataError, Dataset, Fit, Normalization, Pixels, Preprocessing, Splits, cifar, idx, one_class_names,
 };
+use striate::formats::ModelFile;
 use striate::shape::Shape;
 use striate_mnist::Mnist;
 
@@ -81,6 +82,20 @@ impl From<ImageFolder> for Source {
 /// Reads the data that `--data` names, image files at the size of `shape`; says on stderr what was left out.
 pub(crate) fn load(data: &str, shape: Option<Shape>, output: &Output) -> Result<Splits, CliError> {
     Ok(load_all(data, shape, output)?.splits)
+}
+
+/// Reads the data that `--data` names, or else what the model was trained on, at the size of the model's input.
+pub(crate) fn for_model(data: Option<&str>, model: &ModelFile, output: &Output) -> Result<Splits, CliError> {
+    let known = model.training.get("data").and_then(|data| data.as_str());
+    let data = data.or(known.filter(|data| exists(data))).ok_or_else(|| {
+        CliError::Usage(match known {
+            Some(data) => {
+                format!("the model was trained on {data:?}, which is not here; say with --data what to look at")
+            }
+            None => "the model file does not say what it was trained on; say with --data what to look at".into(),
+        })
+    })?;
+    load(data, Some(model.preprocessing.shape), output)
 }
 
 /// [`load`], with the images to validate with that the data may have of its own.

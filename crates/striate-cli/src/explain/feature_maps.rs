@@ -62,5 +62,9 @@ pub(super) fn draw(args: &FeatureMapsArgs, model: &ModelFile) -> Result<Drawn, C
         }
     }
     let sheet = Sheet { title: title(model, "Feature maps"), bands, legends: vec![own_scale()], ..Sheet::default() };
-    Ok((sheet.draw(), format!("{layers} layers, {} images", images.len()), serde_json::json!({ "layers": layers })))
+    Ok(Drawn::new(
+        sheet.draw(),
+        format!("{layers} layers, {} images", images.len()),
+        serde_json::json!({ "layers": layers }),
+    ))
 }

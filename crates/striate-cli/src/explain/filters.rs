@@ -66,7 +66,7 @@ pub(super) fn draw(args: &FiltersArgs, model: &ModelFile) -> Result<Drawn, CliEr
             notes: vec![note.into()],
             ..Sheet::default()
         };
-        return Ok((sheet.draw(), format!("responses of {count} filters"), json));
+        return Ok(Drawn::new(sheet.draw(), format!("responses of {count} filters"), json));
     }
     let picture = match &args.before {
         Some(before) => {
@@ -75,5 +75,5 @@ pub(super) fn draw(args: &FiltersArgs, model: &ModelFile) -> Result<Drawn, CliEr
         }
         None => draw::filters(filters.values.view(), &heading),
     };
-    Ok((picture.image, format!("{count} filters"), json))
+    Ok(Drawn::new(picture.image, format!("{count} filters"), json))
 }

@@ -42,5 +42,5 @@ pub(super) fn draw(args: &GradCamArgs, model: &ModelFile) -> Result<Drawn, CliEr
         legends: vec![Legend::new(Palette::Heat, "0", "the largest")],
         notes: vec![SCORE.into()],
     };
-    Ok((sheet.draw(), words, json))
+    Ok(Drawn::new(sheet.draw(), words, json))
 }

@@ -42,5 +42,5 @@ pub(super) fn draw(args: &OcclusionArgs, model: &ModelFile) -> Result<Drawn, Cli
         legends: vec![own_scale()],
         notes: vec![SCORE.into(), note],
     };
-    Ok((sheet.draw(), words, json))
+    Ok(Drawn::new(sheet.draw(), words, json))
 }

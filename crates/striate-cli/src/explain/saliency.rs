@@ -52,5 +52,5 @@ pub(super) fn draw(args: &SaliencyArgs, model: &ModelFile) -> Result<Drawn, CliE
     })?;
     let words = format!("{} images", bands.len());
     let sheet = Sheet { title: title(model, "Saliency"), bands, side: 140, legends: vec![own_scale()], notes };
-    Ok((sheet.draw(), words, json))
+    Ok(Drawn::new(sheet.draw(), words, json))
 }
