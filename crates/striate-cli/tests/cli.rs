@@ -839,7 +839,8 @@ fn views_over_many_images_draw_and_tell_their_numbers() {
         !shown.as_array().unwrap().is_empty() && shown.as_array().unwrap().len() == wrong.as_array().unwrap().len()
     );
     for (wrong, shown) in wrong.as_array().unwrap().iter().zip(shown.as_array().unwrap()) {
-        assert_eq!(shown["image"], format!("bars:test:{}", wrong["index"]));
+        let name = shown["image"].as_str().unwrap();
+        assert!(name.ends_with(&format!("test:{}", wrong["index"])), "{name}");
         assert_eq!(shown["class"], CLASSES[wrong["label"].as_u64().unwrap() as usize]);
     }
 
