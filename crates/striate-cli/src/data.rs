@@ -5,7 +5,6 @@ use crate::fetch::{self, FetchArgs};
 use crate::output::{Output, table, thousands};
 use crate::source::{self, ReadingArgs, Source};
 use clap::{Args, Subcommand};
-use std::path::Path;
 use std::process::ExitCode;
 use striate::data::Dataset;
 
@@ -36,9 +35,6 @@ enum Action {
     },
 }
 
-/// Files listed of those that were left out; `--json` lists all.
-const LISTED: usize = 20;
-
 /// Prints counts and faults.
 pub(crate) fn run(args: &DataArgs, output: &Output) -> Result<ExitCode, CliError> {
     let (data, reading) = match &args.action {
@@ -54,12 +50,8 @@ pub(crate) fn run(args: &DataArgs, output: &Output) -> Result<ExitCode, CliError
     let (shape, names) = (splits.train.shape(), splits.train.class_names());
     output.line(format!("{data}: images of {shape}, {} classes", names.len()));
     let counts = class_table(&parts, output);
-    list(
-        output,
-        "left out because they can't be read",
-        report.skipped.iter().map(|skipped| skipped.reason.to_string()),
-    );
-    list(
+    source::list_skipped(output, &report.skipped);
+    source::list(
         output,
         "ignored because they are nothing to read",
         report.ignored.iter().map(|path| path.display().to_string()),
@@ -69,11 +61,8 @@ pub(crate) fn run(args: &DataArgs, output: &Output) -> Result<ExitCode, CliError
         "data": data,
         "shape": <[usize; 3]>::from(shape),
         "classes": names,
-        "skipped": report.skipped.iter().map(|skipped| serde_json::json!({
-            "path": text(&skipped.path),
-            "reason": skipped.reason.to_string(),
-        })).collect::<Vec<_>>(),
-        "ignored": report.ignored.iter().map(|path| text(path)).collect::<Vec<_>>(),
+        "skipped": source::skipped_json(&report.skipped),
+        "ignored": report.ignored.iter().map(|path| path.display().to_string()).collect::<Vec<_>>(),
     });
     add_counts(&mut json, &parts, &counts);
     output.json(&json);
@@ -111,20 +100,4 @@ fn class_counts(data: &Dataset) -> Vec<usize> {
         }
     }
     counts
-}
-
-fn text(path: &Path) -> String {
-    path.display().to_string()
-}
-
-/// Prints what there is of something, if there is any.
-fn list(output: &Output, what: &str, items: impl ExactSizeIterator<Item = String>) {
-    let all = items.len();
-    if all > 0 {
-        output.line(format!("\n{what}: {}", thousands(all)));
-        items.take(LISTED).for_each(|item| output.line(format!("  {item}")));
-        if all > LISTED {
-            output.line(format!("  and {} more", thousands(all - LISTED)));
-        }
-    }
 }

@@ -61,6 +61,12 @@ pub(crate) enum CliError {
     InUse { path: PathBuf },
     #[error("{}, field striate.note: {source}; the checkpoint was not made by `striate train`", path.display())]
     Note { path: PathBuf, source: serde_json::Error },
+    #[error(
+        "{}: no snapshots of a training in this directory; `striate train --snapshots` keeps them in the run directory, \
+         and `--resume RUN --snapshots` those of the rest of a run",
+        path.display()
+    )]
+    NoSnapshots { path: PathBuf },
     #[error("{}: another `striate data fetch` is at work here; wait for it to end", path.display())]
     Busy { path: PathBuf },
     #[error("{}: the archive holds no {missing}; download it again", path.display())]

@@ -2,7 +2,8 @@
 
 use crate::error::CliError;
 use crate::output::{Output, share, table, thousands, to_json};
-use crate::{model, model::WeightsOption, pictures, source};
+use crate::source::{self, ReadingArgs, Source};
+use crate::{model, model::WeightsOption, pictures};
 use clap::Args;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,6 +19,7 @@ const EXAMPLES: &str = "Examples:
   striate evaluate runs/simple-convnet-mnist-1 --mistakes mistakes.png --reliability reliability.svg
   striate evaluate runs/simple-convnet-mnist-1 --split train --json
   striate evaluate model.safetensors --data held-out --calibrate
+  striate evaluate runs/flowers --data ~/photos --strict     stop at the first image that can't be read
   striate evaluate runs/alexnet --weights bf16      what half the bytes cost in accuracy";
 
 /// Accuracy, loss, per class, confusion matrix, calibration and mistakes of a model on a data set
@@ -26,7 +28,7 @@ const EXAMPLES: &str = "Examples:
 pub(crate) struct EvaluateArgs {
     /// A model file or a run directory
     model: PathBuf,
-    /// Data: `mnist`, or a directory of IDX files [default: what the model was trained on]
+    /// Data, as `striate train --data` takes it [default: what the model was trained on]
     #[arg(long, value_name = "NAME|DIR")]
     data: Option<String>,
     /// Which part of the data
@@ -50,12 +52,14 @@ pub(crate) struct EvaluateArgs {
     /// Fit a temperature on this very data, which should be neither trained nor tested on, and store it in the model file
     #[arg(long)]
     calibrate: bool,
+    #[command(flatten)]
+    reading: ReadingArgs,
 }
 
 /// Evaluates and prints.
 pub(crate) fn run(args: &EvaluateArgs, output: &Output) -> Result<ExitCode, CliError> {
     let mut model = model::load(&args.model)?;
-    let splits = source::for_model(args.data.as_deref(), &model, output)?;
+    let Source { splits, report, .. } = source::for_model(args.data.as_deref(), &args.reading, &model, output)?;
     let data = if args.split == "train" { splits.train } else { splits.test };
     let (normalization, batch) = (&model.preprocessing.normalization, args.batch as usize);
     if args.calibrate {
@@ -92,6 +96,9 @@ pub(crate) fn run(args: &EvaluateArgs, output: &Output) -> Result<ExitCode, CliE
             exact.loss
         ));
     }
+    let mut skipped = report.skipped;
+    skipped.extend(data.faults());
+    source::list_skipped(output, &skipped);
     let written = [
         ("confusion matrix", &args.confusion),
         ("reliability diagram", &args.reliability),
@@ -103,6 +110,7 @@ pub(crate) fn run(args: &EvaluateArgs, output: &Output) -> Result<ExitCode, CliE
     let mut line = to_json(found);
     line["expected_calibration_error"] = found.calibration.expected_error.into();
     line["temperature"] = to_json(&model.temperature);
+    line["skipped"] = source::skipped_json(&skipped);
     if rounded.is_some() {
         line["weights"] = "bf16".into();
         line["f32_accuracy"] = exact.accuracy.into();

@@ -38,9 +38,11 @@ struct Set {
     unpack: &'static [&'static str],
 }
 
-/// Lengths and digests as other tools that fetch these files check them (MLDatasets.jl and red-datasets among them). They
-/// were not compared with a download: the machine this was written on reaches
-/// no web. The files of Debian's dataset-fashion-mnist are shorter by exactly the file name in the gzip header.
+/// Lengths and digests as other tools that fetch these files check them (MLDatasets.jl and red-datasets among them).
+///
+/// Fashion-MNIST's are verified: Debian's dataset-fashion-mnist has the same compressed streams under gzip headers without
+/// name and time; with the names back and the times 2017-08-31 10:50:06 (train) and 10:50:27 (t10k) UTC, found by trying, all four
+/// files have exactly these digests. CIFAR's archives were not at hand to compare.
 const SETS: [Set; 3] = [
     Set {
         name: "fashion-mnist",

@@ -11,6 +11,7 @@ mod explain;
 mod fetch;
 mod model;
 mod output;
+mod page;
 mod pictures;
 mod predict;
 mod progress;

@@ -5,10 +5,13 @@ use ndarray::Axis;
 use striate::data::{Dataset, Normalization};
 use striate::draw::sheet::{self, Band, Sheet, Tile};
 use striate::draw::{self, ReliabilityBin};
-use striate::train::{Calibration, Evaluation};
+use striate::train::{Calibration, Evaluation, Seen, TrainOptions, seen};
 
 /// Mistakes on a sheet.
 pub(crate) const SHOWN: usize = 36;
+/// Images on the sheet of augmentation, and epochs that each is shown in.
+const AUGMENTED: usize = 8;
+const EPOCHS: usize = 7;
 /// The longest side of an image in the report.
 const THUMBNAIL: u32 = 160;
 
@@ -51,6 +54,43 @@ pub(crate) fn mistakes(found: &Evaluation, data: &Dataset) -> RgbImage {
         all => format!("{} of {all} mistakes, the most confident first: taken for (is labelled)", tiles.len()),
     };
     Sheet { title: data.name().into(), bands: vec![Band { heading, tiles }], ..Sheet::default() }.draw()
+}
+
+/// Some training images, and what a run with these options makes of them in its first epochs.
+pub(crate) fn augmented(data: &Dataset, options: &TrainOptions) -> RgbImage {
+    // As many classes as there is room for, spread over all; of few classes several images.
+    let shown = data.classes().min(AUGMENTED);
+    let sample = |i: usize| {
+        let class = i % shown * data.classes() / shown;
+        let mut of_class = data.labels().iter().enumerate().filter(|(_, label)| **label == class);
+        of_class.nth(i / shown).map(|(sample, _)| sample)
+    };
+    let samples: Vec<usize> = (0..AUGMENTED).filter_map(sample).collect();
+    let name = |class: usize| data.class_names().get(class).map_or("?", String::as_str);
+    let bands = samples.iter().zip(seen(data, options, &samples, EPOCHS)).map(|(&sample, seen)| {
+        let class = name(data.labels()[sample]);
+        let forms = seen.into_iter().map(|Seen { image, second, .. }| {
+            let share = (100.0 * second.share).round();
+            let caption = match share {
+                0.0 => class.into(),
+                _ if second.label == data.labels()[sample] => format!("{class} (both)"),
+                share => format!("{}% {class}, {share}% {}", 100.0 - share, name(second.label)),
+            };
+            Tile::new(sheet::picture(image.view()), caption)
+        });
+        let original = Tile::new(image(data, sample), format!("{class} (original)"));
+        Band { heading: String::new(), tiles: std::iter::once(original).chain(forms).collect() }
+    });
+    Sheet {
+        title: format!("What the network sees of {}: {}", data.name(), options.augment),
+        bands: bands.collect(),
+        notes: vec![format!(
+            "From left to right: the image, and as it is in epochs 1 to {EPOCHS} of this run. Of a mixed one, the shares of \
+             both classes in its target."
+        )],
+        ..Sheet::default()
+    }
+    .draw()
 }
 
 /// An image of the data, no larger than a page of many needs.

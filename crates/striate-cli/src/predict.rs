@@ -9,7 +9,7 @@ use ndarray::{Array2, Array4};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use striate::data::Pixels;
+use striate::data::{Pixels, Preprocessing};
 use striate::formats::ModelFile;
 use striate::network::Predictor;
 
@@ -107,21 +107,37 @@ fn reference(name: &str) -> Result<Option<Reference>, CliError> {
     Ok(Some(Reference { split, index }))
 }
 
+/// As [`read`], but a file at its own size, or with no side over `most`; and the preprocessing for such pixels.
+pub(crate) fn read_whole(name: &str, model: &ModelFile, most: usize) -> Result<(Preprocessing, Sample), CliError> {
+    if let Some(reference) = reference(name)? {
+        return Ok((model.preprocessing.clone(), read_mnist(name, reference, model)?));
+    }
+    let (path, bytes) = bytes(name)?;
+    let (whole, pixels) = model.preprocessing.decode_whole(&bytes, &path.display().to_string(), most)?;
+    Ok((whole, Sample { pixels, label: None }))
+}
+
 fn read_file(name: &str, model: &ModelFile) -> Result<Sample, CliError> {
-    let (path, bytes) = if name == "-" {
-        (PathBuf::from("stdin"), read_bounded(&mut std::io::stdin().lock(), Path::new("stdin"))?)
-    } else {
-        let path = PathBuf::from(name);
-        let metadata = std::fs::metadata(&path).map_err(io_error(&path, "read the image"))?;
-        if !metadata.is_file() {
-            return Err(CliError::Io { path, action: "read the image", source: std::io::Error::other("not a file") });
-        }
-        let mut file = std::fs::File::open(&path).map_err(io_error(&path, "open the image"))?;
-        let bytes = read_bounded(&mut file, &path)?;
-        (path, bytes)
-    };
+    let (path, bytes) = bytes(name)?;
     let pixels = model.preprocessing.decode(&bytes, &path.display().to_string())?;
     Ok(Sample { pixels, label: None })
+}
+
+/// The contents of a file, or of stdin, and what to call it.
+fn bytes(name: &str) -> Result<(PathBuf, Vec<u8>), CliError> {
+    if name == "-" {
+        let path = PathBuf::from("stdin");
+        let bytes = read_bounded(&mut std::io::stdin().lock(), &path)?;
+        return Ok((path, bytes));
+    }
+    let path = PathBuf::from(name);
+    let metadata = std::fs::metadata(&path).map_err(io_error(&path, "read the image"))?;
+    if !metadata.is_file() {
+        return Err(CliError::Io { path, action: "read the image", source: std::io::Error::other("not a file") });
+    }
+    let mut file = std::fs::File::open(&path).map_err(io_error(&path, "open the image"))?;
+    let bytes = read_bounded(&mut file, &path)?;
+    Ok((path, bytes))
 }
 
 fn read_bounded(reader: &mut dyn Read, path: &Path) -> Result<Vec<u8>, CliError> {

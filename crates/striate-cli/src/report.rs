@@ -1,17 +1,14 @@
-//! `report.html`: a run on one page that needs nothing beside it.
-//!
-//! Pictures that the run directory holds are built in; text from outside is escaped by `maud`, and the page's own policy
-//! forbids scripts and anything that is not in it.
+//! `report.html`: a run on one [`page`] that needs nothing beside it, with the pictures that the run directory holds.
 
 use crate::error::CliError;
 use crate::output::{thousands, to_json};
+use crate::page::{self, data_uri};
 use crate::run_dir::RunDir;
 use crate::{pictures, source};
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, PreEscaped, html};
 use std::fs;
 use striate::data::Dataset;
+use striate::data::image_folder::Skipped;
 use striate::draw::{self, DrawError};
 use striate::formats::{Temperature, weights_sha256};
 use striate::kernels::isa;
@@ -19,9 +16,6 @@ use striate::network::Network;
 use striate::train::{Evaluation, TrainSummary};
 
 const FILE: &str = "report.html";
-const STYLE: &str = include_str!("report.css");
-/// Nothing but what is in the page itself.
-const POLICY: &str = "default-src 'none'; img-src data:; style-src 'unsafe-inline'";
 
 /// A run that has come to its end.
 pub(crate) struct Finished<'a> {
@@ -39,6 +33,10 @@ pub(crate) struct Finished<'a> {
     pub(crate) train_accuracy: f64,
     pub(crate) summary: &'a TrainSummary,
     pub(crate) temperature: Option<&'a Temperature>,
+    /// Files of the data that could not be read.
+    pub(crate) skipped: &'a [Skipped],
+    /// Of each part of the data.
+    pub(crate) data_sha256: Vec<(&'static str, &'a str)>,
 }
 
 impl Finished<'_> {
@@ -71,7 +69,8 @@ impl Finished<'_> {
             data: self.test,
             calibration: calibration_in_words(found, self.temperature),
             settings: self.settings,
-            command: command_line(),
+            skipped: self.skipped.iter().map(|skipped| skipped.reason.to_string()).collect(),
+            command: page::own_command(),
             reproduce: vec![
                 ("Version", format!("striate {}", env!("CARGO_PKG_VERSION"))),
                 ("Seed", self.seed.to_string()),
@@ -83,6 +82,10 @@ impl Finished<'_> {
                         thousands(self.train.len()),
                         thousands(self.test.len())
                     ),
+                ),
+                (
+                    "SHA-256 of the data",
+                    self.data_sha256.iter().map(|(part, sha)| format!("{part} {sha}")).collect::<Vec<_>>().join(", "),
                 ),
                 ("Instruction set", isa::active().name().into()),
                 ("Threads", rayon::current_num_threads().to_string()),
@@ -107,6 +110,8 @@ struct Page<'a> {
     data: &'a Dataset,
     calibration: String,
     settings: &'a str,
+    /// Why files of the data were left out.
+    skipped: Vec<String>,
     command: String,
     /// What else has to be the same for the same bits, and where it ran.
     reproduce: Vec<(&'static str, String)>,
@@ -131,71 +136,68 @@ impl Page<'_> {
         };
         let filters = ["filters-before.png", "filters-after.png"].iter().any(|name| file(name).is_some());
         let augmented = file("augment.png").is_some();
-        Ok(html! {
-            (DOCTYPE)
-            html lang="en" {
-                head {
-                    meta charset="utf-8";
-                    meta http-equiv="Content-Security-Policy" content=(POLICY);
-                    meta name="viewport" content="width=device-width, initial-scale=1";
-                    meta name="generator" content={ "striate " (env!("CARGO_PKG_VERSION")) };
-                    title { (self.title) }
-                    style { (PreEscaped(STYLE)) }
+        let main = html! {
+            header {
+                h1 { (self.title) }
+                p.faint { "Training report, striate " (env!("CARGO_PKG_VERSION")) }
+                (page::facts(&self.facts))
+                @for note in &self.notes { p.note { (note) } }
+                nav {
+                    a href="#curves" { "Curves" }
+                    a href="#classes" { "Classes" }
+                    a href="#calibration" { "Calibration" }
+                    a href="#mistakes" { "Mistakes" }
+                    @if filters { a href="#filters" { "Filters" } }
+                    @if augmented { a href="#augmentation" { "Augmentation" } }
+                    @if !self.skipped.is_empty() { a href="#skipped" { "Left out" } }
+                    a href="#reproduce" { "Reproduce" }
+                    a href="#options" { "Options" }
                 }
-                body {
-                    main {
-                        header {
-                            h1 { (self.title) }
-                            p.faint { "Training report, striate " (env!("CARGO_PKG_VERSION")) }
-                            dl.facts { @for (name, value) in &self.facts { div { dt { (name) } dd { (value) } } } }
-                            @for note in &self.notes { p.note { (note) } }
-                            nav {
-                                a href="#curves" { "Curves" }
-                                a href="#classes" { "Classes" }
-                                a href="#calibration" { "Calibration" }
-                                a href="#mistakes" { "Mistakes" }
-                                @if filters { a href="#filters" { "Filters" } }
-                                @if augmented { a href="#augmentation" { "Augmentation" } }
-                                a href="#reproduce" { "Reproduce" }
-                                a href="#options" { "Options" }
-                            }
-                        }
-                        h2 #curves { "Curves" }
-                        (picture("curves.svg", "Loss and accuracy after each epoch.", true))
-                        h2 #classes { "Classes" }
-                        (picture("confusion.svg", "Which class (row) was taken for which (column).", self.data.classes() > 20))
-                        (self.classes())
-                        h2 #calibration { "Calibration" }
-                        p { (self.calibration) }
-                        (picture("reliability.svg", "How often the model is right where it is so sure: without orange, \
-                            probabilities are shares of right answers.", false))
-                        h2 #mistakes { "Most confident mistakes" }
-                        (self.mistakes()?)
-                        @if filters {
-                            h2 #filters { "Filters of the first convolution" }
-                            div.pair {
-                                (picture("filters-before.png", "Before training.", false))
-                                (picture("filters-after.png", "After training.", false))
-                            }
-                        }
-                        @if augmented {
-                            h2 #augmentation { "Augmentation" }
-                            (picture("augment.png", "What the network saw while training.", false))
-                        }
-                        h2 #reproduce { "How to reproduce" }
-                        pre { (self.command) }
-                        p.faint {
-                            "The same weights, to the bit, need the same version, options, data and instruction set. The number \
-                             of threads does not matter."
-                        }
-                        dl.details { @for (name, value) in &self.reproduce { dt { (name) } dd { (value) } } }
-                        h2 #options { "Options" }
-                        p.faint { "run.toml, with every option resolved." }
-                        pre { (self.settings) }
+            }
+            h2 #curves { "Curves" }
+            (picture("curves.svg", "Loss and accuracy after each epoch.", true))
+            h2 #classes { "Classes" }
+            (picture("confusion.svg", "Which class (row) was taken for which (column).", self.data.classes() > 20))
+            (self.classes())
+            h2 #calibration { "Calibration" }
+            p { (self.calibration) }
+            (picture("reliability.svg", "How often the model is right where it is so sure: without orange, \
+                probabilities are shares of right answers.", false))
+            h2 #mistakes { "Most confident mistakes" }
+            (self.mistakes()?)
+            @if filters {
+                h2 #filters { "Filters of the first convolution" }
+                div.pair {
+                    (picture("filters-before.png", "Before training.", false))
+                    (picture("filters-after.png", "After training.", false))
+                }
+            }
+            @if augmented {
+                h2 #augmentation { "Augmentation" }
+                (picture("augment.png", "What the network saw while training.", false))
+            }
+            @if !self.skipped.is_empty() {
+                h2 #skipped { "Files left out" }
+                p { (thousands(self.skipped.len())) " files of the data could not be read and were left out." }
+                ul {
+                    @for reason in self.skipped.iter().take(source::LISTED) { li { (reason) } }
+                    @if self.skipped.len() > source::LISTED {
+                        li { "and " (thousands(self.skipped.len() - source::LISTED)) " more" }
                     }
                 }
             }
-        })
+            h2 #reproduce { "How to reproduce" }
+            pre { (self.command) }
+            p.faint {
+                "The same weights, to the bit, need the same version, options, data and instruction set. The number \
+                 of threads does not matter."
+            }
+            dl.details { @for (name, value) in &self.reproduce { dt { (name) } dd { (value) } } }
+            h2 #options { "Options" }
+            p.faint { "run.toml, with every option resolved." }
+            pre { (self.settings) }
+        };
+        Ok(page::page(self.title, &main))
     }
 
     fn classes(&self) -> Markup {
@@ -294,26 +296,6 @@ fn percent(share: f64) -> String {
     format!("{:.2} %", 100.0 * share)
 }
 
-fn data_uri(png: &[u8]) -> String {
-    format!("data:image/png;base64,{}", BASE64_STANDARD.encode(png))
-}
-
-/// The command line of this process, as a shell takes it.
-fn command_line() -> String {
-    let arguments = std::env::args_os().skip(1).map(|argument| quoted(&argument.to_string_lossy()));
-    let forced = std::env::var("STRIATE_ISA").ok().map(|isa| format!("STRIATE_ISA={}", quoted(&isa)));
-    forced.into_iter().chain(["striate".to_string()]).chain(arguments).collect::<Vec<_>>().join(" ")
-}
-
-fn quoted(argument: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
-    if !argument.is_empty() && argument.chars().all(plain) {
-        argument.into()
-    } else {
-        format!("'{}'", argument.replace('\'', "'\\''"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -338,6 +320,7 @@ mod tests {
             data: &data,
             calibration: HOSTILE.into(),
             settings: HOSTILE,
+            skipped: vec![HOSTILE.into()],
             command: HOSTILE.into(),
             reproduce: vec![("Data", HOSTILE.into())],
         };
@@ -362,11 +345,5 @@ mod tests {
         }
         assert!(page.contains("src=\"data:image/png;base64,iVBOR"));
         assert!(page.contains("taken for cat") && page.contains("95.3 %"));
-    }
-
-    #[test]
-    fn commands_can_be_pasted() {
-        assert_eq!(quoted("--data=a/b.c:7"), "--data=a/b.c:7");
-        assert_eq!(["my photos", "", "it's", "$HOME"].map(quoted), ["'my photos'", "''", "'it'\\''s'", "'$HOME'"]);
     }
 }

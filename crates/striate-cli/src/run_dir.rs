@@ -13,6 +13,8 @@ use striate::formats::{is_leftover, remove_leftovers, write_atomically};
 /// The checkpoint's name in a run directory.
 pub(crate) const CHECKPOINT: &str = "last.ckpt";
 const METRICS: &str = "metrics.jsonl";
+/// The directory of models along the way.
+const SNAPSHOTS: &str = "snapshots";
 /// Locked by the run that writes into the directory, and free as soon as its process ends, however it ends.
 const LOCK: &str = ".lock";
 
@@ -61,7 +63,9 @@ impl RunDir {
             )));
         }
         let lock = lock(path)?;
-        remove_leftovers(path).map_err(io_error(path, "remove what a killed run left"))?;
+        for directory in [path.to_owned(), path.join(SNAPSHOTS)].iter().filter(|directory| directory.is_dir()) {
+            remove_leftovers(directory).map_err(io_error(directory, "remove what a killed run left"))?;
+        }
         let file = path.join(METRICS);
         let metrics = File::options().read(true).append(true).create(true).open(&file);
         let metrics = metrics.map_err(io_error(&file, "open the file"))?;
@@ -136,6 +140,13 @@ impl RunDir {
         self.path.join(name)
     }
 
+    /// Where the model after so many steps is to be saved.
+    pub(crate) fn snapshot(&self, step: u64) -> Result<PathBuf, CliError> {
+        let directory = self.path.join(SNAPSHOTS);
+        fs::create_dir_all(&directory).map_err(io_error(&directory, "create the directory"))?;
+        Ok(directory.join(format!("step-{step:06}.safetensors")))
+    }
+
     /// Writes a file whole.
     pub(crate) fn write(&self, name: &str, contents: impl AsRef<[u8]>) -> Result<(), CliError> {
         Ok(write_atomically(self.file(name), contents.as_ref())?)
@@ -148,6 +159,25 @@ impl RunDir {
         let file = self.file(METRICS);
         self.metrics.write_all(text.as_bytes()).map_err(io_error(&file, "write to the file"))
     }
+}
+
+/// The models along the way that the run in `path` has saved, by step; none if it saved none.
+pub(crate) fn snapshots(path: &Path) -> Result<Vec<(u64, PathBuf)>, CliError> {
+    let directory = path.join(SNAPSHOTS);
+    if !directory.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    for entry in fs::read_dir(&directory).map_err(io_error(&directory, "read the directory"))? {
+        let file = entry.map_err(io_error(&directory, "read the directory"))?.path();
+        let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let step = name.strip_prefix("step-").and_then(|rest| rest.strip_suffix(".safetensors"));
+        if let Some(step) = step.and_then(|digits| digits.parse().ok()) {
+            found.push((step, file));
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 /// Takes the directory's lock, which ends with the process.

@@ -6,7 +6,7 @@ use crate::progress::Bar;
 use clap::Args;
 use std::env;
 use std::path::{Path, PathBuf};
-use striate::data::image_folder::{self, ImageFolder, Options, Report};
+use striate::data::image_folder::{self, ImageFolder, Options, Report, Skipped};
 use striate::data::{
     DataError, Dataset, Fit, Normalization, Pixels, Preprocessing, Splits, cifar, idx, one_class_names,
 };
@@ -79,13 +79,13 @@ impl From<ImageFolder> for Source {
     }
 }
 
-/// Reads the data that `--data` names, image files at the size of `shape`; says on stderr what was left out.
-pub(crate) fn load(data: &str, shape: Option<Shape>, output: &Output) -> Result<Splits, CliError> {
-    Ok(load_all(data, shape, output)?.splits)
-}
-
 /// Reads the data that `--data` names, or else what the model was trained on, at the size of the model's input.
-pub(crate) fn for_model(data: Option<&str>, model: &ModelFile, output: &Output) -> Result<Splits, CliError> {
+pub(crate) fn for_model(
+    data: Option<&str>,
+    reading: &ReadingArgs,
+    model: &ModelFile,
+    output: &Output,
+) -> Result<Source, CliError> {
     let known = model.training.get("data").and_then(|data| data.as_str());
     let data = data.or(known.filter(|data| exists(data))).ok_or_else(|| {
         CliError::Usage(match known {
@@ -95,22 +95,55 @@ pub(crate) fn for_model(data: Option<&str>, model: &ModelFile, output: &Output) 
             None => "the model file does not say what it was trained on; say with --data what to look at".into(),
         })
     })?;
-    load(data, Some(model.preprocessing.shape), output)
+    load(data, reading, Some(model.preprocessing.shape), output)
 }
 
-/// [`load`], with the images to validate with that the data may have of its own.
-pub(crate) fn load_all(data: &str, shape: Option<Shape>, output: &Output) -> Result<Source, CliError> {
-    let source = open(data, &Options { shape, ..Options::default() }, output)?;
+/// Reads the data that `--data` names, image files as `reading` says and at the size of `shape`; says on stderr what was
+/// left out.
+pub(crate) fn load(
+    data: &str,
+    reading: &ReadingArgs,
+    shape: Option<Shape>,
+    output: &Output,
+) -> Result<Source, CliError> {
+    let source = open(data, &reading.options(shape), output)?;
     if let Some(first) = source.report.skipped.first()
         && !output.is_quiet()
     {
         let count = thousands(source.report.skipped.len());
-        complain(&format!(
-            "note: {count} files of {data} were left out; the first: {}; `striate data info` lists them",
-            first.reason
-        ));
+        complain(&format!("note: {count} files of {data} were left out; the first: {}", first.reason));
     }
     Ok(source)
+}
+
+/// What was left out, for `--json`.
+pub(crate) fn skipped_json(skipped: &[Skipped]) -> serde_json::Value {
+    let line = |skipped: &Skipped| {
+        let (path, reason) = (skipped.path.display().to_string(), skipped.reason.to_string());
+        serde_json::json!({ "path": path, "reason": reason })
+    };
+    skipped.iter().map(line).collect()
+}
+
+/// Files listed of those that were left out; `--json` lists all.
+pub(crate) const LISTED: usize = 20;
+
+/// Prints the first of the files that were left out, and how many there are.
+pub(crate) fn list_skipped(output: &Output, skipped: &[Skipped]) {
+    let reasons = skipped.iter().map(|skipped| skipped.reason.to_string());
+    list(output, "left out because they can't be read", reasons);
+}
+
+/// Prints how many there are of something, if there is any, and the first of it.
+pub(crate) fn list(output: &Output, what: &str, items: impl ExactSizeIterator<Item = String>) {
+    let all = items.len();
+    if all > 0 {
+        output.line(format!("\n{what}: {}", thousands(all)));
+        items.take(LISTED).for_each(|item| output.line(format!("  {item}")));
+        if all > LISTED {
+            output.line(format!("  and {} more", thousands(all - LISTED)));
+        }
+    }
 }
 
 /// Reads the data that `--data` names, image files as `options` say.

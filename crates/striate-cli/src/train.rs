@@ -9,16 +9,19 @@ use crate::output::{Output, bytes, complain, share, to_json};
 use crate::progress::Progress;
 use crate::report::Finished;
 use crate::run_dir::{CHECKPOINT, RunDir};
-use crate::source::Source;
+use crate::source::{ReadingArgs, Source};
 use crate::tensorboard::Board;
-use crate::{Global, model, source};
+use crate::{Global, model, pictures, source};
 pub(crate) use options::TrainArgs;
 use options::{Note, Options};
+use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use striate::data::augment::Augment;
+use striate::data::image_folder::Skipped;
 use striate::data::{Dataset, HoldOut, Preprocessing};
 use striate::draw;
 use striate::explain::filters;
@@ -29,11 +32,12 @@ use striate::network::Network;
 use striate::network::plan::Weights;
 use striate::shape::Shape;
 use striate::train::{
-    Checkpoint, Control, EpochMetrics, Evaluation, Event, Keep, TrainError, TrainSummary, Trainer, calibrate, evaluate,
-    evaluate_at, whiten,
+    Checkpoint, Control, EpochMetrics, Evaluation, Event, Fingerprint, Fingerprints, Keep, TrainError, TrainSummary,
+    Trainer, calibrate, evaluate, evaluate_at, whiten,
 };
 
 const FILTERS_BEFORE: &str = "filters-before.png";
+const AUGMENT: &str = "augment.png";
 
 /// What goes into the model file beside the weights.
 struct Packaging<'a> {
@@ -47,16 +51,16 @@ struct Packaging<'a> {
 impl Packaging<'_> {
     /// Saves the network with what was measured of these very weights, if anything was.
     fn save(&self, network: &Network, metrics: Option<serde_json::Value>, run: &RunDir) -> Result<(), CliError> {
-        self.save_at(network, metrics, None, run)
+        self.save_at(&run.file(model::FILE), network, metrics, None)
     }
 
-    /// The same with a temperature for the probabilities.
+    /// The same in any file, with a temperature for the probabilities.
     fn save_at(
         &self,
+        file: &Path,
         network: &Network,
         metrics: Option<serde_json::Value>,
         temperature: Option<Temperature>,
-        run: &RunDir,
     ) -> Result<(), CliError> {
         let model = ModelFile {
             network: network.clone(),
@@ -67,7 +71,7 @@ impl Packaging<'_> {
             test_vectors: TestVectors::record(network, self.samples.clone())?,
             temperature,
         };
-        Ok(model.save(&run.file(model::FILE))?)
+        Ok(model.save(file)?)
     }
 }
 
@@ -79,9 +83,16 @@ struct Data {
 }
 
 impl Data {
-    /// Reads the data that the options name, and holds out of it what they ask for.
-    fn load(options: &mut Options, args: &TrainArgs, output: &Output) -> Result<Self, CliError> {
-        let Source { splits, validation, .. } = source::load_all(&options.data, args.input, output)?;
+    /// Reads the data that the options name, and holds out of it what they ask for; also gives the files that could not be
+    /// read.
+    fn load(
+        options: &mut Options,
+        args: &TrainArgs,
+        reading: &ReadingArgs,
+        output: &Output,
+    ) -> Result<(Self, Vec<Skipped>), CliError> {
+        let Source { splits, validation, report } = source::load(&options.data, reading, args.input, output)?;
+        let skipped = report.skipped;
         if let Some(validation) = validation {
             if args.validation.is_some_and(|share| share > 0.0) {
                 return Err(CliError::Usage(format!(
@@ -92,7 +103,7 @@ impl Data {
             }
             options.validation = 0.0;
             options.keep = args.keep.unwrap_or(Keep::Best);
-            return Ok(Self { train: splits.train, validation: Some(validation), test: splits.test });
+            return Ok((Self { train: splits.train, validation: Some(validation), test: splits.test }, skipped));
         }
         if options.validation == 0.0 {
             for (field, found) in [
@@ -104,10 +115,10 @@ impl Data {
                     return Err(TrainError::Option { field, found, expected }.into());
                 }
             }
-            return Ok(Self { train: splits.train, validation: None, test: splits.test });
+            return Ok((Self { train: splits.train, validation: None, test: splits.test }, skipped));
         }
         let (train, validation) = splits.hold_out(HoldOut::Share(options.validation), options.seed)?;
-        Ok(Self { train, validation: Some(validation), test: splits.test })
+        Ok((Self { train, validation: Some(validation), test: splits.test }, skipped))
     }
 
     /// Checks that options, network and data fit each other. With images to validate with, the test set is left for the
@@ -121,12 +132,40 @@ impl Data {
         }
     }
 
+    /// Files that could be read at the start, but no more when their images were needed.
+    fn faults(&self) -> impl Iterator<Item = Skipped> {
+        let parts = [Some(&self.train), self.validation.as_ref(), Some(&self.test)];
+        parts.into_iter().flatten().flat_map(Dataset::faults)
+    }
+
     /// What calibrates the network's probabilities, judged by the images held out; without any there is nothing honest to
     /// judge by.
     fn temperature(&self, network: &Network, options: &Options) -> Result<Option<Temperature>, CliError> {
         let Some(held_out) = &self.validation else { return Ok(None) };
         let value = calibrate(network, held_out, &options.normalization, options.batch)?;
         Ok(value.map(|value| Temperature { value, data: held_out.name().into(), images: held_out.len() }))
+    }
+}
+
+/// What tells the data of a run from others, in `run.toml` beside the options.
+#[derive(Serialize)]
+struct KnownBy {
+    fingerprint: BTreeMap<&'static str, Known>,
+}
+
+#[derive(Serialize)]
+struct Known {
+    images: usize,
+    sha256: String,
+}
+
+impl KnownBy {
+    fn of(data: &Fingerprints, test: &Dataset) -> Self {
+        let test = data.test.clone().unwrap_or_else(|| Fingerprint::of(test));
+        let parts = [("train", Some(&data.train)), ("validation", data.validation.as_ref()), ("test", Some(&test))];
+        let known = |of: &Fingerprint| Known { images: of.images, sha256: of.sha256() };
+        let parts = parts.into_iter().filter_map(|(name, of)| Some((name, known(of?))));
+        Self { fingerprint: parts.collect() }
     }
 }
 
@@ -147,18 +186,18 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
     }
     options.train_options().validate()?;
     let progress = &mut Progress::new(global.quiet);
-    let (data, mut network);
+    let (data, mut skipped, mut network);
     // The flags that count: of a run that is resumed, those it began with.
     let began_with = match &resumed {
         Some(Resumed { note, checkpoint, .. }) => {
             options.data = args.data.clone().unwrap_or(options.data);
-            data = Data::load(&mut options, &note.args, output)?;
+            (data, skipped) = Data::load(&mut options, &note.args, &args.reading, output)?;
             options = Options::resumed(note, args, global, isa, &data.train)?;
             network = checkpoint.network()?;
             &note.args
         }
         None => {
-            data = Data::load(&mut options, args, output)?;
+            (data, skipped) = Data::load(&mut options, args, &args.reading, output)?;
             options.fit(args, &data.train)?;
             network = self::network(args, &options, &data.train)?;
             args
@@ -166,7 +205,7 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
     };
     let Data { train, test, .. } = &data;
     // Every option is checked before anything is written.
-    data.trainer(&mut network, &options)?;
+    let fingerprints = data.trainer(&mut network, &options)?.fingerprints();
     let summary = network.summary(options.batch)?;
     if let (Some(time), None) = (&options.time, &options.steps) {
         progress.note(&format!("a trial of {} s tells how many steps {time} are", budget::TRIAL.as_secs()));
@@ -176,7 +215,11 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
     }
     let options = options;
     let note = to_json(&Note { args: began_with.clone(), options: options.clone() });
-    let settings = toml::to_string(&options).map_err(|source| CliError::Options { source })?;
+    let known_by = KnownBy::of(&fingerprints, test);
+    let settings = [toml::to_string(&options), toml::to_string(&known_by)]
+        .map(|text| text.map_err(|source| CliError::Options { source }));
+    let [settings, known] = settings;
+    let settings = format!("{}\n{}", settings?, known?);
     let packaging = Packaging {
         options: &options,
         preprocessing: source::preprocessing(train, options.normalization.clone())?,
@@ -214,6 +257,7 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
     let mut history = checkpoint.as_ref().map_or(Vec::new(), |checkpoint| checkpoint.history().to_vec());
     let mut is_set_up = false;
     let trainer = data.trainer(&mut network, &options)?.checkpoints(options.checkpoint_every);
+    let trainer = trainer.snapshots(options.snapshots);
     let trainer = match checkpoint {
         Some(checkpoint) => trainer.resume(checkpoint),
         None => trainer,
@@ -243,6 +287,10 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
                     packaging.save(&network, Some(to_json(metrics)), &run)
                 })
             }
+            Event::Snapshot { step, parameters } => run.snapshot(*step).and_then(|file| {
+                let network = Network::with_parameters(first.description().clone(), (*parameters).clone())?;
+                packaging.save_at(&file, &network, Some(serde_json::json!({ "step": step })), None)
+            }),
             Event::Checkpoint { state } => {
                 run.flush_metrics().and_then(|()| Ok(state.save(&run.file(CHECKPOINT), &note)?))
             }
@@ -254,7 +302,8 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
                 return Ok(());
             }
             is_set_up = true;
-            set_up(&run, &settings, &first, matches!(event, Event::Started { .. }))
+            set_up(&run, &settings, &first, matches!(event, Event::Started { .. }))?;
+            draw_augmentation(&run, train, &options)
         });
         let written = written.and_then(|()| board.as_mut().map_or(Ok(()), |board| board.show(event)));
         if let Err(error) = written {
@@ -307,9 +356,10 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
     metrics["train_images"] = train.len().into();
     metrics["test_accuracy"] = on_test.accuracy.into();
     metrics["test_loss"] = on_test.loss.into();
-    packaging.save_at(&network, Some(metrics), temperature.clone(), &run)?;
+    packaging.save_at(&run.file(model::FILE), &network, Some(metrics), temperature.clone())?;
     run.write("confusion.svg", confusion(&on_test, test, &options))?;
 
+    skipped.extend(data.faults());
     let finished = Finished {
         model: &options.model,
         data: &options.data,
@@ -322,10 +372,12 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
         train_accuracy,
         summary: &summary,
         temperature: temperature.as_ref(),
+        skipped: &skipped,
+        data_sha256: known_by.fingerprint.iter().map(|(part, known)| (*part, known.sha256.as_str())).collect(),
     };
     finished.write(&mut run)?;
 
-    tell(output, &run, &options, &on_test, on_train, &data, &summary, begun.elapsed().as_secs_f64());
+    tell(output, &run, &options, &on_test, on_train, &data, &summary, &skipped, begun.elapsed().as_secs_f64());
     output.json(&serde_json::json!({
         "out": run.path(),
         "seed": options.seed,
@@ -341,6 +393,7 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
         "weights_sha256": weights_sha256(network.parameters()),
         "kept_epoch": summary.kept_epoch,
         "stopped": summary.stopped,
+        "skipped": source::skipped_json(&skipped),
         "out_of_patience": summary.out_of_patience,
     }));
     Ok(ExitCode::SUCCESS)
@@ -371,6 +424,14 @@ fn set_up(run: &RunDir, settings: &str, network: &Network, again: bool) -> Resul
         return Ok(());
     }
     draw_filters(network, run, FILTERS_BEFORE, "First layer before training")
+}
+
+/// What augmentation makes of some images. The same for a run that goes on.
+fn draw_augmentation(run: &RunDir, train: &Dataset, options: &Options) -> Result<(), CliError> {
+    if options.augment.is_none() || run.file(AUGMENT).exists() {
+        return Ok(());
+    }
+    run.write(AUGMENT, draw::png(&pictures::augmented(train, &options.train_options()))?)
 }
 
 /// The network to train: fresh, or a trained one to go on with.
@@ -463,6 +524,7 @@ fn tell(
     on_train: usize,
     data: &Data,
     summary: &TrainSummary,
+    skipped: &[Skipped],
     seconds: f64,
 ) {
     let directory = run.path().display();
@@ -475,6 +537,7 @@ fn tell(
     if let (Keep::Best, Some(epoch)) = (options.keep, summary.kept_epoch) {
         output.line(format!("the weights are those of epoch {epoch}, the best on the validation set"));
     }
+    source::list_skipped(output, skipped);
     let how = match () {
         () if summary.stopped => "stopped",
         () if summary.out_of_patience => "stopped early, as no epoch was better,",
@@ -489,8 +552,14 @@ fn tell(
     output.hint("  confusion.svg       which class was taken for which");
     output.hint("  reliability.svg     how often the model is right where it is so sure");
     output.hint("  mistakes.png        the most confident mistakes");
+    if run.file(AUGMENT).exists() {
+        output.hint("  augment.png         what the network saw of some training images");
+    }
     if run.file("filters-after.png").exists() {
         output.hint("  filters-before.png, filters-after.png   what the first layer learnt");
+    }
+    if options.snapshots.is_some() {
+        output.hint("  snapshots           models along the way: `striate explain RUN timeline` draws them");
     }
     output.hint("  run.toml, metrics.jsonl   every option, every number");
     output.hint("Next:");

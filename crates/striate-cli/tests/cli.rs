@@ -530,7 +530,7 @@ fn a_trained_model_answers_every_command() {
     assert_eq!(fs::read(here.join("f.png")).unwrap(), fs::read(here.join("run/filters.png")).unwrap());
     run(here, &["explain", "run/model.safetensors", "filters"], 0);
     assert!(here.join("filters.png").exists());
-    refused(here, &["explain", "run", "filters", "--layer", "W9"], 1, &["W9", "hold filters are W1"]);
+    refused(here, &["explain", "run", "filters", "--layer", "W9"], 1, &["W9", "hold filters are Conv1 (W1)"]);
 
     // Away from the data, the flag that would help is named.
     let elsewhere = tempfile::tempdir().unwrap();
@@ -714,6 +714,117 @@ fn an_interrupt_keeps_the_last_weights() {
         assert_eq!(json(&stdout)["accuracy"], result["test_accuracy"]);
         run(place.path(), &["verify", "run"], 0);
     }
+}
+
+#[test]
+fn a_run_with_snapshots_can_be_looked_back_on() {
+    let place = place();
+    let here = place.path();
+    save_png(&here.join("bar.png"), 3);
+    let train =
+        "train --data bars --init he --schedule constant --epochs 1 --batch 20 --snapshots 4 --out run --json -q";
+    run(here, &train.split(' ').collect::<Vec<_>>(), 0);
+    assert_eq!(read_toml(&here.join("run/run.toml"))["snapshots"].as_str(), Some("4"));
+    let snapshots = || {
+        let names = fs::read_dir(here.join("run/snapshots")).unwrap();
+        let mut names: Vec<String> = names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let file = |step: u64| format!("step-{step:06}.safetensors");
+    assert_eq!(snapshots(), [0, 4, 8, 10].map(file));
+    // A resumed run goes on with them.
+    let (stdout, _) = run(here, &["train", "--resume", "run", "--epochs", "2", "--json", "-q"], 0);
+    let trained = json(&stdout);
+    assert_eq!(snapshots(), [0, 4, 8, 10, 12, 16, 20].map(file));
+
+    // Each is a model, the last one the result.
+    let (stdout, _) = run(here, &["summary", "run/snapshots/step-000020.safetensors", "--json"], 0);
+    assert_eq!(json(&stdout)["weights_sha256"], trained["weights_sha256"]);
+    run(here, &["verify", "run/snapshots/step-000004.safetensors"], 0);
+
+    let (stdout, _) = run(here, &["explain", "run", "timeline", "bar.png", "--json"], 0);
+    let result = json(&stdout);
+    assert_eq!((&result["frames"], &result["steps"]), (&7.into(), &serde_json::json!([0, 4, 8, 10, 12, 16, 20])));
+    let frames = |file: &Path| {
+        use image::AnimationDecoder;
+        let decoder = image::codecs::png::PngDecoder::new(std::io::BufReader::new(fs::File::open(file).unwrap()));
+        decoder.unwrap().apng().unwrap().into_frames().collect_frames().unwrap()
+    };
+    let seen = frames(&here.join("run/timeline.png"));
+    assert_eq!(seen.len(), 7);
+    assert!(seen.windows(2).all(|pair| pair[0].buffer() != pair[1].buffer()));
+    assert!(image::open(here.join("run/timeline-sheet.png")).unwrap().height() > 300);
+    run(here, &["explain", "run", "timeline", "--layer", "Conv1", "--out", "alone.png"], 0);
+    assert_eq!(frames(&here.join("alone.png")).len(), 7);
+    refused(here, &["explain", "run", "timeline", "--layer", "Affine1"], 1, &["Affine1", "Conv1 (W1)"]);
+
+    // A file of another run among them, and a damaged one.
+    let other = here.join("run/snapshots/step-000007.safetensors");
+    fs::copy(here.join("run/snapshots/step-000004.safetensors"), &other).unwrap();
+    let arguments = ["train", "--data", "bars", "--model", "mlp", "--epochs", "1", "--out", "dense", "-q"];
+    run(here, &arguments, 0);
+    fs::copy(here.join("dense/model.safetensors"), &other).unwrap();
+    refused(here, &["explain", "run", "timeline"], 1, &["step-000007", "another"]);
+    fs::write(&other, "no model").unwrap();
+    refused(here, &["explain", "run", "timeline"], 1, &["step-000007"]);
+
+    refused(here, &["explain", "dense", "timeline"], 1, &["dense", "no snapshots", "striate train --snapshots"]);
+    refused(here, &["explain", "nowhere", "timeline"], 2, &["nowhere"]);
+    refused(here, &["train", "--data", "bars", "--snapshots", "0", "--out", "x"], 2, &["snapshots", "at least 1"]);
+}
+
+#[test]
+fn all_views_come_on_one_page() {
+    let place = trained();
+    let here = place.path();
+    save_png(&here.join("bar.png"), 3);
+    let (stdout, _) = run(here, &["explain", "run", "all", "bar.png", "--class", "column", "--json"], 0);
+    let result = json(&stdout);
+    let page = fs::read_to_string(here.join("run/explain/explain.html")).unwrap();
+    assert_eq!(result["page"], "run/explain/explain.html");
+    let drawn = result["views"].as_array().unwrap();
+    for view in drawn.iter().filter(|view| view["view"] != "im2col") {
+        assert!(here.join(view["file"].as_str().unwrap()).exists(), "{view}");
+    }
+    for view in ["filters", "responses", "feature-maps", "saliency", "grad-cam", "occlusion", "maximize", "im2col"] {
+        assert!(drawn.iter().any(|drawn| drawn["view"] == view), "{view}");
+        assert!(page.contains(&format!("id=\"{view}\"")), "{view}");
+    }
+    assert!(page.contains("striate explain run saliency bar.png --class column"));
+    assert!(!page.contains("src=\"run") && page.matches("src=\"data:image/png;base64,").count() == drawn.len() - 1);
+    // What there is not is said with its reason.
+    let left_out: Vec<&str> =
+        result["left_out"].as_array().unwrap().iter().map(|v| v["view"].as_str().unwrap()).collect();
+    assert_eq!(left_out, ["timeline"]);
+    assert!(page.contains("striate train --snapshots"));
+
+    refused(here, &["explain", "run", "all"], 2, &["IMAGE"]);
+    refused(here, &["explain", "run", "all", "-"], 2, &["stdin"]);
+    refused(here, &["explain", "run", "all", "nowhere.png"], 1, &["nowhere.png"]);
+    refused(here, &["explain", "run", "all", "bar.png", "--class", "owl"], 1, &["owl", "row, column"]);
+    let arguments = ["train", "--data", "bars", "--model", "mlp", "--epochs", "1", "--out", "dense", "-q"];
+    run(here, &arguments, 0);
+    let (stdout, _) = run(here, &["explain", "dense", "all", "bar.png", "--out", "page", "--json"], 0);
+    let left_out = json(&stdout)["left_out"].to_string();
+    assert!(left_out.contains("grad-cam") && left_out.contains("no convolution"), "{left_out}");
+    assert!(here.join("page/saliency.png").exists());
+}
+
+#[test]
+fn filters_apply_to_images_of_any_size() {
+    let place = trained();
+    let here = place.path();
+    let photograph =
+        image::RgbImage::from_fn(90, 60, |x, y| image::Rgb([(x * 2) as u8, (y * 4) as u8, ((x + y) % 9) as u8]));
+    photograph.save(here.join("photograph.png")).unwrap();
+    run(here, &["explain", "run", "filters", "--apply", "photograph.png", "--layer", "Conv1", "--out", "a.png"], 0);
+    run(here, &["explain", "run", "filters", "--apply", "photograph.png", "--layer", "W1", "--out", "b.png"], 0);
+    assert_eq!(fs::read(here.join("a.png")).unwrap(), fs::read(here.join("b.png")).unwrap());
+    let sheet = image::open(here.join("a.png")).unwrap();
+    assert!(sheet.width() > 800 && sheet.height() > 600);
+    image::GrayImage::new(3, 3).save(here.join("small.png")).unwrap();
+    refused(here, &["explain", "run", "filters", "--apply", "small.png"], 1, &["3 x 3", "at least 5 x 5"]);
 }
 
 #[test]

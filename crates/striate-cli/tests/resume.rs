@@ -96,7 +96,12 @@ fn only_a_run_of_ones_own_can_be_resumed() {
         }
         fs::write(here.join("others").join(entry.file_name()), bytes).unwrap();
     }
-    refused(here, "train --resume run --data others", 2, &["the training set", "SHA-256"]);
+    refused(
+        here,
+        "train --resume run --data others",
+        2,
+        &["the content of the training set's images", "SHA-256", "the data changed"],
+    );
     // What says the same again contradicts nothing, and a run that is done is not changed by being finished again.
     let again = json(here, "train --resume run --lr 0.001 --recipe book --seed 4 --data bars --threads 1");
     assert_eq!(again["weights_sha256"], result["weights_sha256"]);

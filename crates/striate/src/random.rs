@@ -22,6 +22,8 @@ pub enum Purpose {
     Test = 6,
     /// Noise and starting images of explanations; the stream is the sample.
     Explain = 7,
+    /// Mixing images of a batch; the stream is the epoch and the sample.
+    Mix = 8,
 }
 
 /// A source of random numbers named by seed, purpose and stream; the n-th number is a pure function of n.

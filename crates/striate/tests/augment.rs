@@ -43,6 +43,7 @@ fn text_and_back() {
         "flip:probability=1,resized-crop:area=0.5,colour:saturation=0,cutout:side=3",
         "affine:rotate=15;scale=0.2;shear=5;shift=0.1;fill=reflect",
         "crop,crop",
+        "flip,mixup,cutmix:alpha=0.5;probability=0.25",
     ] {
         assert_eq!(augment(text).to_string(), text);
     }
@@ -73,6 +74,7 @@ fn wrong_text_is_explained() {
         ("affine:scale=1", ["affine: scale is 1", "0.9"]),
         ("flip:probability=1.5", ["flip: probability is 1.5", "0 to 1"]),
         ("erase:share=x", ["erase: share", "x"]),
+        ("mixup:alpha=0", ["mixup: alpha is 0", "0.01 to 100"]),
     ] {
         let error = text.parse::<Augment>().unwrap_err().to_string();
         assert!(parts.iter().all(|part| error.contains(part)), "{text}: {error}");

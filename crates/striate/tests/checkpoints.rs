@@ -8,7 +8,7 @@ use striate::optim::{OptimizerOptions, Schedule};
 use striate::random::{Purpose, Random};
 use striate::shape::Shape;
 use striate::train::{
-    Checkpoint, CheckpointError, Control, Event, Keep, TrainError, TrainOptions, TrainSummary, Trainer,
+    Checkpoint, CheckpointError, Control, Event, Keep, Snapshots, TrainError, TrainOptions, TrainSummary, Trainer,
 };
 
 /// Checkpoints by the step they were written at.
@@ -112,6 +112,42 @@ fn check(task: &Task) {
 }
 
 #[test]
+fn snapshots_change_nothing_and_go_on_after_a_resume() {
+    let task = Task::new("simple-convnet", TrainOptions { average: Some(0.9), ..options() });
+    let (expected, _, saved) = task.whole();
+    let shown = |network: &mut Network, checkpoint: Option<Checkpoint>| {
+        let mut shown = Vec::new();
+        let trainer = task.trainer(network).unwrap().snapshots(Some(Snapshots::Every(4)));
+        let trainer = match checkpoint {
+            Some(checkpoint) => trainer.resume(checkpoint),
+            None => trainer,
+        };
+        let summary = trainer.run(&mut |event| {
+            if let Event::Snapshot { step, parameters } = event {
+                shown.push((*step, parameters.as_slice().to_vec()));
+            }
+            Control::Continue
+        });
+        summary.unwrap();
+        shown
+    };
+    let mut network = network(task.model);
+    let first = network.parameters().as_slice().to_vec();
+    let all = shown(&mut network, None);
+    assert_eq!(bits(&network), expected, "snapshots change nothing");
+    assert_eq!(all.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [0, 4, 8, 12, 15]);
+    assert_eq!((&all[0].1, all[4].1.as_slice()), (&first, network.parameters().as_slice()), "the averaged weights");
+    // Whatever step the run is resumed from, no later snapshot is missing.
+    for at in [0, 3, 4, 11] {
+        let (step, bytes) = saved.iter().find(|(step, _)| *step == at).unwrap();
+        let checkpoint = Checkpoint::from_bytes(bytes, "the test").unwrap();
+        let mut resumed = checkpoint.network().unwrap();
+        let expected: Vec<_> = all.iter().filter(|(due, _)| due >= step).cloned().collect();
+        assert!(shown(&mut resumed, Some(checkpoint)) == expected, "from step {step}");
+    }
+}
+
+#[test]
 fn every_step_of_every_optimizer_can_be_resumed() {
     for name in OptimizerOptions::NAMES {
         let optimizer: OptimizerOptions = name.parse().unwrap();
@@ -122,7 +158,8 @@ fn every_step_of_every_optimizer_can_be_resumed() {
 #[test]
 fn schedules_augmentation_dropout_and_the_best_epoch_are_resumed() {
     for schedule in ["cosine:warmup=0.2", "step:every=0.2", "milestones", "onecycle"] {
-        let (schedule, augment) = (schedule.parse().unwrap(), "crop:padding=2,affine,erase".parse().unwrap());
+        let (schedule, augment) =
+            (schedule.parse().unwrap(), "crop:padding=2,affine,erase,mixup,cutmix".parse().unwrap());
         let options = TrainOptions { schedule, augment, keep: Keep::Best, clip: Some(0.5), ..options() };
         check(&Task::new("simple-convnet", options.clone()));
         if options.schedule.name() == "cosine" {
@@ -164,7 +201,7 @@ fn a_checkpoint_of_another_run_is_refused() {
     assert!(message(TrainOptions { epochs: 1, ..options() }).contains("steps done was 6 and is at most 5"));
     assert!(Task::new("mlp", options()).refused(bytes).contains("the network was"));
     let other = Task { train: noise(47, 3), ..Task::new("simple-convnet", options()) };
-    assert!(other.refused(bytes).contains("the training set was that of SHA-256"));
+    assert!(other.refused(bytes).contains("the content of the training set's images was that of SHA-256"));
     let other = Task { validation: Some(noise(9, 3)), ..Task::new("simple-convnet", options()) };
     assert!(other.refused(bytes).contains("the validation set was none"));
 }

@@ -42,7 +42,7 @@ fn with_threads<T: Send>(threads: usize, body: impl FnOnce() -> T + Send) -> T {
 
 /// Every batch of two epochs.
 fn batches(data: &Dataset, prepare: bool) -> Vec<f32> {
-    let augment: Augment = "flip,crop:padding=2,erase".parse().unwrap();
+    let augment: Augment = "flip,crop:padding=2,erase,mixup,cutmix".parse().unwrap();
     let mut loader = Loader::new(data, data.normalization(), augment, 5);
     let order: Vec<usize> = (0..data.len()).rev().collect();
     let mut all = Vec::new();
@@ -121,7 +121,12 @@ fn training_from_files_gives_the_weights_of_training_from_memory() {
         let mut network =
             Network::new(SimpleConvNet { input: SHAPE, classes: 2, ..SimpleConvNet::default() }.description(), 1)
                 .unwrap();
-        let options = TrainOptions { epochs: 2, batch: 8, augment: "flip".parse().unwrap(), ..TrainOptions::default() };
+        let options = TrainOptions {
+            epochs: 2,
+            batch: 8,
+            augment: "flip,cutmix,mixup".parse().unwrap(),
+            ..TrainOptions::default()
+        };
         let scale = data.train.normalization();
         with_threads(threads, || {
             let trainer = Trainer::new(&mut network, &data.train, Some(&data.test), scale, options).unwrap();

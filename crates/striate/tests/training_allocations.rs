@@ -32,6 +32,7 @@ fn a_training_step_allocates_nothing() {
             decay: Decay::Weights,
             label_smoothing: 0.1,
             clip: Some(0.1),
+            augment: "affine,mixup,cutmix".parse().unwrap(),
             log_every: 1,
             ..TrainOptions::default()
         };

@@ -3,8 +3,8 @@
 use super::{DataArgs, Drawn, Out, band, class_name, maximize};
 use crate::error::CliError;
 use crate::output::{Output, thousands, to_json};
+use crate::pictures;
 use crate::progress::Bar;
-use crate::{pictures, source};
 use clap::Args;
 use image::RgbImage;
 use serde_json::json;
@@ -50,7 +50,7 @@ pub(super) struct DepthArgs {
 pub(super) fn draw(args: &DepthArgs, model: &ModelFile, output: &Output) -> Result<Drawn, CliError> {
     let network = &model.network;
     let (layers, left_out) = layers(args, model)?;
-    let data = source::for_model(args.data.data.as_deref(), model, output)?.train;
+    let data = args.data.load(model, output)?.train;
     let last = network.description().last();
     let units: Vec<Vec<usize>> = layers
         .iter()
@@ -120,7 +120,7 @@ pub(super) fn draw(args: &DepthArgs, model: &ModelFile, output: &Output) -> Resu
     let title = format!("What the layers of {} answer to", network.description().name);
     let sheet = Sheet { title, bands, side: SIDE, notes, ..Sheet::default() };
     let words = format!("{} layers, {} images", layers.len(), thousands(images.len()));
-    Ok(Drawn::new(sheet.draw(), words, json!({ "images": images.len(), "data": data.name(), "layers": results })))
+    Ok((sheet.draw(), words, json!({ "images": images.len(), "data": data.name(), "layers": results })))
 }
 
 /// The layers to draw, and how many are left out.

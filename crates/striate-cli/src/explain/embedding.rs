@@ -1,10 +1,9 @@
 //! `embedding`: the features of many images in two dimensions.
 
-use super::{DataArgs, Drawn, PlotOut, title};
+use super::{DataArgs, Made, PlotOut, title};
 use crate::error::CliError;
 use crate::output::{Output, thousands};
 use crate::progress::Bar;
-use crate::source;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use striate::draw::Scatter;
@@ -48,7 +47,7 @@ pub(super) struct EmbeddingArgs {
     pub(super) out: PlotOut,
 }
 
-pub(super) fn draw(args: &EmbeddingArgs, model: &ModelFile, output: &Output) -> Result<Drawn, CliError> {
+pub(super) fn make(args: &EmbeddingArgs, model: &ModelFile, output: &Output) -> Result<Made, CliError> {
     if args.perplexity.is_some() && args.method == Method::Pca {
         return Err(CliError::Usage("--perplexity is for --method tsne".into()));
     }
@@ -56,7 +55,7 @@ pub(super) fn draw(args: &EmbeddingArgs, model: &ModelFile, output: &Output) -> 
     let layer = args.layer.as_deref().unwrap_or(explain::feature_layer(network));
     // Said before any work.
     explain::units(network, layer)?;
-    let splits = source::for_model(args.data.data.as_deref(), model, output)?;
+    let splits = args.data.load(model, output)?;
     let data = if args.split == "train" { splits.train } else { splits.test };
     let images = Images::new(&data, &model.preprocessing.normalization).at_most(args.data.images as usize);
     let features = {
@@ -105,5 +104,5 @@ pub(super) fn draw(args: &EmbeddingArgs, model: &ModelFile, output: &Output) -> 
         "layer": layer, "data": data.name(), "features": features.ncols(), "explained": explained,
         "columns": ["image", "class", "x", "y"], "points": points,
     });
-    Ok(Drawn::plot(scatter, words, Vec::new(), json))
+    Made::plot(&scatter, &args.out, words, Vec::new(), json)
 }

@@ -62,9 +62,5 @@ pub(super) fn draw(args: &FeatureMapsArgs, model: &ModelFile) -> Result<Drawn, C
         }
     }
     let sheet = Sheet { title: title(model, "Feature maps"), bands, legends: vec![own_scale()], ..Sheet::default() };
-    Ok(Drawn::new(
-        sheet.draw(),
-        format!("{layers} layers, {} images", images.len()),
-        serde_json::json!({ "layers": layers }),
-    ))
+    Ok((sheet.draw(), format!("{layers} layers, {} images", images.len()), serde_json::json!({ "layers": layers })))
 }

@@ -12,16 +12,18 @@ use striate::explain::{self, filters};
 use striate::formats::ModelFile;
 
 const EXAMPLES: &str = "Examples:
-  striate explain model.safetensors filters --layer W1 --out filters.png
+  striate explain model.safetensors filters --layer Conv1 --out filters.png
+  striate explain runs/simple-convnet-mnist-1 filters --apply photograph.jpg
   striate explain runs/simple-convnet-mnist-1 filters --apply mnist:test:0";
 
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct FiltersArgs {
-    /// The parameter whose filters are drawn, such as W1 [default: the first convolution's]
+    /// The convolution whose filters are drawn, or its weights: Conv1 or W1 [default: the first convolution]
     #[arg(long, value_name = "NAME")]
     layer: Option<String>,
-    /// An image whose responses are shown, sorted by direction
+    /// An image of any size whose responses are shown, sorted by direction: a PNG or JPEG file, `-` for stdin, or
+    /// `mnist:test:42`
     #[arg(long, value_name = "IMAGE")]
     apply: Option<String>,
     /// The model before training, to stand beside
@@ -31,6 +33,9 @@ pub(super) struct FiltersArgs {
     pub(super) out: Out,
 }
 
+/// The longer side of an image that filters are applied to, at most.
+const MOST_SIDE: usize = 512;
+
 pub(super) fn draw(args: &FiltersArgs, model: &ModelFile) -> Result<Drawn, CliError> {
     let layer = args.layer.as_deref();
     let filters = filters::filters(&model.network, layer)?;
@@ -38,14 +43,14 @@ pub(super) fn draw(args: &FiltersArgs, model: &ModelFile) -> Result<Drawn, CliEr
     let json = serde_json::json!({ "filters": count });
     let heading = title(model, &format!("Filters {}", filters.name));
     if let Some(name) = &args.apply {
-        let sample = predict::read(name, model)?;
-        let shape = model.preprocessing.shape;
-        let dim = (shape.channels, shape.height, shape.width);
-        let image = Array3::from_shape_vec(dim, model.preprocessing.apply(&sample.pixels)).unwrap_or_default();
-        let found = explain::responses(&filters, image.view())?;
+        let (whole, sample) = predict::read_whole(name, model, MOST_SIDE)?;
+        let dim = (whole.shape.channels, whole.shape.height, whole.shape.width);
+        let image = Array3::from_shape_vec(dim, whole.apply(&sample.pixels)).unwrap_or_default();
+        let found = explain::responses_in(&model.network, layer, image.view())?;
         let shown: Vec<f32> = sample.pixels.iter().map(|&p| f32::from(p) / 255.0).collect();
         let shown = Array3::from_shape_vec(dim, shown).unwrap_or_default();
-        let mut bands = vec![band(name, vec![Tile::new(sheet::picture(shown.view()), "the image")])];
+        let caption = format!("the image, {} x {}", whole.shape.width, whole.shape.height);
+        let mut bands = vec![band(name, vec![Tile::new(sheet::picture(shown.view()), caption)])];
         for direction in ["horizontal", "rising", "vertical", "falling", "no direction"] {
             let tiles = found.responses.iter().filter(|r| r.orientation.name() == direction).map(|r| {
                 let o = r.orientation;
@@ -62,11 +67,12 @@ pub(super) fn draw(args: &FiltersArgs, model: &ModelFile) -> Result<Drawn, CliEr
         let sheet = Sheet {
             title: heading.replace("Filters", "Responses of filters"),
             bands,
+            // Photographs have more to show than digits.
+            side: if dim.1.max(dim.2) > 64 { 210 } else { 112 },
             legends: vec![own_scale()],
             notes: vec![note.into()],
-            ..Sheet::default()
         };
-        return Ok(Drawn::new(sheet.draw(), format!("responses of {count} filters"), json));
+        return Ok((sheet.draw(), format!("responses of {count} filters"), json));
     }
     let picture = match &args.before {
         Some(before) => {
@@ -75,5 +81,5 @@ pub(super) fn draw(args: &FiltersArgs, model: &ModelFile) -> Result<Drawn, CliEr
         }
         None => draw::filters(filters.values.view(), &heading),
     };
-    Ok(Drawn::new(picture.image, format!("{count} filters"), json))
+    Ok((picture.image, format!("{count} filters"), json))
 }

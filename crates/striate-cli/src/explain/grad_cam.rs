@@ -29,12 +29,15 @@ pub(super) fn draw(args: &GradCamArgs, model: &ModelFile) -> Result<Drawn, CliEr
         let mut tiles = Vec::new();
         for (rule, name) in [(CamRule::GradCam, "Grad-CAM"), (CamRule::LayerCam, "LayerCAM")] {
             let cam = explain::cam(&model.network, image.x.view(), image.class, args.layer.as_deref(), rule)?;
-            tiles.push(Tile::new(sheet::overlay(picture, cam.heat.view()), format!("{name} {}", cam.layer)));
+            let reach = cam.map.iter().copied().fold(0.0, f32::max);
+            let raw = sheet::map(cam.map.view(), Palette::Heat, (0.0, reach));
+            let overlay = sheet::overlay(picture, cam.heat.view());
+            tiles.push([raw, overlay].map(|image| Tile::new(image, format!("{name} {}", cam.layer))));
             json["layer"] = cam.layer.into();
         }
         Ok(tiles)
     })?;
-    let words = format!("{} images", bands.len());
+    let words = args.images.count();
     let sheet = Sheet {
         title: title(model, "Class activation maps"),
         bands,
@@ -42,5 +45,5 @@ pub(super) fn draw(args: &GradCamArgs, model: &ModelFile) -> Result<Drawn, CliEr
         legends: vec![Legend::new(Palette::Heat, "0", "the largest")],
         notes: vec![SCORE.into()],
     };
-    Ok(Drawn::new(sheet.draw(), words, json))
+    Ok((sheet.draw(), words, json))
 }

@@ -1,9 +1,9 @@
 //! `im2col`: what it would cost each convolution, and what runs instead.
 
+use super::Made;
 use crate::error::CliError;
-use crate::output::{Output, bytes, table, thousands};
+use crate::output::{bytes, table, thousands};
 use clap::Args;
-use std::process::ExitCode;
 use striate::explain;
 use striate::formats::ModelFile;
 
@@ -16,7 +16,7 @@ const EXAMPLES: &str = "Examples:
 pub(super) struct Im2colArgs {}
 
 /// The table; there is nothing to draw.
-pub(super) fn print(model: &ModelFile, output: &Output) -> Result<ExitCode, CliError> {
+pub(super) fn make(model: &ModelFile) -> Result<Made, CliError> {
     const BATCH: usize = 100;
     let costs = explain::im2col_cost(model.network.description(), BATCH)?;
     let head = ["layer", "input numbers", "matrix", "matrix numbers", "bytes", "times", "here", "how"];
@@ -33,8 +33,10 @@ pub(super) fn print(model: &ModelFile, output: &Output) -> Result<ExitCode, CliE
             cost.method.clone(),
         ]);
     }
-    output.line(format!("What im2col would unroll for a batch of {BATCH}, and the workspace that runs here instead"));
-    table(&rows, &[0, 7]).iter().for_each(|line| output.line(line));
-    output.json(&serde_json::json!({ "view": "im2col", "batch": BATCH, "layers": costs }));
-    Ok(ExitCode::SUCCESS)
+    Ok(Made {
+        pictures: Vec::new(),
+        words: format!("What im2col would unroll for a batch of {BATCH}, and the workspace that runs here instead"),
+        lines: table(&rows, &[0, 7]),
+        json: serde_json::json!({ "batch": BATCH, "layers": costs }),
+    })
 }

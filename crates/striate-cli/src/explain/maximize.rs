@@ -45,7 +45,7 @@ pub(super) fn draw(args: &MaximizeArgs, model: &ModelFile) -> Result<Drawn, CliE
         ..Sheet::default()
     };
     let json = serde_json::json!({ "layer": layer, "units": found.len() });
-    Ok(Drawn::new(sheet.draw(), format!("{} units of {layer}", found.len()), json))
+    Ok((sheet.draw(), format!("{} units of {layer}", found.len()), json))
 }
 
 /// What black and white are in the network's own scale, a pair a channel.

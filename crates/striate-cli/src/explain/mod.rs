@@ -1,5 +1,6 @@
 //! `striate explain`: one file a view; here is what they share.
 
+mod all;
 mod attribution;
 mod depth;
 mod embedding;
@@ -12,14 +13,17 @@ mod occlusion;
 mod saliency;
 mod shift;
 mod similar;
+mod timeline;
 
 use crate::error::CliError;
 use crate::output::Output;
-use crate::{model, predict};
+use crate::source::ReadingArgs;
+use crate::{model, predict, source};
 use clap::{Args, Subcommand};
 use ndarray::{Array3, Axis};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use striate::data::Splits;
 use striate::draw::sheet::{Band, Legend, Palette, Tile};
 use striate::draw::{self, Plot};
 use striate::explain::ExplainError;
@@ -37,7 +41,9 @@ const EXAMPLES: &str = "Examples:
   striate explain runs/simple-convnet-mnist-1 similar                   the test set's mistakes
   striate explain runs/simple-convnet-mnist-1 embedding --method tsne --out embedding.svg
   striate explain runs/simple-convnet-mnist-1 shift --against runs/mlp-mnist-1
+  striate explain runs/simple-convnet-mnist-1 timeline mnist:test:42
   striate explain runs/simple-convnet-mnist-1 im2col --json
+  striate explain runs/simple-convnet-mnist-1 all mnist:test:42
 
 Each view has options of its own: striate explain MODEL grad-cam --help";
 
@@ -75,8 +81,12 @@ enum View {
     Embedding(embedding::EmbeddingArgs),
     /// What a move of the image by some pixels does to the answer
     Shift(shift::ShiftArgs),
+    /// How filters, and what they make of an image, came about in a run with `train --snapshots` (an animation)
+    Timeline(timeline::TimelineArgs),
     /// What im2col would cost each convolution, and what runs instead (no picture)
     Im2col(im2col::Im2colArgs),
+    /// Every view of an image, and a page with all of them: explain.html
+    All(all::AllArgs),
     #[command(external_subcommand)]
     Unknown(Vec<String>),
 }
@@ -108,50 +118,117 @@ struct DataArgs {
     images: u32,
 }
 
-/// Draws the view.
+impl PlotOut {
+    fn is_svg(&self) -> bool {
+        self.out.as_deref().is_some_and(|out| ends_in(out, "svg"))
+    }
+}
+
+impl DataArgs {
+    fn load(&self, model: &ModelFile, output: &Output) -> Result<Splits, CliError> {
+        Ok(source::for_model(self.data.as_deref(), &ReadingArgs::default(), model, output)?.splits)
+    }
+}
+
+/// Makes the view and writes its pictures.
 pub(crate) fn run(args: &ExplainArgs, output: &Output) -> Result<ExitCode, CliError> {
-    let (name, out, endings): (_, _, &[&str]) = match &args.view {
-        View::Filters(view) => ("filters", &view.out.out, &["png"]),
-        View::FeatureMaps(view) => ("feature-maps", &view.out.out, &["png"]),
-        View::Saliency(view) => ("saliency", &view.out.out, &["png"]),
-        View::GradCam(view) => ("grad-cam", &view.out.out, &["png"]),
-        View::Occlusion(view) => ("occlusion", &view.out.out, &["png"]),
-        View::Maximize(view) => ("maximize", &view.out.out, &["png"]),
-        View::Depth(view) => ("depth", &view.out.out, &["png"]),
-        View::Similar(view) => ("similar", &view.out.out, &["png"]),
-        View::Embedding(view) => ("embedding", &view.out.out, &["png", "svg"]),
-        View::Shift(view) => ("shift", &view.out.out, &["png", "svg"]),
-        View::Im2col(_) => return im2col::print(&model::load(&args.model)?, output),
-        View::Unknown(words) => return Err(unknown(words.first().map_or("", String::as_str))),
-    };
+    if let View::Unknown(words) = &args.view {
+        return Err(unknown(words.first().map_or("", String::as_str)));
+    }
+    let (name, out, endings) = args.view.target();
     // Before any work.
-    let (file, ending) = destination(out.as_deref(), endings, &args.model, name)?;
+    let target = destination(out, endings, &args.model, name)?;
     let model = model::load(&args.model)?;
-    let Drawn { picture, words, table, mut json } = match &args.view {
-        View::Filters(view) => filters::draw(view, &model)?,
-        View::FeatureMaps(view) => feature_maps::draw(view, &model)?,
-        View::Saliency(view) => saliency::draw(view, &model)?,
-        View::GradCam(view) => grad_cam::draw(view, &model)?,
-        View::Occlusion(view) => occlusion::draw(view, &model)?,
-        View::Maximize(view) => maximize::draw(view, &model)?,
-        View::Depth(view) => depth::draw(view, &model, output)?,
-        View::Similar(view) => similar::draw(view, &model, output)?,
-        View::Embedding(view) => embedding::draw(view, &model, output)?,
-        View::Shift(view) => shift::draw(view, &args.model, &model, output)?,
-        View::Im2col(_) | View::Unknown(_) => return Ok(ExitCode::SUCCESS),
-    };
-    let bytes = match picture {
-        Picture::Image(image) => draw::png(&image)?,
-        Picture::Plot(plot) if ending == "svg" => plot.svg().into_bytes(),
-        Picture::Plot(plot) => draw::png(&plot.image())?,
-    };
-    write_atomically(&file, &bytes)?;
-    table.iter().for_each(|line| output.line(line));
-    output.line(format!("{}: {words}", file.display()));
+    if let View::All(view) = &args.view {
+        return all::run(view, &args.model, &model, output);
+    }
+    let Made { pictures, words, lines, mut json } = make(&args.view, &model, &args.model, output)?;
     json["view"] = name.into();
-    json["file"] = file.display().to_string().into();
+    let mut files = Vec::new();
+    for (suffix, bytes) in &pictures {
+        let stem = target.file_stem().unwrap_or_default().to_string_lossy();
+        let file =
+            if suffix.is_empty() { target.clone() } else { target.with_file_name(format!("{stem}{suffix}.png")) };
+        write_atomically(&file, bytes)?;
+        let key = if suffix.is_empty() { "file" } else { suffix.trim_start_matches('-') };
+        json[key] = file.display().to_string().into();
+        files.push(file.display().to_string());
+    }
+    output.line(if files.is_empty() { words } else { format!("{}: {words}", files.join(", ")) });
+    lines.iter().for_each(|line| output.line(line));
     output.json(&json);
     Ok(ExitCode::SUCCESS)
+}
+
+/// What became of a view.
+struct Made {
+    /// Files, each with what its name ends in before `.png`.
+    pictures: Vec<(&'static str, Vec<u8>)>,
+    /// About them.
+    words: String,
+    /// What is no picture.
+    lines: Vec<String>,
+    /// For programs.
+    json: serde_json::Value,
+}
+
+impl Made {
+    fn plot(
+        plot: &dyn Plot,
+        out: &PlotOut,
+        words: String,
+        lines: Vec<String>,
+        json: serde_json::Value,
+    ) -> Result<Self, CliError> {
+        let bytes = if out.is_svg() { plot.svg().into_bytes() } else { draw::png(&plot.image())? };
+        Ok(Self { pictures: vec![("", bytes)], words, lines, json })
+    }
+}
+
+impl View {
+    /// The view's name, where it is to be written, and what names of files it is written to end in.
+    fn target(&self) -> (&'static str, Option<&Path>, &'static [&'static str]) {
+        const SHEET: &[&str] = &["png"];
+        const PLOT: &[&str] = &["png", "svg"];
+        let (name, out, endings) = match self {
+            View::Filters(view) => ("filters", &view.out.out, SHEET),
+            View::FeatureMaps(view) => ("feature-maps", &view.out.out, SHEET),
+            View::Saliency(view) => ("saliency", &view.out.out, SHEET),
+            View::GradCam(view) => ("grad-cam", &view.out.out, SHEET),
+            View::Occlusion(view) => ("occlusion", &view.out.out, SHEET),
+            View::Maximize(view) => ("maximize", &view.out.out, SHEET),
+            View::Depth(view) => ("depth", &view.out.out, SHEET),
+            View::Similar(view) => ("similar", &view.out.out, SHEET),
+            View::Embedding(view) => ("embedding", &view.out.out, PLOT),
+            View::Shift(view) => ("shift", &view.out.out, PLOT),
+            View::Timeline(view) => ("timeline", &view.out.out, SHEET),
+            View::Im2col(_) => ("im2col", &None, SHEET),
+            View::All(_) => ("all", &None, SHEET),
+            View::Unknown(_) => ("", &None, SHEET),
+        };
+        (name, out.as_deref(), endings)
+    }
+}
+
+/// Makes a view of the model at `path`.
+fn make(view: &View, model: &ModelFile, path: &Path, output: &Output) -> Result<Made, CliError> {
+    let (picture, words, json) = match view {
+        View::Filters(view) => filters::draw(view, model)?,
+        View::FeatureMaps(view) => feature_maps::draw(view, model)?,
+        View::Saliency(view) => saliency::draw(view, model)?,
+        View::GradCam(view) => grad_cam::draw(view, model)?,
+        View::Occlusion(view) => occlusion::draw(view, model)?,
+        View::Maximize(view) => maximize::draw(view, model)?,
+        View::Depth(view) => depth::draw(view, model, output)?,
+        View::Similar(view) => similar::draw(view, model, output)?,
+        View::Embedding(view) => return embedding::make(view, model, output),
+        View::Shift(view) => return shift::make(view, path, model, output),
+        View::Timeline(view) => return timeline::make(view, path),
+        View::Im2col(_) => return im2col::make(model),
+        View::All(_) => return Err(unknown("all within all")),
+        View::Unknown(words) => return Err(unknown(words.first().map_or("", String::as_str))),
+    };
+    Ok(Made { pictures: vec![("", draw::png(&picture)?)], words, lines: Vec::new(), json })
 }
 
 fn unknown(view: &str) -> CliError {
@@ -160,57 +237,32 @@ fn unknown(view: &str) -> CliError {
     CliError::Usage(format!("there is no view {view:?}; the views are {}", names.join(", ")))
 }
 
-/// The file to write, and its ending, which says how.
-fn destination(
-    out: Option<&Path>,
-    endings: &[&'static str],
-    model: &Path,
-    view: &str,
-) -> Result<(PathBuf, &'static str), CliError> {
+/// The file to write.
+fn destination(out: Option<&Path>, endings: &[&str], model: &Path, view: &str) -> Result<PathBuf, CliError> {
     let Some(out) = out else {
         let name = format!("{view}.png");
-        return Ok((if model.is_dir() { model.join(name) } else { name.into() }, "png"));
+        return Ok(if model.is_dir() { model.join(name) } else { name.into() });
     };
-    let has = |ending: &&str| out.extension().is_some_and(|found| found.eq_ignore_ascii_case(ending));
-    let Some(ending) = endings.iter().copied().find(has) else {
+    if !endings.iter().any(|ending| ends_in(out, ending)) {
         let endings = endings.iter().map(|ending| format!(".{ending}")).collect::<Vec<_>>().join(" or ");
         let out = out.display();
         return Err(CliError::Usage(format!("--out {out}: {view} is written as {endings}; end the name in that")));
-    };
+    }
     match out.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.is_dir()) {
         Some(parent) => {
             let (out, parent) = (out.display(), parent.display());
             Err(CliError::Usage(format!("--out {out}: there is no directory {parent}; make it first")))
         }
-        None => Ok((out.to_owned(), ending)),
+        None => Ok(out.to_owned()),
     }
 }
 
-/// A result that is not written yet.
-struct Drawn {
-    picture: Picture,
-    /// What it shows, in a few words.
-    words: String,
-    /// Numbers for people.
-    table: Vec<String>,
-    /// The result for programs.
-    json: serde_json::Value,
+fn ends_in(file: &Path, ending: &str) -> bool {
+    file.extension().is_some_and(|found| found.eq_ignore_ascii_case(ending))
 }
 
-enum Picture {
-    Image(image::RgbImage),
-    Plot(Box<dyn Plot>),
-}
-
-impl Drawn {
-    fn new(image: image::RgbImage, words: String, json: serde_json::Value) -> Self {
-        Self { picture: Picture::Image(image), words, table: Vec::new(), json }
-    }
-
-    fn plot(plot: impl Plot + 'static, words: String, table: Vec<String>, json: serde_json::Value) -> Self {
-        Self { picture: Picture::Plot(Box::new(plot)), words, table, json }
-    }
-}
+/// A picture, words about it, and the result for programs.
+type Drawn = (image::RgbImage, String, serde_json::Value);
 
 /// An image to explain.
 struct Image {

@@ -1,7 +1,7 @@
 //! `occlusion`: what the score loses where a square covers the image.
 
-use super::attribution::{ImageArgs, SCORE, bands};
-use super::{Drawn, Out, own_scale, title};
+use super::attribution::{ImageArgs, SCORE, bands, legends};
+use super::{Drawn, Out, title};
 use crate::error::CliError;
 use crate::output::to_json;
 use clap::Args;
@@ -26,21 +26,22 @@ pub(super) fn draw(args: &OcclusionArgs, model: &ModelFile) -> Result<Drawn, Cli
     let network = &model.network;
     let side = network.input().height.min(network.input().width);
     let options = OcclusionOptions { window: (side / 6).max(1), stride: (side / 16).max(1), value: 0.0 };
-    let (bands, json) = bands(&args.images, model, |image, _, json| {
+    let (bands, json) = bands(&args.images, model, |image, picture, json| {
         let found = explain::occlusion(network, image.x.view(), image.class, &options)?;
         let (drawn, reach) = sheet::signed(found.drop.view());
         json["score"] = to_json(&found.score);
         json["largest_change"] = to_json(&reach);
-        Ok(vec![Tile::new(drawn, format!("drop up to {reach:.2}"))])
+        let overlay = sheet::overlay_signed(picture, found.drop.view());
+        Ok(vec![[drawn, overlay].map(|image| Tile::new(image, format!("drop up to {reach:.2}")))])
     })?;
-    let words = format!("{} images", bands.len());
+    let words = args.images.count();
     let note = format!("A square of {0} x {0} pixels covers with 0; red where the score falls.", options.window);
     let sheet = Sheet {
         title: title(model, "Occlusion"),
         bands,
         side: 140,
-        legends: vec![own_scale()],
+        legends: legends(),
         notes: vec![SCORE.into(), note],
     };
-    Ok(Drawn::new(sheet.draw(), words, json))
+    Ok((sheet.draw(), words, json))
 }

@@ -1,7 +1,7 @@
 //! `saliency`: the pixels that a score depends on.
 
-use super::attribution::{ImageArgs, SCORE, bands, signed};
-use super::{Drawn, Out, own_scale, title};
+use super::attribution::{ImageArgs, SCORE, bands, legends, signed};
+use super::{Drawn, Out, title};
 use crate::error::CliError;
 use crate::output::to_json;
 use clap::Args;
@@ -28,7 +28,7 @@ pub(super) fn draw(args: &SaliencyArgs, model: &ModelFile) -> Result<Drawn, CliE
     const STEPS: usize = 64;
     let network = &model.network;
     let mut notes = vec![SCORE.to_owned()];
-    let (bands, json) = bands(&args.images, model, |image, _, json| {
+    let (bands, json) = bands(&args.images, model, |image, picture, json| {
         let (x, class) = (image.x.view(), image.class);
         let gradient = |rule| explain::gradient(network, x, class, rule);
         let smooth = explain::smooth_grad(network, x, class, &SmoothGrad::default())?;
@@ -43,14 +43,14 @@ pub(super) fn draw(args: &SaliencyArgs, model: &ModelFile) -> Result<Drawn, CliE
         json["baseline_score"] = to_json(&integrated.baseline_score);
         json["completeness_error"] = to_json(&integrated.error);
         Ok(vec![
-            signed(gradient(ReluRule::Gradient)?.view(), "gradient"),
-            signed(smooth.view(), "SmoothGrad"),
-            signed(integrated.values.view(), "integrated gradients"),
-            signed(gradient(ReluRule::Guided)?.view(), "guided"),
-            signed(gradient(ReluRule::Deconvolution)?.view(), "deconvnet"),
+            signed(gradient(ReluRule::Gradient)?.view(), picture, "gradient"),
+            signed(smooth.view(), picture, "SmoothGrad"),
+            signed(integrated.values.view(), picture, "integrated gradients"),
+            signed(gradient(ReluRule::Guided)?.view(), picture, "guided"),
+            signed(gradient(ReluRule::Deconvolution)?.view(), picture, "deconvnet"),
         ])
     })?;
-    let words = format!("{} images", bands.len());
-    let sheet = Sheet { title: title(model, "Saliency"), bands, side: 140, legends: vec![own_scale()], notes };
-    Ok(Drawn::new(sheet.draw(), words, json))
+    let words = args.images.count();
+    let sheet = Sheet { title: title(model, "Saliency"), bands, side: 140, legends: legends(), notes };
+    Ok((sheet.draw(), words, json))
 }

@@ -1,10 +1,10 @@
 //! `shift`: what a move of the image by some pixels does to the answer.
 
-use super::{DataArgs, Drawn, PlotOut};
+use super::{DataArgs, Made, PlotOut};
 use crate::error::CliError;
+use crate::model;
 use crate::output::{Output, table, thousands, to_json};
 use crate::progress::Bar;
-use crate::{model, source};
 use clap::Args;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -32,12 +32,12 @@ pub(super) struct ShiftArgs {
     pub(super) out: PlotOut,
 }
 
-pub(super) fn draw(args: &ShiftArgs, path: &Path, model: &ModelFile, output: &Output) -> Result<Drawn, CliError> {
+pub(super) fn make(args: &ShiftArgs, path: &Path, model: &ModelFile, output: &Output) -> Result<Made, CliError> {
     let others: Vec<ModelFile> = args.against.iter().map(|path| model::load(path)).collect::<Result<_, _>>()?;
     let paths: Vec<&Path> = std::iter::once(path).chain(args.against.iter().map(PathBuf::as_path)).collect();
     let models: Vec<&ModelFile> = std::iter::once(model).chain(&others).collect();
     let names = names(&paths, &models);
-    let data = source::for_model(args.data.data.as_deref(), model, output)?.test;
+    let data = args.data.load(model, output)?.test;
     let (most, first) = (usize::from(args.most), args.data.images as usize);
     let images = Images::new(&data, &model.preprocessing.normalization).at_most(first);
     let mut found: Vec<Vec<Shifted>> = Vec::new();
@@ -87,7 +87,7 @@ pub(super) fn draw(args: &ShiftArgs, path: &Path, model: &ModelFile, output: &Ou
         names.iter().zip(&found).map(|(name, rows)| json!({ "model": name, "shifts": to_json(rows) })).collect();
     let words = format!("{} models, up to {most} pixels", names.len());
     let json = json!({ "data": data.name(), "images": images.len(), "models": models });
-    Ok(Drawn::plot(lines, words, table(&rows, &[0]), json))
+    Made::plot(&lines, &args.out, words, table(&rows, &[0]), json)
 }
 
 /// What tells the models apart: the names of their files or run directories, or their whole paths.

@@ -3,8 +3,8 @@
 use super::{DataArgs, Drawn, Image, Out, band, class_name, find_class, read_images};
 use crate::error::CliError;
 use crate::output::{Output, thousands, to_json};
+use crate::pictures;
 use crate::progress::Bar;
-use crate::{pictures, source};
 use clap::Args;
 use image::RgbImage;
 use ndarray::{Array3, Axis};
@@ -67,7 +67,7 @@ pub(super) fn draw(args: &SimilarArgs, model: &ModelFile, output: &Output) -> Re
     explain::units(network, layer)?;
     let class = args.class.as_ref().map(|class| find_class(class, model)).transpose()?;
     let given = if args.queries.is_empty() { Vec::new() } else { given(args, class, model)? };
-    let splits = source::for_model(args.data.data.as_deref(), model, output)?;
+    let splits = args.data.load(model, output)?;
     let most = args.data.images as usize;
     let (queries, heading) = if args.queries.is_empty() {
         mistakes(args, model, &splits.test, output)?
@@ -128,7 +128,7 @@ pub(super) fn draw(args: &SimilarArgs, model: &ModelFile, output: &Output) -> Re
     let title = format!("{}: {heading}", network.description().name);
     let words = format!("{} images, each with {} of {}", queries.len(), args.top, thousands(train.len()));
     let sheet = Sheet { title, bands, notes: vec![note], ..Sheet::default() };
-    Ok(Drawn::new(sheet.draw(), words, json!({ "layer": layer, "compared": train.len(), "images": results })))
+    Ok((sheet.draw(), words, json!({ "layer": layer, "compared": train.len(), "images": results })))
 }
 
 /// The images that were named.

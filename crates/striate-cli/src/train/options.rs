@@ -5,6 +5,7 @@ use crate::error::CliError;
 use crate::model::{parse_setting, parse_shape};
 use crate::output::to_json;
 use crate::recipe::{Recipe, RecipeOptions, parse_init};
+use crate::source::ReadingArgs;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -17,7 +18,7 @@ use striate::kernels::isa::Isa;
 use striate::layers::Init;
 use striate::optim::{OptimizerOptions, Schedule};
 use striate::shape::Shape;
-use striate::train::{Decay, Keep, TrainError, TrainOptions};
+use striate::train::{Decay, Keep, Snapshots, TrainError, TrainOptions};
 
 /// The share that is held out where something has to be chosen by it and nothing else is said.
 const HELD_OUT: f64 = 0.1;
@@ -30,13 +31,16 @@ const EXAMPLES: &str = "Examples:
   striate train --model mlp --out runs/dense     the fully connected network, for comparison
   striate train --model lenet --set activation=relu
   striate train --model my.toml --data photos --augment default --normalize data
+  striate train --data photos --augment flip,crop,cutmix --label-smoothing 0.1
   striate train --data photos --patience 5       hold a tenth out, keep the best epoch, stop when none is better
   striate train --data photos --time 10m         as many steps as fit into ten minutes, the schedule laid over them
+  striate train --snapshots                      keep the weights along the way, for `striate explain RUN timeline`
   striate train --resume runs/simple-convnet-mnist-1
   striate train --data ~/fashion --json          a directory of IDX files; the result as JSON
 
 The run directory holds model.safetensors, last.ckpt, run.toml (every option), metrics.jsonl, report.html (all of it on one
-page), curves.svg, confusion.svg, reliability.svg, mistakes.png, filters-before.png and filters-after.png. Ctrl-C stops at the
+page), curves.svg, confusion.svg, reliability.svg, mistakes.png, filters-before.png, filters-after.png and, where images are
+changed, augment.png. Ctrl-C stops at the
 next logged step, keeps the last weights and saves the run; a second Ctrl-C ends at once. However a run ended, `striate train --resume DIR` goes on from last.ckpt and gives the weights
 that it would have given.";
 
@@ -45,7 +49,8 @@ that it would have given.";
 #[serde(default)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct TrainArgs {
-    /// Data: `mnist`, or a directory of IDX files [default: mnist]
+    /// Data: mnist, fashion-mnist, cifar10 or cifar100; a directory of IDX files, of CIFAR's binary files or of images (a
+    /// folder a class, or train/ and test/ of those); or a CSV list of images [default: mnist]
     #[arg(long, value_name = "NAME|DIR")]
     pub(crate) data: Option<String>,
     /// A model by name, an architecture as TOML, or a trained model to go on with [default: simple-convnet; with the
@@ -97,7 +102,8 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "DECAY")]
     pub(crate) average: Option<f32>,
     /// How training images are changed at every step: none, default for what suits the data, or a list such as
-    /// `flip,crop:padding=4,affine:rotate=10;scale=0.1;shift=0.08,erase:share=0.1` [recipe best: default]
+    /// `flip,crop:padding=4,affine:rotate=10;scale=0.1;shift=0.08,erase:share=0.1`; `mixup:alpha=0.2` and `cutmix:alpha=1`
+    /// mix images of a batch and their targets. augment.png in the run directory shows it [recipe best: default]
     #[arg(long, value_name = "LIST")]
     pub(crate) augment: Option<String>,
     /// Whether pixels are brought to mean 0 and deviation 1, channel by channel: `data` (the training set's own) or `none`
@@ -131,6 +137,13 @@ pub(crate) struct TrainArgs {
     /// Save the run every so many steps too, besides at every epoch's end
     #[arg(long, value_name = "STEPS")]
     pub(crate) checkpoint_every: Option<u64>,
+    /// Save the weights along the way into RUN/snapshots, every EVERY steps or else up to 33 times, closer together at
+    /// the beginning; each file is a model, and `striate explain RUN timeline` draws them
+    #[arg(long, value_name = "EVERY", num_args = 0..=1, default_missing_value = "spaced")]
+    pub(crate) snapshots: Option<Snapshots>,
+    #[command(flatten)]
+    #[serde(skip)]
+    pub(crate) reading: ReadingArgs,
     /// Go on with the run in this directory from its last.ckpt; its options stand, only --epochs may be raised where the
     /// schedule allows it
     #[arg(long, value_name = "DIR", conflicts_with = "out")]
@@ -151,6 +164,7 @@ impl TrainArgs {
                     $($field: self.$field.clone().or_else(|| before.$field.clone()),)+
                     settings: if self.settings.is_empty() { before.settings.clone() } else { self.settings.clone() },
                     tensorboard: self.tensorboard || before.tensorboard,
+                    reading: self.reading.clone(),
                     resume: None,
                     out: None,
                 }
@@ -180,7 +194,8 @@ impl TrainArgs {
             keep,
             patience,
             log_every,
-            checkpoint_every
+            checkpoint_every,
+            snapshots
         )
     }
 }
@@ -213,6 +228,8 @@ pub(crate) struct Options {
     pub(crate) log_every: usize,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) checkpoint_every: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) snapshots: Option<Snapshots>,
     pub(crate) threads: usize,
     pub(crate) isa: String,
     pub(crate) augment: Augment,
@@ -292,6 +309,7 @@ impl Options {
             patience: args.patience,
             log_every: args.log_every.unwrap_or(10),
             checkpoint_every: args.checkpoint_every,
+            snapshots: args.snapshots,
             threads: rayon::current_num_threads(),
             isa: isa.name().into(),
             optimizer,
@@ -347,6 +365,7 @@ impl Options {
             "steps",
             "log_every",
             "checkpoint_every",
+            "snapshots",
             "threads",
             "isa",
             "keep",
@@ -377,6 +396,7 @@ impl Options {
             data: now.data,
             log_every: now.log_every,
             checkpoint_every: now.checkpoint_every,
+            snapshots: now.snapshots,
             threads: now.threads,
             striate: now.striate,
             isa: now.isa,

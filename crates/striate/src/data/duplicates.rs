@@ -168,8 +168,8 @@ fn print(data: &Dataset, index: usize) -> Option<Print> {
         })
         .collect();
     let all = Rectangle { left: 0, top: 0, width: shape.width, height: shape.height };
-    let miniature = resample(&grey, shape.width, all, SIDE, SIDE);
-    let small = resample(&grey, shape.width, all, 8, 9);
+    let miniature = resample(&grey, 1, shape.width, all, SIDE, SIDE);
+    let small = resample(&grey, 1, shape.width, all, 8, 9);
     let brighter = small.chunks_exact(9).flat_map(|row| row.windows(2)).map(|pair| pair.first() < pair.last());
     let hash = brighter.enumerate().fold(0, |hash, (bit, brighter)| hash | u64::from(brighter) << bit);
     Some(Print { digest, hash, miniature })

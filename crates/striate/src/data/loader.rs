@@ -1,6 +1,7 @@
 //! Batches of training images, those of a larger-than-memory data set prepared ahead of the step that needs them.
 
-use super::{Augment, Dataset, Normalization};
+use super::{Augment, Dataset, Normalization, with_scratch};
+use crate::kernels::softmax::SecondClass;
 use rayon::prelude::*;
 use std::sync::{
     Arc, Condvar, Mutex, PoisonError,
@@ -10,7 +11,7 @@ use std::sync::{
 /// Numbers in one piece of a gathered batch.
 const CHUNK: usize = 32 * 1024;
 
-/// Gives batches of a data set, normalised and changed at random.
+/// Gives batches of a data set, normalised, changed at random and mixed ([`Augment::mix`]).
 ///
 /// A batch is a function of the seed, the epoch and the positions asked for, and of nothing else: not of the batches
 /// before it, of the number of threads, or of whether the images lie in memory or in files. So a run can be resumed at
@@ -41,6 +42,8 @@ pub struct Loader<'a> {
     /// The same things, shared with the threads that prepare; only if there is something to prepare.
     shared: Option<Arc<Shared>>,
     ahead: Option<Arc<Ahead>>,
+    /// Room for images, to be used again.
+    spare: Vec<Vec<f32>>,
 }
 
 struct Shared {
@@ -54,7 +57,7 @@ struct Shared {
 struct Ahead {
     epoch: usize,
     indices: Vec<usize>,
-    /// One an image, empty until it is ready.
+    /// Room for each image, which holds it once it is ready.
     images: Vec<Mutex<Vec<f32>>>,
     /// The first image that nobody has begun.
     next: AtomicUsize,
@@ -69,7 +72,7 @@ impl<'a> Loader<'a> {
             let (normalization, augment) = (normalization.clone(), augment.clone());
             Arc::new(Shared { data: data.clone(), normalization, augment, seed })
         });
-        Self { data, normalization, augment, seed, shared, ahead: None }
+        Self { data, normalization, augment, seed, shared, ahead: None, spare: Vec::new() }
     }
 
     /// Begins to prepare the images at `indices` as they are in `epoch`, in place of whatever was prepared before. Comes
@@ -80,10 +83,11 @@ impl<'a> Loader<'a> {
     pub fn prepare(&mut self, epoch: usize, indices: &[usize]) {
         let Some(shared) = &self.shared else { return };
         assert!(indices.iter().all(|&index| index < self.data.len()), "the images must be the data set's");
+        let mut room = std::mem::take(&mut self.spare).into_iter();
         let ahead = Arc::new(Ahead {
             epoch,
             indices: indices.to_vec(),
-            images: indices.iter().map(|_| Mutex::default()).collect(),
+            images: indices.iter().map(|_| Mutex::new(room.next().unwrap_or_default())).collect(),
             next: AtomicUsize::new(0),
             ready: Mutex::new(0),
             all_ready: Condvar::new(),
@@ -103,10 +107,22 @@ impl<'a> Loader<'a> {
     pub fn batch(&mut self, epoch: usize, indices: &[usize], out: &mut [f32]) {
         match (&self.shared, self.ahead.take()) {
             (Some(shared), Some(ahead)) if (ahead.epoch, ahead.indices.as_slice()) == (epoch, indices) => {
-                ahead.finish(shared, out);
+                self.spare = ahead.finish(shared, out);
             }
             _ => gather(self.data, indices, &self.normalization, (&self.augment, self.seed, epoch), out),
         }
+        // Means of normalised images are the normalised means.
+        let shape = self.data.shape();
+        with_scratch(shape.len(), |scratch| self.augment.mix(self.seed, epoch, indices, shape, out, scratch));
+    }
+
+    /// Writes the second classes of the images at `indices`, as [`Loader::batch`] mixes them in `epoch`.
+    ///
+    /// # Panics
+    /// As for [`Loader::batch`].
+    pub fn second_classes(&self, epoch: usize, indices: &[usize], out: &mut [SecondClass]) {
+        let (shape, labels) = (self.data.shape(), self.data.labels());
+        self.augment.second_classes(self.seed, epoch, indices, shape, labels, out);
     }
 }
 
@@ -116,7 +132,8 @@ impl Ahead {
         let at = self.next.fetch_add(1, Ordering::Relaxed);
         let (Some(&index), Some(place)) = (self.indices.get(at), self.images.get(at)) else { return };
         let Shared { data, normalization, augment, seed } = shared;
-        let mut image = vec![0.0; data.shape().len()];
+        let mut image = std::mem::take(&mut *place.lock().unwrap_or_else(PoisonError::into_inner));
+        image.resize(data.shape().len(), 0.0);
         data.gather_augmented(&[index], normalization, augment, *seed, self.epoch, &mut image);
         *place.lock().unwrap_or_else(PoisonError::into_inner) = image;
         let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
@@ -126,17 +143,20 @@ impl Ahead {
         }
     }
 
-    /// Prepares what is left, waits for what others have begun, and writes the batch.
-    fn finish(&self, shared: &Shared, out: &mut [f32]) {
+    /// Prepares what is left, waits for what others have begun, and writes the batch; gives the room that it took.
+    fn finish(&self, shared: &Shared, out: &mut [f32]) -> Vec<Vec<f32>> {
         let sample = shared.data.shape().len().max(1);
         assert_eq!(out.len(), self.indices.len() * sample, "the buffer must hold the images asked for, no more");
         self.images.par_iter().for_each(|_| self.advance(shared));
         let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
         let ready = self.all_ready.wait_while(ready, |ready| *ready < self.indices.len());
         drop(ready);
-        for (image, out) in self.images.iter().zip(out.chunks_exact_mut(sample)) {
-            out.copy_from_slice(&image.lock().unwrap_or_else(PoisonError::into_inner));
-        }
+        let images = self.images.par_iter().zip(out.par_chunks_exact_mut(sample)).map(|(image, out)| {
+            let image = std::mem::take(&mut *image.lock().unwrap_or_else(PoisonError::into_inner));
+            out.copy_from_slice(&image);
+            image
+        });
+        images.collect()
     }
 }
 

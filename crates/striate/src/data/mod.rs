@@ -17,6 +17,7 @@ pub mod preprocessing;
 mod resample;
 mod split;
 
+pub use crate::kernels::softmax::SecondClass;
 pub use augment::Augment;
 pub use files::Files;
 pub use loader::Loader;
@@ -320,7 +321,7 @@ impl Dataset {
     }
 
     /// [`Dataset::gather`] with the images changed by `augment` before they are scaled: image `i` as
-    /// [`Augment::apply`] changes it under `seed` in `epoch`, wherever it stands in `indices`.
+    /// [`Augment::apply`] changes it under `seed` in `epoch`, wherever it stands in `indices`; none is mixed with others.
     ///
     /// Allocates nothing but, once a thread, room for an image. [`Pixels::F32`] are changed as they are; they should lie
     /// between 0 and 1.
@@ -342,19 +343,14 @@ impl Dataset {
         // Empty lists mean 0 and 1, and allocate nothing.
         self.gather(indices, &Normalization { mean: Vec::new(), deviation: Vec::new() }, out);
         let (image, plane) = (self.shape.len(), self.shape.area());
-        SCRATCH.with(|shared| {
-            let mut scratch = shared.take();
-            if scratch.len() < image {
-                scratch.resize(image, 0.0);
-            }
+        with_scratch(image, |scratch| {
             for (&index, out) in indices.iter().zip(out.chunks_exact_mut(image)) {
-                augment.apply(seed, epoch, index, self.shape, out, &mut scratch);
+                augment.apply(seed, epoch, index, self.shape, out, scratch);
                 vectorize(|| {
                     let planes = out.chunks_exact_mut(plane).enumerate();
                     planes.for_each(|(channel, values)| scale.apply_in_place(channel, values));
                 });
             }
-            shared.set(scratch);
         });
     }
 
@@ -441,8 +437,19 @@ impl Dataset {
 }
 
 thread_local! {
-    /// Room for one image, for [`Dataset::gather_augmented`].
     static SCRATCH: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+/// Lends room for one image of `len` numbers, which are anything; allocates once a thread.
+fn with_scratch(len: usize, body: impl FnOnce(&mut [f32])) {
+    SCRATCH.with(|shared| {
+        let mut scratch = shared.take();
+        if scratch.len() < len {
+            scratch.resize(len, 0.0);
+        }
+        body(&mut scratch[..len]);
+        shared.set(scratch);
+    });
 }
 
 const ARRAYS: &str = "arrays";

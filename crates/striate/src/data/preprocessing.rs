@@ -250,19 +250,42 @@ impl Preprocessing {
         self.fit(ImageFile::open(bytes, name)?.decode()?, name)
     }
 
+    /// The pixels (C, H, W) of an image file at its own size, or made smaller so that no side is over `most`, and the
+    /// preprocessing for such pixels: the same scaling of numbers, but nothing inverted, cropped or stretched.
+    ///
+    /// # Errors
+    /// As for [`Preprocessing::decode`].
+    pub fn decode_whole(&self, bytes: &[u8], name: &str, most: usize) -> Result<(Self, Vec<u8>), DataError> {
+        let image = ImageFile::open(bytes, name)?.decode()?;
+        let (width, height) = (image.width() as usize, image.height() as usize);
+        let longest = width.max(height).max(1);
+        let fitted = |side: usize| if longest > most { (side * most / longest).max(1) } else { side };
+        let shape = Shape::new(self.shape.channels, fitted(height), fitted(width));
+        let whole = Self::new(shape, Fit::Stretch, self.normalization.clone())?;
+        let pixels = whole.fit(image, name)?;
+        Ok((whole, pixels))
+    }
+
     /// The pixels (C, H, W) of a decoded image.
     pub(super) fn fit(&self, image: DynamicImage, name: &str) -> Result<Vec<u8>, DataError> {
         let (width, height) = (image.width() as usize, image.height() as usize);
         let grey = self.shape.channels == 1 || self.fit == Fit::Digit || !image.color().has_color();
+        let all = Rectangle { left: 0, top: 0, width, height };
+        if let DynamicImage::ImageRgb8(image) = &image
+            && !grey
+            && (height, width) != (self.shape.height, self.shape.width)
+        {
+            // The usual photograph: its channels are taken apart when there are fewer pixels.
+            return Ok(resample(image.as_raw(), 3, width, all, self.shape.height, self.shape.width));
+        }
         let planes = planes(image, grey, name)?;
         let fitted = match self.fit {
             Fit::Digit => digit(planes, width, height, self.shape),
             Fit::Stretch if (height, width) == (self.shape.height, self.shape.width) => planes,
             Fit::Stretch => {
-                let all = Rectangle { left: 0, top: 0, width, height };
                 let mut fitted = Vec::with_capacity(self.shape.len());
                 for plane in planes.chunks_exact(width * height) {
-                    fitted.extend(resample(plane, width, all, self.shape.height, self.shape.width));
+                    fitted.extend(resample(plane, 1, width, all, self.shape.height, self.shape.width));
                 }
                 fitted
             }
@@ -451,7 +474,7 @@ fn planes(image: DynamicImage, grey: bool, name: &str) -> Result<Vec<u8>, DataEr
         if grey {
             image.pixels().enumerate().for_each(|(at, pixel)| put(at, pixel.0));
         } else {
-            // The usual photograph: without a bounds check a pixel.
+            // Without a bounds check a pixel.
             let (red, rest) = out.split_at_mut(area);
             let (green, blue) = rest.split_at_mut(area);
             let planes = red.iter_mut().zip(green).zip(blue);
@@ -517,7 +540,7 @@ fn digit(mut grey: Vec<u8>, width: usize, height: usize, target: Shape) -> Vec<u
     let scale = (room_height as f64 / ink.height as f64).min(room_width as f64 / ink.width as f64);
     let scaled = |side: usize, room: usize| ((side as f64 * scale).round() as usize).clamp(1, room);
     let (digit_height, digit_width) = (scaled(ink.height, room_height), scaled(ink.width, room_width));
-    let digit = resample(&grey, width, ink, digit_height, digit_width);
+    let digit = resample(&grey, 1, width, ink, digit_height, digit_width);
 
     let (mut mass, mut moment_x, mut moment_y) = (0.0, 0.0, 0.0);
     for (at, &v) in digit.iter().enumerate() {

@@ -48,30 +48,79 @@ impl Weights {
     }
 }
 
-/// The part `crop` of a plane whose rows are `stride` long, as `height` rows of `width` columns.
-pub(super) fn resample(plane: &[u8], stride: usize, crop: Rectangle, height: usize, width: usize) -> Vec<u8> {
+/// Output rows that are finished together: their sums stand side by side, so that columns are mixed in vectors.
+const LANES: usize = 8;
+/// Sums of a row that are held in registers.
+const BLOCK: usize = 32;
+
+/// The part `crop` of an image whose rows are `stride` pixels long, each of `channels` values, as planes (C, H, W) of
+/// `height` rows of `width` columns.
+pub(super) fn resample(
+    pixels: &[u8],
+    channels: usize,
+    stride: usize,
+    crop: Rectangle,
+    height: usize,
+    width: usize,
+) -> Vec<u8> {
     let (vertical, horizontal) = (Weights::new(crop.height, height), Weights::new(crop.width, width));
-    let mut out = Vec::with_capacity(height * width);
-    // One output row at a time: first the rows are mixed, then the columns, so one row of sums is all the memory.
-    let mut sums = vec![0.0f32; crop.width];
-    for y in 0..height {
-        let (first, weights) = vertical.of(y);
-        vectorize(|| {
-            sums.fill(0.0);
-            for (row, &weight) in weights.iter().enumerate() {
-                let start = (crop.top + first + row) * stride + crop.left;
-                for (sum, &pixel) in sums.iter_mut().zip(&plane[start..start + crop.width]) {
-                    *sum += weight * f32::from(pixel);
-                }
+    let mut out = vec![0; channels * height * width];
+    let mut sums = vec![0.0f32; crop.width * channels];
+    let mut columns = vec![[0.0f32; LANES]; crop.width * channels];
+    // First the rows are mixed, then the columns: a few rows of sums are all the memory.
+    for top in (0..height).step_by(LANES) {
+        let rows = LANES.min(height - top);
+        for lane in 0..rows {
+            let (first, weights) = vertical.of(top + lane);
+            let start = ((crop.top + first) * stride + crop.left) * channels;
+            vectorize(|| mix_rows(&pixels[start..], stride * channels, weights, &mut sums));
+            for (channel, columns) in columns.chunks_exact_mut(crop.width).enumerate() {
+                let sums = sums.iter().skip(channel).step_by(channels);
+                columns.iter_mut().zip(sums).for_each(|(column, &sum)| column[lane] = sum);
             }
-        });
-        for x in 0..width {
-            let (first, weights) = horizontal.of(x);
-            let value: f32 = weights.iter().zip(&sums[first..]).map(|(weight, sum)| weight * sum).sum();
-            out.push((value + 0.5) as u8);
+        }
+        for (plane, columns) in out.chunks_exact_mut(height * width).zip(columns.chunks_exact(crop.width)) {
+            let plane = &mut plane[top * width..];
+            vectorize(|| {
+                for x in 0..width {
+                    let (first, weights) = horizontal.of(x);
+                    let values = mix_columns(&columns[first..], weights);
+                    plane.iter_mut().skip(x).step_by(width).zip(&values[..rows]).for_each(|(to, &value)| *to = value);
+                }
+            });
         }
     }
     out
+}
+
+/// The weighted sum of rows that are `stride` values apart.
+#[inline(always)]
+fn mix_rows(pixels: &[u8], stride: usize, weights: &[f32], sums: &mut [f32]) {
+    let (blocks, rest) = sums.as_chunks_mut::<BLOCK>();
+    for (block, sums) in blocks.iter_mut().enumerate() {
+        let mut held = [0.0; BLOCK];
+        for (row, &weight) in weights.iter().enumerate() {
+            let pixels = &pixels[row * stride + block * BLOCK..][..BLOCK];
+            held.iter_mut().zip(pixels).for_each(|(sum, &pixel)| *sum += weight * f32::from(pixel));
+        }
+        *sums = held;
+    }
+    let done = blocks.len() * BLOCK;
+    rest.fill(0.0);
+    for (row, &weight) in weights.iter().enumerate() {
+        let pixels = &pixels[row * stride + done..][..rest.len()];
+        rest.iter_mut().zip(pixels).for_each(|(sum, &pixel)| *sum += weight * f32::from(pixel));
+    }
+}
+
+/// The weighted sum of columns, rounded.
+#[inline(always)]
+fn mix_columns(columns: &[[f32; LANES]], weights: &[f32]) -> [u8; LANES] {
+    let mut values = [0.0; LANES];
+    for (column, &weight) in columns.iter().zip(weights) {
+        values.iter_mut().zip(column).for_each(|(value, sum)| *value += weight * sum);
+    }
+    values.map(|value| (value + 0.5) as u8)
 }
 
 #[cfg(test)]
@@ -87,19 +136,57 @@ mod tests {
     fn halving_weighs_the_neighbours() {
         // Triangle of radius 2 at 1.0: pixels 0..3 at distances .5, .5, 1.5 weigh 3, 3, 1.
         let row = [70, 0, 0, 0];
-        assert_eq!(resample(&row, 4, whole(4, 1), 1, 2), [30, 0]);
+        assert_eq!(resample(&row, 1, 4, whole(4, 1), 1, 2), [30, 0]);
     }
 
     #[test]
     fn doubling_interpolates() {
-        assert_eq!(resample(&[0, 100], 2, whole(2, 1), 1, 4), [0, 25, 75, 100]);
+        assert_eq!(resample(&[0, 100], 1, 2, whole(2, 1), 1, 4), [0, 25, 75, 100]);
+    }
+
+    /// As the definition says, a pixel at a time.
+    fn plain(plane: &[u8], stride: usize, crop: Rectangle, height: usize, width: usize) -> Vec<u8> {
+        let (vertical, horizontal) = (Weights::new(crop.height, height), Weights::new(crop.width, width));
+        let mut out = Vec::new();
+        for y in 0..height {
+            for x in 0..width {
+                let ((top, down), (left, across)) = (vertical.of(y), horizontal.of(x));
+                let mut value = 0.0;
+                for (column, &weight) in across.iter().enumerate() {
+                    let at = (crop.top + top) * stride + crop.left + left + column;
+                    let of_row = |(row, weight): (usize, &f32)| weight * f32::from(plane[at + row * stride]);
+                    value += weight * down.iter().enumerate().map(of_row).fold(0.0, |sum, part| sum + part);
+                }
+                out.push((value + 0.5) as u8);
+            }
+        }
+        out
     }
 
     proptest! {
         #[test]
+        fn interleaved_or_not_it_is_the_definition(
+            crop in (0usize..5, 0usize..5, 1usize..90, 1usize..30), target in (1usize..30, 1usize..40), seed: u8,
+        ) {
+            let crop = Rectangle { left: crop.0, top: crop.1, width: crop.2, height: crop.3 };
+            let (stride, rows) = (crop.left + crop.width + 3, crop.top + crop.height);
+            let plane = |channel: usize| -> Vec<u8> {
+                (0..stride * rows).map(|i| ((i * (31 + channel) + usize::from(seed)) * (i + 7) % 256) as u8).collect()
+            };
+            let planes = [plane(0), plane(1), plane(2)];
+            let interleaved: Vec<u8> = (0..stride * rows).flat_map(|i| [planes[0][i], planes[1][i], planes[2][i]]).collect();
+            let found = resample(&interleaved, 3, stride, crop, target.0, target.1);
+            for (plane, found) in planes.iter().zip(found.chunks_exact(target.0 * target.1)) {
+                let expected = plain(plane, stride, crop, target.0, target.1);
+                prop_assert_eq!(found, &expected[..]);
+                prop_assert_eq!(&resample(plane, 1, stride, crop, target.0, target.1), &expected);
+            }
+        }
+
+        #[test]
         fn the_same_size_is_the_same_picture(width in 1usize..20, height in 1usize..20, seed: u8) {
             let plane: Vec<u8> = (0..width * height).map(|i| (i as u8).wrapping_mul(seed | 1)).collect();
-            prop_assert_eq!(resample(&plane, width, whole(width, height), height, width), plane);
+            prop_assert_eq!(resample(&plane, 1, width, whole(width, height), height, width), plane);
         }
 
         #[test]
@@ -107,7 +194,7 @@ mod tests {
             size in (1usize..40, 1usize..40), target in (1usize..40, 1usize..40), value: u8,
         ) {
             let plane = vec![value; size.0 * size.1];
-            let out = resample(&plane, size.0, whole(size.0, size.1), target.0, target.1);
+            let out = resample(&plane, 1, size.0, whole(size.0, size.1), target.0, target.1);
             prop_assert_eq!(out.len(), target.0 * target.1);
             prop_assert!(out.iter().all(|&v| v == value));
         }

@@ -29,6 +29,8 @@ pub enum Palette {
     Gray,
     /// Blue over white to red: negative, zero, positive.
     Signed,
+    /// Blue over gray to red, bright enough to be seen on dark pictures: [`overlay_signed`].
+    Over,
     /// Black over purple and orange to light yellow, evenly brighter (after matplotlib's inferno).
     Heat,
 }
@@ -38,6 +40,7 @@ impl Palette {
         match self {
             Palette::Gray => &[[0, 0, 0], [255, 255, 255]],
             Palette::Signed => &[[5, 48, 97], [67, 147, 195], [255, 255, 255], [214, 96, 77], [103, 0, 31]],
+            Palette::Over => &[[30, 110, 255], [128, 128, 128], [240, 40, 30]],
             Palette::Heat => &[
                 [0, 0, 4],
                 [51, 10, 94],
@@ -72,8 +75,13 @@ pub fn map(values: ArrayView2<'_, f32>, palette: Palette, (low, high): (f32, f32
 
 /// Numbers of either sign around white, on a scale of their own; also says how far the scale reaches.
 pub fn signed(values: ArrayView2<'_, f32>) -> (RgbImage, f32) {
-    let reach = values.iter().filter(|v| v.is_finite()).fold(0.0f32, |most, v| most.max(v.abs()));
+    let reach = reach(values);
     (map(values, Palette::Signed, (-reach, reach)), reach)
+}
+
+/// The largest absolute value that is finite.
+fn reach(values: ArrayView2<'_, f32>) -> f32 {
+    values.iter().filter(|v| v.is_finite()).fold(0.0f32, |most, v| most.max(v.abs()))
 }
 
 /// An image (C, H, W) of 1 or 3 channels from 0 to 1; of other numbers of channels the first is drawn.
@@ -92,11 +100,10 @@ pub fn picture(values: ArrayView3<'_, f32>) -> RgbImage {
 pub fn overlay(picture: &RgbImage, heat: ArrayView2<'_, f32>) -> RgbImage {
     let (rows, columns) = heat.dim();
     RgbImage::from_fn(picture.width(), picture.height(), |x, y| {
-        let Rgb([r, g, b]) = *picture.get_pixel(x, y);
-        let gray = 0.299 * f64::from(r) + 0.587 * f64::from(g) + 0.114 * f64::from(b);
+        let level = gray(picture.get_pixel(x, y));
         let inside = (y as usize) < rows && (x as usize) < columns;
         let Rgb(color) = Palette::Heat.color(if inside { heat[[y as usize, x as usize]].into() } else { 0.0 });
-        Rgb(color.map(|c| (0.45 * gray + 0.55 * f64::from(c)).round() as u8))
+        Rgb(color.map(|c| (0.45 * level + 0.55 * f64::from(c)).round() as u8))
     })
 }
 
@@ -116,6 +123,35 @@ pub fn framed(picture: &RgbImage, rows: Range<usize>, columns: Range<usize>, sid
         fill(&mut image, at, size, FRAME);
     }
     image
+}
+
+/// Numbers of either sign (blue below 0, red above) over a picture of the same size, which stays visible in gray where they
+/// are small; the largest, on a scale of their own, hides most of it.
+pub fn overlay_signed(picture: &RgbImage, values: ArrayView2<'_, f32>) -> RgbImage {
+    const MOST: f64 = 0.85;
+    let reach = reach(values);
+    RgbImage::from_fn(picture.width(), picture.height(), |x, y| {
+        let level = gray(picture.get_pixel(x, y));
+        let value = values.get([y as usize, x as usize]).map_or(0.0, |&value| f64::from(value));
+        let share = match value.is_finite() {
+            true if reach > 0.0 => MOST * value.abs() / f64::from(reach),
+            finite => {
+                if finite {
+                    0.0
+                } else {
+                    1.0
+                }
+            }
+        };
+        let Rgb(color) =
+            Palette::Over.color(if !value.is_finite() { f64::NAN } else { f64::from(u8::from(value > 0.0)) });
+        Rgb(color.map(|c| ((1.0 - share) * level + share * f64::from(c)).round() as u8))
+    })
+}
+
+/// How bright a pixel is.
+fn gray(&Rgb([r, g, b]): &Rgb<u8>) -> f64 {
+    0.299 * f64::from(r) + 0.587 * f64::from(g) + 0.114 * f64::from(b)
 }
 
 /// A small picture with words under it.
@@ -319,6 +355,23 @@ mod tests {
         assert!(image.get_pixel(2, 0).0[0] > image.get_pixel(2, 0).0[2], "positive is red");
         // No scale: the middle.
         assert_eq!(map(array![[3.0]].view(), Palette::Gray, (3.0, 3.0)).get_pixel(0, 0).0, [128; 3]);
+    }
+
+    #[test]
+    fn overlays_keep_the_picture_where_nothing_is_and_colour_the_rest() {
+        let photograph = RgbImage::from_fn(4, 1, |x, _| Rgb([[200; 3], [200; 3], [200; 3], [255, 0, 0]][x as usize]));
+        let found = overlay_signed(&photograph, array![[0.0, 2.0, -2.0, 0.0]].view());
+        assert_eq!((found.get_pixel(0, 0).0, found.get_pixel(3, 0).0), ([200; 3], [76; 3]));
+        // 0.15 of the gray and 0.85 of the colour's end.
+        assert_eq!(found.get_pixel(1, 0).0, [234, 64, 56]);
+        assert_eq!(found.get_pixel(2, 0).0, [56, 124, 247]);
+        let half = overlay_signed(&photograph, array![[1.0, 2.0, f32::NAN, 0.0]].view());
+        assert_eq!(half.get_pixel(0, 0).0, [217, 132, 128]);
+        assert_eq!(half.get_pixel(2, 0).0, BAD.0);
+        assert_eq!(overlay_signed(&photograph, array![[0.0; 4]].view()).get_pixel(0, 0).0, [200; 3]);
+        // Heat: 0.45 of the gray and 0.55 of the palette.
+        let heat = overlay(&photograph, array![[0.0, 1.0, 0.0, 0.0]].view());
+        assert_eq!((heat.get_pixel(0, 0).0, heat.get_pixel(1, 0).0), ([90, 90, 92], [229, 230, 180]));
     }
 
     #[test]

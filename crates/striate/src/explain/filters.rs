@@ -13,7 +13,7 @@ pub struct Filters {
     pub values: Array4<f32>,
 }
 
-/// The filters of the convolution whose weights are called `layer` (`W1`), or of the first one.
+/// The filters of the convolution called `layer` (`Conv1`) or whose weights are (`W1`), or of the first one.
 ///
 /// # Errors
 /// No convolution in the network, or none of this name; the message lists the names there are.
@@ -28,7 +28,24 @@ pub struct Filters {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn filters(network: &Network, layer: Option<&str>) -> Result<Filters, ExplainError> {
-    in_parameters(network.parameters(), layer)
+    let Some(name) = layer else { return in_parameters(network.parameters(), None) };
+    let (layers, owners) = (&network.description().layers, network.description().parameter_owners()?);
+    let with_filters: Vec<(&str, &str)> = network
+        .parameters()
+        .specs()
+        .iter()
+        .zip(&owners)
+        .filter(|(spec, _)| spec.shape.len() == 4)
+        .map(|(spec, &owner)| (layers[owner].name.as_str(), spec.name.as_str()))
+        .collect();
+    let parameter = with_filters.iter().find(|(layer, _)| *layer == name).map_or(name, |&(_, parameter)| parameter);
+    in_parameters(network.parameters(), Some(parameter)).map_err(|error| match error {
+        ExplainError::UnknownParameter { name, .. } => {
+            let available = with_filters.iter().map(|(layer, parameter)| format!("{layer} ({parameter})")).collect();
+            ExplainError::UnknownParameter { name, available }
+        }
+        other => other,
+    })
 }
 
 /// The filters of the network's first convolution: [`filters`] with its default.
@@ -95,10 +112,23 @@ mod tests {
     }
 
     #[test]
+    fn layers_and_their_weights_are_the_same_filters() {
+        let description = crate::models::by_name("lenet", crate::shape::Shape::new(1, 28, 28), 10).unwrap();
+        let network = Network::new(description, 1).unwrap();
+        let [layer, parameter] = ["C3", "W2"].map(|name| filters(&network, Some(name)).unwrap());
+        assert_eq!((layer.name.as_str(), layer.values.dim()), ("W2", (16, 6, 5, 5)));
+        assert_eq!(layer, parameter);
+        for name in ["F6", "S2", "C9"] {
+            let message = filters(&network, Some(name)).unwrap_err().to_string();
+            assert_eq!(message, format!("{name:?} holds no filters; the ones that hold filters are C1 (W1), C3 (W2)"));
+        }
+    }
+
+    #[test]
     fn what_is_not_there_is_said_with_what_is() {
         let p = parameters(&[("W1", &[2, 1, 3, 3]), ("b1", &[2]), ("W2", &[3, 2, 1, 1])]);
         let unknown = in_parameters(&p, Some("W9")).unwrap_err().to_string();
-        assert_eq!(unknown, "there is no parameter \"W9\"; the ones that hold filters are W1, W2");
+        assert_eq!(unknown, "\"W9\" holds no filters; the ones that hold filters are W1, W2");
         let other = in_parameters(&p, Some("b1")).unwrap_err();
         assert!(matches!(&other, ExplainError::NotFilters { shape, .. } if *shape == [2]));
         for p in [parameters(&[("W1", &[6, 4])]), parameters(&[])] {

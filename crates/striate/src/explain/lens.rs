@@ -59,6 +59,13 @@ pub(super) fn shape_of(description: &Description, layer: &str) -> Result<Shape, 
     }
 }
 
+/// Position of the layer that a parameter belongs to.
+pub(super) fn owner_of(network: &Network, parameter: &str) -> Result<usize, ExplainError> {
+    let owners = network.description().parameter_owners()?;
+    let at = network.parameters().specs().iter().position(|spec| spec.name == parameter);
+    Ok(at.and_then(|at| owners.get(at).copied()).unwrap_or_default())
+}
+
 pub(super) fn is_convolution(node: &Node<'_>) -> bool {
     matches!(node.named.layer, Layer::Convolution(_))
 }

@@ -17,6 +17,7 @@ pub mod responses;
 pub mod saliency;
 pub mod shift;
 pub mod similar;
+pub mod timeline;
 
 pub use self::depth::{Activation, LayerPatches, Patch, Unit, activations, top_patches, units};
 pub use self::embedding::{Pca, TsneOptions, pca, tsne};
@@ -27,10 +28,11 @@ pub use self::im2col::{Im2colCost, im2col_cost};
 pub use self::images::Images;
 pub use self::maximize::{Aim, MaximizeOptions, Maximized, maximize};
 pub use self::occlusion::{Occlusion, OcclusionOptions, occlusion};
-pub use self::responses::{Orientation, Response, Responses, responses};
+pub use self::responses::{Orientation, Response, Responses, responses, responses_in};
 pub use self::saliency::{IntegratedGradients, SmoothGrad, gradient, integrated_gradients, smooth_grad};
 pub use self::shift::{Shifted, shift};
 pub use self::similar::{ClassMeans, Readout, feature_layer, features, nearest};
+pub use self::timeline::{Moment, Seen, moment};
 
 use crate::network::NetworkError;
 use crate::shape::Shape;
@@ -146,12 +148,12 @@ pub enum ExplainError {
         /// The parameters there are.
         found: Vec<String>,
     },
-    /// No parameter of this name.
-    #[error("there is no parameter {name:?}; the ones that hold filters are {}", list(available))]
+    /// No parameter or layer of this name that has filters.
+    #[error("{name:?} holds no filters; the ones that hold filters are {}", list(available))]
     UnknownParameter {
         /// What was asked for.
         name: String,
-        /// The parameters with filters.
+        /// The parameters with filters, and their layers where those are known.
         available: Vec<String>,
     },
     /// The parameter holds something else than filters.

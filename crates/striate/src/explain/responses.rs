@@ -1,11 +1,12 @@
 //! What each filter answers to in an image of any size (section 7.6.1), and the direction of the edges it answers to.
 
-use super::filters::Filters;
+use super::filters::{Filters, filters};
 use super::{ExplainError, lens};
 use crate::layers::{ConvolutionOptions, Init};
+use crate::network::description::Source;
 use crate::network::{Description, Mode, Network, Plan, Runner};
 use crate::shape::{Rounding, Shape};
-use ndarray::{Array2, ArrayView3, ArrayView4, Axis};
+use ndarray::{Array2, Array3, ArrayView3, ArrayView4, Axis};
 
 /// The direction of a filter.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -102,6 +103,11 @@ pub fn responses(filters: &Filters, image: ArrayView3<'_, f32>) -> Result<Respon
     if found != channels {
         return Err(ExplainError::Channels { layer: filters.name.clone(), filters: channels, image: found });
     }
+    if rows < height || columns < width {
+        let expected = format!("at least {height} x {width}, the size of a filter of {}", filters.name);
+        let found = format!("{rows} x {columns}");
+        return Err(ExplainError::Option { option: "the size of the image", found, expected });
+    }
     let window = crate::shape::Window {
         kernel: (height, width),
         ..crate::shape::Window::square(1, 1, 0).rounding(Rounding::Floor)
@@ -141,6 +147,75 @@ pub fn responses(filters: &Filters, image: ArrayView3<'_, f32>) -> Result<Respon
     Ok(Responses { name: filters.name.clone(), responses })
 }
 
+/// [`responses`] of the convolution called `layer` (`Conv1`, or `W1` after its weights) or of the first. A deeper one sees
+/// what the layers before it make of the image, which may have any size here too.
+///
+/// ```
+/// use striate::{explain, models, network::Network, shape::Shape};
+/// let network = Network::new(models::by_name("lenet", Shape::new(1, 28, 28), 10)?, 1)?;
+/// let photograph = ndarray::Array3::zeros((1, 60, 80));
+/// let found = explain::responses_in(&network, Some("C3"), photograph.view())?;
+/// // C1 pads by 2, S2 halves, and 5x5 filters fit 26 x 36 times.
+/// assert_eq!((found.name.as_str(), found.responses[0].map.dim()), ("W2", (26, 36)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// No convolution of this name, or an image that the layers up to it can't take.
+pub fn responses_in(
+    network: &Network,
+    layer: Option<&str>,
+    image: ArrayView3<'_, f32>,
+) -> Result<Responses, ExplainError> {
+    let filters = filters(network, layer)?;
+    let at = lens::owner_of(network, &filters.name)?;
+    match network.description().nodes()?[at].sources.first() {
+        Some(&Source::Layer(before)) => responses(&filters, output_of(network, before, image)?.view()),
+        _ => responses(&filters, image),
+    }
+}
+
+/// The output of the layer at position `last` for an image of any size: the layers that it depends on, run alone.
+fn output_of(network: &Network, last: usize, image: ArrayView3<'_, f32>) -> Result<Array3<f32>, ExplainError> {
+    let description = network.description();
+    let nodes = description.nodes()?;
+    let mut needed = vec![false; last + 1];
+    needed[last] = true;
+    for (i, node) in nodes.iter().enumerate().take(last + 1).rev() {
+        for source in node.sources.iter().filter(|_| needed[i]).copied().collect::<Vec<_>>() {
+            if let Source::Layer(j) = source {
+                needed[j] = true;
+            }
+        }
+    }
+    let (channels, height, width) = image.dim();
+    let mut part = Description::new(description.name.clone(), Shape::new(channels, height, width));
+    for (node, _) in nodes.iter().zip(&needed).filter(|(_, needed)| **needed) {
+        let inputs = node.sources.iter().map(|source| match source {
+            Source::Input => crate::network::description::INPUT,
+            Source::Layer(j) => &nodes[*j].named.name,
+        });
+        part = part.with_inputs(node.named.name.clone(), node.named.layer.clone(), inputs);
+    }
+    let shape = part.shapes()?.last().copied().unwrap_or(part.input);
+    let mut part = Network::new(part, 1)?;
+    let owners = description.parameter_owners()?;
+    let (from, all) = (network.parameters(), network.parameters().specs());
+    let kept = all.iter().zip(&owners).filter(|(_, owner)| needed.get(**owner) == Some(&true));
+    let values: Vec<f32> = kept.flat_map(|(spec, _)| &from.as_slice()[spec.range.clone()]).copied().collect();
+    // An affine layer before a convolution would have weights for one size only.
+    let to = part.parameters_mut().as_mut_slice();
+    if to.len() != values.len() {
+        let (found, expected) = (format!("{height} x {width}"), format!("{}, the network's own", description.input));
+        return Err(ExplainError::Option { option: "the size of the image", found, expected });
+    }
+    to.copy_from_slice(&values);
+    lens::check_sample(&part, image)?;
+    let mut runner = lens::runner(&part, 1, Mode::Inference, &crate::network::Taps::default())?;
+    runner.input_mut().iter_mut().zip(image.iter()).for_each(|(to, &from)| *to = from);
+    Ok(lens::array(shape, runner.predict(part.parameters())))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,6 +236,30 @@ mod tests {
         let spot = Array3::from_shape_fn((1, 5, 5), |(_, y, x)| f32::from(u8::from(y == 2 && x == 2)));
         assert_eq!(Orientation::of(spot.view()).name(), "no direction");
         assert_eq!(Orientation::of(Array3::zeros((1, 3, 3)).view()).coherence, 0.0);
+    }
+
+    #[test]
+    fn deeper_filters_see_what_the_layers_before_them_make() {
+        let network = |name: &str, shape| Network::new(crate::models::by_name(name, shape, 10).unwrap(), 1).unwrap();
+        let lenet = network("lenet", Shape::new(1, 28, 28));
+        let image = Array3::from_shape_fn((1, 28, 28), |(_, y, x)| ((y * x) % 7) as f32 / 7.0);
+        let found = responses_in(&lenet, Some("C3"), image.view()).unwrap();
+        let all = crate::explain::feature_maps(&lenet, image.view()).unwrap();
+        let own = &all.iter().find(|maps| maps.layer == "C3").unwrap().values;
+        for response in &found.responses {
+            // The layer adds a bias, which is 0 in a fresh network, and pads nothing.
+            let difference = &response.map - &own.index_axis(Axis(0), response.filter);
+            assert!(difference.iter().all(|d| d.abs() < 1e-5));
+        }
+        // Branches that end elsewhere are left out.
+        let residual = network("cifar-resnet20", Shape::new(3, 32, 32));
+        let layers = &residual.description().layers;
+        let last =
+            layers.iter().rposition(|named| matches!(named.layer, crate::layers::Layer::Convolution(_))).unwrap();
+        let photograph = Array3::from_elem((3, 48, 64), 0.5);
+        let found = responses_in(&residual, Some(&layers[last].name), photograph.view()).unwrap();
+        assert_eq!(found.responses[0].map.dim(), (10, 14));
+        assert!(responses_in(&lenet, Some("C3"), Array3::zeros((1, 4, 4)).view()).is_err());
     }
 
     #[test]

@@ -49,6 +49,13 @@ impl Default for SmoothGrad {
     }
 }
 
+impl SmoothGrad {
+    /// What is added to number `index` (in the order C, H, W) of an image of this range in its noisy copy `sample`.
+    pub fn noise_at(&self, range: f32, sample: usize, index: usize) -> f32 {
+        self.noise * range * Random::new(self.seed, Purpose::Explain, sample as u64).normal(index as u64)
+    }
+}
+
 /// The gradient's mean over noisy copies of the image (Smilkov et al. 2017, "SmoothGrad").
 ///
 /// # Errors
@@ -64,10 +71,8 @@ pub fn smooth_grad(
         return Err(ExplainError::Option { option: "noise", found, expected: "finite and at least 0".into() });
     }
     let (low, high) = x.iter().fold((f32::MAX, f32::MIN), |(low, high), &v| (low.min(v), high.max(v)));
-    let deviation = options.noise * (high - low).max(0.0);
-    let noisy = |sample: usize, i: usize, value: f32| {
-        value + deviation * Random::new(options.seed, Purpose::Explain, sample as u64).normal(i as u64)
-    };
+    let range = (high - low).max(0.0);
+    let noisy = |sample: usize, i: usize, value: f32| value + options.noise_at(range, sample, i);
     let (sum, _) = summed(network, x, class, ReluRule::Gradient, options.samples, noisy)?;
     Ok(sum.mapv(|v| (v / options.samples as f64) as f32))
 }

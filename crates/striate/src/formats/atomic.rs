@@ -64,6 +64,7 @@ fn hint(action: WriteAction, error: &io::Error) -> &'static str {
             "; you may not write in this directory: change its permissions, or save elsewhere"
         }
         ErrorKind::NotFound if action == WriteAction::Create => "; the directory does not exist: make it first",
+        ErrorKind::NotFound if action == WriteAction::Rename => "; the directory is no longer there",
         ErrorKind::NotADirectory => "; a part of the path is a file, not a directory",
         _ => "",
     }

@@ -76,12 +76,22 @@ pub(crate) fn argmax(row: &[f32]) -> usize {
     best
 }
 
+/// Another class that a sample shows, where it was mixed from two (mixup, CutMix): the target is
+/// `(1 - share) one hot of its label + share one hot of this one`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct SecondClass {
+    /// The class.
+    pub label: usize,
+    /// How much of it the sample shows, from 0 to 1.
+    pub share: f32,
+}
+
 /// What the loss of a batch comes to.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Loss {
     /// Sum over the batch (not the mean).
     pub(crate) sum: f64,
-    /// Samples whose largest logit is their label's.
+    /// Samples whose largest logit is their label's, of a mixed one that of the larger share.
     pub(crate) correct: usize,
 }
 
@@ -91,44 +101,61 @@ pub(crate) struct Loss {
 /// With label smoothing (Szegedy et al., 2016, "Rethinking the inception architecture", section 7) the target is
 /// `(1 - smoothing) one hot + smoothing / classes`, and the loss its cross-entropy, which is
 /// `smoothing * (z[label] - mean(z))` more; a smoothing of 0 changes no bit.
+///
+/// `seconds` has a second class for each of the first samples, or for none. A target's logit `z[label]` is then the mean
+/// of both by their shares; a share of 0 changes no bit.
 pub(crate) fn cross_entropy(
     logits: &[f32],
     labels: &[usize],
+    seconds: &[SecondClass],
     classes: usize,
     smoothing: f32,
     gradient: Option<&mut [f32]>,
 ) -> Loss {
     let mut loss = Loss::default();
-    let mut add = |row: &[f32], label: usize, sum: f64| {
-        loss.sum += sum.ln() + f64::from(largest(row)) - f64::from(row[label]);
+    let mut add = |row: &[f32], label: usize, second: Option<&SecondClass>, sum: f64| {
+        let logit = match second {
+            None => f64::from(row[label]),
+            Some(second) => {
+                let share = f64::from(second.share);
+                (1.0 - share) * f64::from(row[label]) + share * f64::from(row[second.label])
+            }
+        };
+        loss.sum += sum.ln() + f64::from(largest(row)) - logit;
         if smoothing > 0.0 {
             let mean = row.iter().map(|&v| f64::from(v)).sum::<f64>() / classes as f64;
-            loss.sum += f64::from(smoothing) * (f64::from(row[label]) - mean);
+            loss.sum += f64::from(smoothing) * (logit - mean);
         }
         // A NaN among the logits must not hide: `max` skips it.
         if row.iter().any(|v| v.is_nan()) {
             loss.sum = f64::NAN;
         }
+        let label = second.filter(|second| second.share > 0.5).map_or(label, |second| second.label);
         loss.correct += usize::from(argmax(row) == label);
     };
-    let rows = logits.chunks_exact(classes).zip(labels);
+    let second = |sample: usize| seconds.get(sample).filter(|second| second.share > 0.0);
+    let rows = logits.chunks_exact(classes).zip(labels).enumerate();
     match gradient {
         None => {
-            for (row, &label) in rows {
+            for (sample, (row, &label)) in rows {
                 let largest = largest(row);
-                add(row, label, row.iter().map(|&v| f64::from(exp(v - largest))).sum());
+                add(row, label, second(sample), row.iter().map(|&v| f64::from(exp(v - largest))).sum());
             }
         }
         Some(gradient) => {
             exponentials(logits, gradient, classes);
             let everywhere = smoothing / classes as f32;
             let share = 1.0 / labels.len() as f32;
-            for ((row, &label), gradient) in rows.zip(gradient.chunks_exact_mut(classes)) {
-                let sum = sum(gradient);
-                add(row, label, sum);
+            for ((sample, (row, &label)), gradient) in rows.zip(gradient.chunks_exact_mut(classes)) {
+                let (sum, second) = (sum(gradient), second(sample));
+                add(row, label, second, sum);
                 let scale = (1.0 / sum) as f32;
                 gradient.iter_mut().for_each(|g| *g *= scale);
-                gradient[label] -= 1.0 - smoothing;
+                let other = second.map_or(0.0, |second| second.share);
+                gradient[label] -= (1.0 - smoothing) * (1.0 - other);
+                if let Some(second) = second {
+                    gradient[second.label] -= (1.0 - smoothing) * other;
+                }
                 gradient.iter_mut().for_each(|g| *g = (*g - everywhere) * share);
             }
         }
@@ -152,17 +179,17 @@ mod tests {
         for (found, expected) in p[3..].iter().zip([0.018_211_27, 0.245_191_8, 0.736_596_9]) {
             assert!((found - expected).abs() < 1e-6);
         }
-        let loss = cross_entropy(&logits[..3], &[1], 3, 0.0, None);
+        let loss = cross_entropy(&logits[..3], &[1], &[], 3, 0.0, None);
         assert!((loss.sum - 2e4).abs() < 1e-3, "{loss:?}");
         assert_eq!(loss.correct, 0);
-        assert_eq!(cross_entropy(&logits[..3], &[0], 3, 0.0, None), Loss { sum: 0.0, correct: 1 });
+        assert_eq!(cross_entropy(&logits[..3], &[0], &[], 3, 0.0, None), Loss { sum: 0.0, correct: 1 });
     }
 
     #[test]
     fn a_fault_shows() {
         for smoothing in [0.0, 0.1] {
-            assert!(cross_entropy(&[f32::NAN, 0.0], &[1], 2, smoothing, None).sum.is_nan());
-            assert!(!cross_entropy(&[f32::INFINITY, 0.0], &[1], 2, smoothing, None).sum.is_finite());
+            assert!(cross_entropy(&[f32::NAN, 0.0], &[1], &[], 2, smoothing, None).sum.is_nan());
+            assert!(!cross_entropy(&[f32::INFINITY, 0.0], &[1], &[], 2, smoothing, None).sum.is_finite());
         }
         assert_eq!(argmax(&[f32::NAN, 0.0, 1.0, 1.0]), 2);
     }
@@ -170,7 +197,7 @@ mod tests {
     #[test]
     fn gradient_is_softmax_minus_one_hot() {
         let mut gradient = [0.0; 4];
-        cross_entropy(&[0.0, 0.0, 0.0, 0.0], &[0, 1], 2, 0.0, Some(&mut gradient));
+        cross_entropy(&[0.0, 0.0, 0.0, 0.0], &[0, 1], &[], 2, 0.0, Some(&mut gradient));
         assert_eq!(gradient, [-0.25, 0.25, 0.25, -0.25]);
     }
 
@@ -224,12 +251,60 @@ mod tests {
             ),
         ] {
             let mut gradient = [0.0; 8];
-            let loss = cross_entropy(&logits, &[2, 3], 4, smoothing, Some(&mut gradient));
+            let loss = cross_entropy(&logits, &[2, 3], &[], 4, smoothing, Some(&mut gradient));
             assert!((loss.sum - expected).abs() < 1e-6, "{smoothing}: {loss:?}");
             assert_eq!(loss.correct, 1);
             for (found, expected) in gradient.into_iter().zip(gradients) {
                 assert!((f64::from(found) - expected).abs() < 1e-7, "{smoothing}: {gradient:?}");
             }
+        }
+    }
+
+    #[test]
+    fn mixed_targets_agree_with_the_reference() {
+        // torch.nn.CrossEntropyLoss(label_smoothing=s) of PyTorch 2.15 in float64 with probabilities as targets: the sum, and
+        // the gradient of the mean.
+        let logits = [0.5, -1.0, 2.0, 0.25, 3.0, 1.5, -0.5, -2.0, 0.1, 0.2, -0.3, 0.4];
+        let seconds = [(0, 0.25), (0, 0.875), (3, 0.0)].map(|(label, share)| SecondClass { label, share });
+        let plain = [
+            -0.031921725,
+            0.011471480,
+            -0.019589156,
+            0.040039401,
+            -0.027130152,
+            0.059026075,
+            0.007988311,
+            -0.039884234,
+            0.080801229,
+            -0.244034164,
+            0.054162684,
+            0.109070251,
+        ];
+        let smooth = [
+            -0.031921725,
+            0.003138147,
+            -0.002922490,
+            0.031706068,
+            -0.006296819,
+            0.050692742,
+            -0.000345023,
+            -0.044050900,
+            0.072467896,
+            -0.219034164,
+            0.045829350,
+            0.100736918,
+        ];
+        for (smoothing, expected, gradients) in [(0.0, 2.917593504, plain), (0.1, 3.233843504, smooth)] {
+            let mut gradient = [0.0; 12];
+            let loss = cross_entropy(&logits, &[2, 3, 1], &seconds, 4, smoothing, Some(&mut gradient));
+            assert!((loss.sum - expected).abs() < 1e-6, "{smoothing}: {loss:?}");
+            // The first by its label, the second by its larger share.
+            assert_eq!(loss.correct, 2);
+            for (found, expected) in gradient.into_iter().zip(gradients) {
+                assert!((f64::from(found) - expected).abs() < 1e-7, "{smoothing}: {gradient:?}");
+            }
+            let without = cross_entropy(&logits, &[2, 3, 1], &seconds, 4, smoothing, None);
+            assert!((without.sum - loss.sum).abs() < 1e-9 && without.correct == 2);
         }
     }
 
@@ -241,13 +316,18 @@ mod tests {
             let random = Random::new(seed, Purpose::Test, 0);
             let mut logits: Vec<f32> = (0..rows * classes).map(|i| 2.0 * random.normal(i as u64)).collect();
             let labels: Vec<usize> = (0..rows).map(|i| random.below(1000 + i as u64, classes as u64) as usize).collect();
+            let second = |i| SecondClass {
+                label: random.below(2000 + i, classes as u64) as usize,
+                share: (1.5 * random.uniform(3000 + i) - 0.5).max(0.0),
+            };
+            let seconds: Vec<SecondClass> = (0..rows as u64).map(second).collect();
             let mut gradient = vec![0.0; logits.len()];
-            cross_entropy(&logits, &labels, classes, smoothing, Some(&mut gradient));
+            cross_entropy(&logits, &labels, &seconds, classes, smoothing, Some(&mut gradient));
             for place in 0..logits.len() {
                 let (at, step) = (logits[place], 1.0 / 64.0);
                 let mut loss = |x: f32| {
                     logits[place] = x;
-                    cross_entropy(&logits, &labels, classes, smoothing, None).sum / rows as f64
+                    cross_entropy(&logits, &labels, &seconds, classes, smoothing, None).sum / rows as f64
                 };
                 let slope = (loss(at + step) - loss(at - step)) / f64::from((at + step) - (at - step));
                 logits[place] = at;

@@ -186,6 +186,16 @@ impl Description {
         Ok(named_rules)
     }
 
+    /// The position of the layer that each parameter belongs to, in the order of [`Description::parameter_specs`].
+    pub(crate) fn parameter_owners(&self) -> Result<Vec<usize>, NetworkError> {
+        let mut owners = Vec::new();
+        for (i, node) in self.nodes()?.iter().enumerate() {
+            let rules = node.named.layer.rule().parameters(node.input).map_err(|source| node.named.error(source))?;
+            owners.extend(rules.iter().map(|_| i));
+        }
+        Ok(owners)
+    }
+
     /// Zeros for the parameters of these rules.
     pub(super) fn zeros(&self, rules: &[(String, ParameterRule)]) -> Result<Parameters, NetworkError> {
         Parameters::with_roles(rules.iter().map(|(name, rule)| (name.clone(), rule.role, rule.shape.clone())))

@@ -2,6 +2,7 @@
 
 use super::plan::{ALIGNMENT, BackwardPlaces, Mode, Plan, Step};
 use super::{NetworkError, Parameters};
+pub use crate::kernels::softmax::SecondClass;
 use crate::kernels::softmax::cross_entropy;
 use crate::layers::{Backward, Forward, Gradient, step_random};
 use std::ops::Range;
@@ -21,7 +22,7 @@ pub struct StepKey {
 pub struct StepResult {
     /// Mean loss over the batch.
     pub loss: f32,
-    /// Samples whose largest logit is their label's.
+    /// Samples whose largest logit is their label's, of a mixed one that of the larger share.
     pub correct: usize,
 }
 
@@ -59,6 +60,7 @@ pub struct Runner {
     prepared: Vec<f32>,
     revision: Option<u64>,
     labels: Vec<usize>,
+    seconds: Vec<SecondClass>,
     label_smoothing: f32,
     /// Where a plan whose parameters nobody learns writes a step's parameter gradients.
     discarded: Vec<f32>,
@@ -80,10 +82,10 @@ impl Runner {
             Ok::<Vec<f32>, NetworkError>(values)
         };
         let (arena, prepared) = (zeros(plan.arena)?, zeros(plan.prepared)?);
-        let labels = vec![0; plan.batch];
+        let (labels, seconds) = (vec![0; plan.batch], vec![SecondClass::default(); plan.batch]);
         let most = plan.steps.iter().map(|step| step.parameters.len()).max().unwrap_or(0);
         let discarded = if plan.mode == Mode::Gradient { zeros(most)? } else { Vec::new() };
-        Ok(Self { plan, arena, prepared, revision: None, labels, label_smoothing: 0.0, discarded })
+        Ok(Self { plan, arena, prepared, revision: None, labels, seconds, label_smoothing: 0.0, discarded })
     }
 
     /// The plan that runs.
@@ -106,6 +108,12 @@ impl Runner {
         &mut self.labels
     }
 
+    /// The second class of each sample of the batch that [`Runner::loss_and_gradient`] is to learn, each below the number
+    /// of classes; at first none has a share. [`Runner::loss`] stays plain.
+    pub fn seconds_mut(&mut self) -> &mut [SecondClass] {
+        &mut self.seconds
+    }
+
     /// The share of every target that [`Runner::loss_and_gradient`] spreads evenly over all classes, in [0, 1); 0 at
     /// first. [`Runner::loss`] stays plain.
     pub fn set_label_smoothing(&mut self, share: f32) {
@@ -125,7 +133,7 @@ impl Runner {
     pub fn loss(&mut self, parameters: &Parameters) -> StepResult {
         self.forward(parameters, None, |_, _| ());
         let logits = self.plan.logits.clone();
-        let loss = cross_entropy(&aligned(&mut self.arena)[logits], &self.labels, self.plan.classes, 0.0, None);
+        let loss = cross_entropy(&aligned(&mut self.arena)[logits], &self.labels, &[], self.plan.classes, 0.0, None);
         self.finish(loss)
     }
 
@@ -196,7 +204,8 @@ impl Runner {
         let [logits, gradient] = disjoint(arena, places);
         // A network that learns nothing has no place for it.
         let gradient = (!gradient.is_empty()).then_some(gradient);
-        let loss = cross_entropy(logits, &self.labels, self.plan.classes, self.label_smoothing, gradient);
+        let (labels, seconds) = (&self.labels, &self.seconds);
+        let loss = cross_entropy(logits, labels, seconds, self.plan.classes, self.label_smoothing, gradient);
         let gradients = gradients.as_mut_slice();
         let prepared = aligned(&mut self.prepared);
         watch(Phase::Loss, 0);

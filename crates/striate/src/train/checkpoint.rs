@@ -5,10 +5,10 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `striate.checkpoint` | the version, `1` |
+//! | `striate.checkpoint` | the version, `2` |
 //! | `striate.architecture` | the network's [`Description`] as JSON |
 //! | `striate.options` | the [`TrainOptions`] as JSON |
-//! | `striate.data` | SHA-256 of the training, validation and test set, as JSON |
+//! | `striate.data` | the [`Fingerprint`] of the training, validation and test set, as JSON |
 //! | `striate.progress` | counters, history and the best epoch so far, as JSON |
 //! | `striate.note` | whatever the caller wants to find again, any JSON |
 //!
@@ -17,22 +17,18 @@
 //!
 //! Nothing else has to be saved: random numbers are functions of seed, epoch, step and sample.
 
-use super::{Best, EpochMetrics, Sums, TrainOptions};
-use crate::data::{Dataset, Pixels};
+use super::{Best, EpochMetrics, Fingerprint, Sums, TrainOptions};
 use crate::formats::container::{Container, ContainerWriter, read_file};
-use crate::formats::digest::{hex, little_endian};
 use crate::formats::{FormatError, write_atomically};
 use crate::network::{Description, Network, NetworkError};
-use rayon::prelude::*;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use std::fmt;
 use std::path::Path;
 
 /// The version that is written, and the newest that is read.
-pub const CHECKPOINT_VERSION: u64 = 1;
+pub const CHECKPOINT_VERSION: u64 = 2;
 
 const VERSION: &str = "striate.checkpoint";
 const ARCHITECTURE: &str = "striate.architecture";
@@ -71,13 +67,16 @@ pub(super) struct Progress {
     pub(super) history: Vec<EpochMetrics>,
 }
 
-/// What the run was trained, validated and tested on, by SHA-256.
+/// What a run is trained, validated and tested on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Fingerprints {
-    pub(super) train: String,
-    pub(super) validation: Option<String>,
-    pub(super) test: Option<String>,
+pub struct Fingerprints {
+    /// The training set.
+    pub train: Fingerprint,
+    /// The validation set, if there is one.
+    pub validation: Option<Fingerprint>,
+    /// The test set, if it is evaluated while training.
+    pub test: Option<Fingerprint>,
 }
 
 /// A run at one moment, borrowed from the trainer: what [`Event::Checkpoint`](super::Event::Checkpoint) offers.
@@ -304,7 +303,11 @@ impl File<'_> {
             Ok(found) if found > CHECKPOINT_VERSION => {
                 Err(FormatError::NewerVersion { name, found, supported: CHECKPOINT_VERSION }.into())
             }
-            Ok(1..) => Ok(()),
+            Ok(CHECKPOINT_VERSION) => Ok(()),
+            Ok(1) => Err(self.bad_field(
+                VERSION,
+                "it is of an early version that can't be resumed any more; start a new run".into(),
+            )),
             _ => Err(self.bad_field(VERSION, format!("{version:?} is no version"))),
         }
     }
@@ -362,38 +365,4 @@ pub enum CheckpointError {
         /// The file.
         name: String,
     },
-}
-
-/// The SHA-256 of size, pixels, labels and class names. Of image files that don't fit into memory it takes names and
-/// lengths instead of pixels: decoding them all would take as long as an epoch.
-pub(super) fn fingerprint(data: &Dataset) -> String {
-    // The hash of the pieces' hashes: pieces are hashed by all threads.
-    const PIECE: usize = 1 << 20;
-    let pieces: Vec<[u8; 32]> = match data.pixels() {
-        Pixels::U8(values) => values.par_chunks(PIECE).map(|piece| Sha256::digest(piece).into()).collect(),
-        Pixels::F32(values) => {
-            values.par_chunks(PIECE).map(|piece| Sha256::digest(little_endian(piece)).into()).collect()
-        }
-        Pixels::Files(_) => (0..data.len()).into_par_iter().map(|index| file_digest(data.path(index))).collect(),
-    };
-    let mut hash = Sha256::new();
-    hash.update(data.shape().to_string());
-    pieces.iter().for_each(|piece| hash.update(piece));
-    data.labels().iter().for_each(|&label| hash.update((label as u64).to_le_bytes()));
-    for name in data.class_names() {
-        hash.update((name.len() as u64).to_le_bytes());
-        hash.update(name);
-    }
-    hex(&hash.finalize())
-}
-
-/// The SHA-256 of a file's name and length, wherever its folder lies.
-fn file_digest(path: Option<&Path>) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    if let Some(path) = path {
-        let length = std::fs::metadata(path).map_or(0, |found| found.len());
-        hash.update(path.file_name().unwrap_or_default().as_encoded_bytes());
-        hash.update(length.to_le_bytes());
-    }
-    hash.finalize().into()
 }

@@ -57,6 +57,14 @@ pub enum Event<'a> {
         /// Whether the validation set found no earlier epoch as good; never without a validation set.
         best: bool,
     },
+    /// Weights on their way, where [`Trainer::snapshots`](super::Trainer::snapshots) asks for them. Weights that are not
+    /// finite are never shown.
+    Snapshot {
+        /// Updates done in the whole run.
+        step: u64,
+        /// The parameters that would be the result now: the averaged ones where an average is kept.
+        parameters: &'a Parameters,
+    },
     /// The moment to save the run, where [`Trainer::checkpoints`](super::Trainer::checkpoints) asks for it: before the first
     /// step, after each epoch's evaluation, every so many steps, and after a stop.
     Checkpoint {

@@ -1,8 +1,10 @@
 //! The training loop.
 
-use super::checkpoint::{Checkpoint, Fingerprints, Progress, RunState, fingerprint};
+use super::checkpoint::{Checkpoint, Fingerprints, Progress, RunState};
 use super::evaluate::Evaluator;
-use super::{Control, EpochMetrics, Evaluation, Event, Keep, TrainError, TrainOptions, TrainSummary};
+use super::{
+    Control, EpochMetrics, Evaluation, Event, Fingerprint, Keep, Snapshots, TrainError, TrainOptions, TrainSummary,
+};
 use super::{check_classes, check_data, first_non_finite, groups, on_worker};
 use crate::data::{Dataset, Loader, Normalization};
 use crate::kernels::isa::vectorize;
@@ -33,6 +35,7 @@ pub struct Trainer<'a> {
     /// Epochs begun in so many steps.
     epochs: usize,
     checkpoints: Option<Checkpoints>,
+    snapshots: Option<Snapshots>,
     resume: Option<Box<Checkpoint>>,
 }
 
@@ -88,6 +91,7 @@ impl<'a> Trainer<'a> {
             total_steps,
             epochs,
             checkpoints: None,
+            snapshots: None,
             resume: None,
         })
     }
@@ -111,6 +115,13 @@ impl<'a> Trainer<'a> {
         self
     }
 
+    /// Shows the weights on their way ([`Event::Snapshot`]), if that is asked for. A run that is resumed shows those it is
+    /// resumed from again, if they are due.
+    pub fn snapshots(mut self, snapshots: Option<Snapshots>) -> Self {
+        self.snapshots = snapshots;
+        self
+    }
+
     /// Goes on where the checkpoint was made: [`Trainer::run`] then gives, to the bit, what the uninterrupted run would have
     /// given on this machine. Options and data must be the checkpoint's; the number of epochs may differ where no step
     /// done so far would have had another learning rate.
@@ -128,11 +139,12 @@ impl<'a> Trainer<'a> {
         self.check_resume(checkpoint, &self.fingerprints())
     }
 
-    fn fingerprints(&self) -> Fingerprints {
+    /// What tells the data of this run from others. Reads all pixels that lie in memory.
+    pub fn fingerprints(&self) -> Fingerprints {
         Fingerprints {
-            train: fingerprint(self.train),
-            validation: self.validation.map(fingerprint),
-            test: self.test.map(fingerprint),
+            train: Fingerprint::of(self.train),
+            validation: self.validation.map(Fingerprint::of),
+            test: self.test.map(Fingerprint::of),
         }
     }
 
@@ -163,12 +175,15 @@ impl<'a> Trainer<'a> {
             ("the validation set", checkpoint.data.validation.as_ref(), data.validation.as_ref()),
             ("the test set", checkpoint.data.test.as_ref(), data.test.as_ref()),
         ] {
-            if found != expected {
-                let shown = |digest: Option<&String>| match digest {
-                    Some(digest) => format!("that of SHA-256 {}", digest.get(..16).unwrap_or(digest)),
-                    None => "none".into(),
-                };
-                return differs(what, shown(found), shown(expected), "give the data that the run began with");
+            match (found, expected) {
+                (Some(found), Some(expected)) => found.check(expected, what)?,
+                (None, None) => {}
+                _ => {
+                    let shown = |one: Option<&Fingerprint>| {
+                        one.map_or("none".into(), |fingerprint| format!("one of {} images", fingerprint.images))
+                    };
+                    return differs(what, shown(found), shown(expected), "give the data that the run began with");
+                }
             }
         }
         let progress = &checkpoint.progress;
@@ -381,6 +396,17 @@ impl<'a> Run<'a> {
         Control::Continue
     }
 
+    /// Shows the weights, if that is due now.
+    fn show(&self, on_event: &mut (dyn FnMut(&Event<'_>) -> Control + Send)) -> Control {
+        let step = self.progress.step;
+        let parameters = evaluated(self.trainer.network, &self.average);
+        let is_due = self.trainer.snapshots.is_some_and(|snapshots| snapshots.is_due(step, self.trainer.total_steps));
+        if is_due && first_non_finite(parameters).is_none() {
+            return on_event(&Event::Snapshot { step, parameters });
+        }
+        Control::Continue
+    }
+
     /// Offers the run to be saved, and ends it.
     fn stop(
         self,
@@ -425,6 +451,9 @@ impl<'a> Run<'a> {
         if step == 0 && self.offer(on_event) == Control::Stop {
             return self.finish(0, true);
         }
+        if self.show(on_event) == Control::Stop {
+            return self.stop(0, on_event);
+        }
         for epoch in self.progress.history.len() + 1..=epochs {
             if self.is_out_of_patience() {
                 break;
@@ -452,8 +481,7 @@ impl<'a> Run<'a> {
         let (log_every, batch) = (self.trainer.options.log_every as u64, self.trainer.options.batch);
         let before = (epoch as u64 - 1) * steps_per_epoch as u64;
         let end = total_steps.min(before + steps_per_epoch as u64);
-        let order = Random::new(self.trainer.options.seed, Purpose::Shuffle, epoch as u64 - 1)
-            .permutation(self.trainer.train.len());
+        let order = order(self.trainer.options.seed, epoch, self.trainer.train.len());
         let done = self.progress.step.saturating_sub(before) as usize;
         let (mut timed, mut begun) = (0, Instant::now());
         let mut batches = order.chunks(batch).take((end - before) as usize).skip(done).peekable();
@@ -463,6 +491,10 @@ impl<'a> Run<'a> {
             self.progress.epoch.add(loss, correct, indices.len());
             timed += indices.len();
             let step = self.progress.step;
+            // Before anything can stop the run: a resumed one begins after this step.
+            if self.show(on_event) == Control::Stop {
+                return Ok(Ended::Stopped);
+            }
             if step.is_multiple_of(log_every) || step == end {
                 let event = Event::Step {
                     epoch,
@@ -512,6 +544,7 @@ impl<'a> Run<'a> {
         for (label, &index) in runner.labels_mut().iter_mut().zip(indices) {
             *label = labels[index];
         }
+        self.loader.second_classes(epoch, indices, runner.seconds_mut());
         let key = StepKey { seed: options.seed, step: self.progress.step };
         let result = runner.loss_and_gradient(network.parameters(), &mut self.gradients, key);
         self.last_loss = result.loss;
@@ -563,7 +596,7 @@ impl<'a> Run<'a> {
         if on_event(&Event::Evaluating { epoch, images }) == Control::Stop {
             return Ok(Ended::Stopped);
         }
-        let parameters = self.average.as_ref().map_or(network.parameters(), |average| &average.parameters);
+        let parameters = evaluated(network, &self.average);
         let mut measure = |data: &Dataset, images| evaluator.run(parameters, data, images, normalization);
         let mut measure_all = || -> Result<(Evaluation, Option<Evaluation>, Option<Evaluation>), TrainError> {
             let on_train = measure(train, train_images)?;
@@ -664,6 +697,16 @@ impl<'a> Run<'a> {
             history,
         })
     }
+}
+
+/// The parameters that would be the result now.
+fn evaluated<'a>(network: &'a Network, average: &'a Option<Average>) -> &'a Parameters {
+    average.as_ref().map_or(network.parameters(), |average| &average.parameters)
+}
+
+/// The order in which an epoch (from 1) takes the images.
+pub(super) fn order(seed: u64, epoch: usize, images: usize) -> Vec<usize> {
+    Random::new(seed, Purpose::Shuffle, epoch as u64 - 1).permutation(images)
 }
 
 /// Options as text, in the digits that were given.
