@@ -60,7 +60,7 @@ pub(super) fn run(args: &AllArgs, path: &Path, model: &ModelFile, output: &Outpu
     let mut sections = Vec::new();
     let (mut views, mut left_out) = (Vec::new(), Vec::new());
     for (id, title, text, arguments) in views_of(args) {
-        let made = match parsed(&arguments).and_then(|view| Ok(make(&view, model, path)?.2)) {
+        let made = match parsed(&arguments).and_then(|view| make(&view, model, path, output)) {
             Ok(made) => Ok(made),
             Err(error @ CliError::Write(_)) => return Err(error),
             Err(error) => Err(error.to_string()),

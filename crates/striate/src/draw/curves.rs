@@ -1,31 +1,23 @@
 //! Learning curves: loss and accuracy by epoch.
 
-use super::svg::{self, clean};
+use super::plot::{self, Axis, FAINT, GRID, INK, Scale, bounds, spread, write};
+use super::svg::clean;
 use plotters::backend::SVGBackend;
 use plotters::chart::{ChartBuilder, ChartContext};
-use plotters::coord::Shift;
 use plotters::coord::cartesian::Cartesian2d;
-use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
-use plotters::drawing::{DrawingArea, DrawingAreaErrorKind, IntoDrawingArea};
-use plotters::element::{Circle, PathElement, Text};
-use plotters::style::text_anchor::{HPos, Pos, VPos};
-use plotters::style::{Color, FontTransform, IntoFont, RGBColor, ShapeStyle, TextStyle, WHITE};
-use std::ops::Range;
+use plotters::element::{Circle, PathElement};
+use plotters::style::text_anchor::HPos;
+use plotters::style::{Color, IntoFont, RGBColor, ShapeStyle, WHITE};
 
 const SIZE: (u32, u32) = (1040, 420);
 const PANEL: i32 = SIZE.0 as i32 / 2;
 const TRAIN: RGBColor = RGBColor(0, 114, 178);
 const TEST: RGBColor = RGBColor(213, 94, 0);
-const INK: RGBColor = RGBColor(32, 32, 32);
-const FAINT: RGBColor = RGBColor(96, 96, 96);
-const GRID: RGBColor = RGBColor(225, 225, 225);
 
 /// Numbers of this size and above are not drawn: no loss that can be learnt from is so large.
 const ABSURD: f64 = 1e30;
 /// More points than this are drawn without a mark each.
 const MARKED: usize = 40;
-/// Added to the share of errors on the stretched scale, so that an accuracy of 100 % has a place on it.
-const SOFT: f64 = 0.001;
 
 /// What is known after an epoch. Accuracies are shares: 0.99 is 99 %.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -62,27 +54,14 @@ pub struct CurvePoint {
 /// assert!(svg.starts_with("<svg") && svg.contains("best test accuracy") && svg.contains("after epoch 20"));
 /// ```
 pub fn curves(points: &[CurvePoint], title: &str) -> String {
-    let mut picture = String::new();
-    let drawn = draw(&mut picture, points, &clean(title, 90));
-    if drawn.is_err() {
-        // The canvas is a string, on which drawing does not fail; should it ever, the page says so.
-        let mut page = svg::Svg::new(f64::from(SIZE.0), 60.0, title);
-        let style = svg::Style::new(13.0, svg::INK, svg::Anchor::Start);
-        page.text((20.0, 30.0), "The curves could not be drawn; the numbers are in the log of the training.", style);
-        return page.finish();
-    }
-    // Plotters knows nothing of accessible titles.
-    let head = "xmlns=\"http://www.w3.org/2000/svg\">\n";
-    picture.replacen(
-        head,
-        &format!("{} role=\"img\">\n<title>{}</title>\n", &head[..head.len() - 2], svg::escape(title)),
-        1,
-    )
+    plot::svg(SIZE, title, "The curves could not be drawn; the numbers are in the log of the training.", |root| {
+        draw(root, points, &clean(title, 90))
+    })
 }
 
-type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Canvas<'a> = plot::Canvas<SVGBackend<'a>>;
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<Axis, Axis>>;
-type Drawn<T> = Result<T, DrawingAreaErrorKind<std::io::Error>>;
+type Drawn<T> = plot::Drawn<T, std::io::Error>;
 
 /// One curve: a name, its look, and its points as far as they are numbers.
 struct Series {
@@ -113,7 +92,7 @@ impl Series {
     }
 }
 
-fn draw(picture: &mut String, points: &[CurvePoint], title: &str) -> Drawn<()> {
+fn draw(root: &Canvas<'_>, points: &[CurvePoint], title: &str) -> Drawn<()> {
     // Infinity must not become 100 %.
     let share = |value: f64| if value.is_finite() { value.clamp(0.0, 1.0) * 100.0 } else { f64::NAN };
     let loss = [Series::new("training", points, |p| Some(p.train_loss)), Series::new("test", points, |p| p.test_loss)];
@@ -125,21 +104,18 @@ fn draw(picture: &mut String, points: &[CurvePoint], title: &str) -> Drawn<()> {
     let loss_axis = loss_axis(&values(&loss));
     let accuracy_axis = accuracy_axis(&values(&accuracy));
 
-    let root = SVGBackend::with_string(picture, SIZE).into_drawing_area();
-    root.fill(&WHITE)?;
-    write(&root, title, (24, 26), 22.0, INK, HPos::Left, true)?;
-    write(&root, &subtitle(&accuracy[1]), (24, 50), 15.0, FAINT, HPos::Left, false)?;
+    write(root, title, (24, 26), 22.0, INK, HPos::Left, true)?;
+    write(root, &subtitle(&accuracy[1]), (24, 50), 15.0, FAINT, HPos::Left, false)?;
     let words = match loss_axis.scale {
         Scale::Logarithmic => "loss (log scale)",
         _ => "loss",
     };
-    panel(&root, 0, words, &loss, &epochs, &loss_axis, |v| short(v, 4))?;
+    panel(root, 0, words, &loss, &epochs, &loss_axis, |v| short(v, 4))?;
     let words = match accuracy_axis.scale {
         Scale::TowardsHundred => "accuracy, % (stretched)",
         _ => "accuracy, %",
     };
-    panel(&root, PANEL, words, &accuracy, &epochs, &accuracy_axis, |v| format!("{v:.2}"))?;
-    root.present()
+    panel(root, PANEL, words, &accuracy, &epochs, &accuracy_axis, |v| format!("{v:.2}"))
 }
 
 fn values(series: &[Series]) -> Vec<f64> {
@@ -251,113 +227,6 @@ fn legend(root: &Canvas<'_>, series: &Series, (right, y): (i32, i32)) -> Drawn<i
     Ok(line.0 - 16)
 }
 
-fn write(root: &Canvas<'_>, words: &str, at: (i32, i32), size: f64, color: RGBColor, h: HPos, bold: bool) -> Drawn<()> {
-    use plotters::style::{FontDesc, FontFamily, FontStyle};
-    if words.is_empty() {
-        return Ok(());
-    }
-    let face = if bold { FontStyle::Bold } else { FontStyle::Normal };
-    let font = FontDesc::new(FontFamily::SansSerif, size, face).transform(FontTransform::None);
-    let style = TextStyle::from(font).color(&color).pos(Pos::new(h, VPos::Center));
-    root.draw(&Text::new(words.to_string(), at, style))
-}
-
-/// Moves heights apart until neighbours are `least` pixels from each other, keeping their order and middle.
-fn spread(heights: &[i32], least: i32) -> Vec<i32> {
-    match *heights {
-        [a, b] if (a - b).abs() < least => {
-            let middle = (a + b) / 2;
-            let (upper, lower) = (middle - least / 2, middle - least / 2 + least);
-            if a <= b { vec![upper, lower] } else { vec![lower, upper] }
-        }
-        _ => heights.to_vec(),
-    }
-}
-
-/// How values are laid along an axis.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Scale {
-    Linear,
-    Logarithmic,
-    /// Percent, by the logarithm of the errors left.
-    TowardsHundred,
-}
-
-/// An axis in places (scaled values), with ticks where labels stand.
-#[derive(Clone, Debug, PartialEq)]
-struct Axis {
-    scale: Scale,
-    low: f64,
-    high: f64,
-    ticks: Vec<(f64, String)>,
-}
-
-impl Axis {
-    /// Where a value stands.
-    fn place(&self, value: f64) -> f64 {
-        match self.scale {
-            Scale::Linear => value,
-            Scale::Logarithmic => value.log10(),
-            Scale::TowardsHundred => -(1.0 - value / 100.0 + SOFT).log10(),
-        }
-    }
-
-    /// From `low` to `high` values, with labels at whole multiples of a round step, at most `most` of them.
-    fn linear(low: f64, high: f64, most: f64, least_step: f64) -> Self {
-        let step = round_step((high - low) / most).max(least_step);
-        let (first, last) = ((low / step - 1e-9).ceil() as i64, (high / step + 1e-9).floor() as i64);
-        let decimals = (-step.log10().floor()).max(0.0) as usize;
-        let label = |value: f64| {
-            if value.abs() >= 1e5 || (decimals > 5 && value != 0.0) {
-                format!("{value:.1e}")
-            } else {
-                format!("{value:.decimals$}")
-            }
-        };
-        let ticks = (first..=last).map(|i| i as f64 * step).map(|v| (v, label(v))).collect();
-        Self { scale: Scale::Linear, low, high, ticks }
-    }
-}
-
-impl Ranged for Axis {
-    type FormatOption = NoDefaultFormatting;
-    type ValueType = f64;
-
-    fn map(&self, place: &f64, (start, end): (i32, i32)) -> i32 {
-        let share = (place - self.low) / (self.high - self.low);
-        start + (share.clamp(0.0, 1.0) * f64::from(end - start)).round() as i32
-    }
-
-    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
-        // No lines between those that have labels.
-        if hint.weight().allow_light_points() { Vec::new() } else { self.ticks.iter().map(|t| t.0).collect() }
-    }
-
-    fn range(&self) -> Range<f64> {
-        self.low..self.high
-    }
-}
-
-impl ValueFormatter<f64> for Axis {
-    fn format_ext(&self, place: &f64) -> String {
-        let distance = |tick: &&(f64, String)| (tick.0 - place).abs();
-        self.ticks.iter().min_by(|a, b| distance(a).total_cmp(&distance(b))).map(|t| t.1.clone()).unwrap_or_default()
-    }
-}
-
-/// 1, 2 or 5 times a power of ten, at least `wanted`.
-fn round_step(wanted: f64) -> f64 {
-    let power = 10f64.powf(wanted.max(1e-12).log10().floor());
-    [1.0, 2.0, 5.0].iter().map(|m| m * power).find(|&s| s >= wanted * (1.0 - 1e-9)).unwrap_or(10.0 * power)
-}
-
-fn bounds(values: &[f64]) -> Option<(f64, f64)> {
-    values.iter().fold(None, |range, &v| {
-        let (low, high) = range.unwrap_or((v, v));
-        Some((v.min(low), v.max(high)))
-    })
-}
-
 fn epoch_axis(points: &[CurvePoint]) -> Axis {
     let epochs: Vec<f64> = points.iter().map(|p| p.epoch as f64).collect();
     let (first, last) = bounds(&epochs).unwrap_or((0.0, 1.0));
@@ -404,7 +273,7 @@ fn loss_axis(values: &[f64]) -> Axis {
 }
 
 /// `values` in percent.
-fn accuracy_axis(values: &[f64]) -> Axis {
+pub(super) fn accuracy_axis(values: &[f64]) -> Axis {
     let Some((low, high)) = bounds(values) else { return Axis::linear(0.0, 100.0, 10.0, 0.0) };
     if low < 88.0 && high > 97.0 {
         let mut axis = Axis { scale: Scale::TowardsHundred, low: 0.0, high: 0.0, ticks: Vec::new() };
@@ -606,6 +475,7 @@ mod tests {
         assert_eq!(spread(&[12, 10], 17), [20, 3]);
         assert_eq!(spread(&[10, 40], 17), [10, 40]);
         assert_eq!(spread(&[5], 17), [5]);
+        assert_eq!(spread(&[0, 50, 52, 54], 17), [0, 35, 52, 69]);
         assert!(spread(&[], 17).is_empty());
     }
 }
