@@ -35,8 +35,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         let shuffled: Vec<u8> =
             images.chunks_exact(order.len()).flat_map(|image| order.iter().map(|&from| image[from])).collect();
         let file = |what: &str| directory.join(format!("{stem}-{what}-ubyte"));
-        write_atomically(&file("images-idx3"), &idx(&[labels.len(), ROWS, COLUMNS], &shuffled))?;
-        write_atomically(&file("labels-idx1"), &idx(&[labels.len()], labels))?;
+        write_atomically(file("images-idx3"), &idx(&[labels.len(), ROWS, COLUMNS], &shuffled))?;
+        write_atomically(file("labels-idx1"), &idx(&[labels.len()], labels))?;
     }
     Ok(())
 }

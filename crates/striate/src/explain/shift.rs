@@ -38,7 +38,6 @@ pub fn shift(network: &Network, images: &Images<'_>, most: usize) -> Result<Vec<
         for row in &mut rows {
             let moves: &[(isize, isize)] =
                 if row.pixels == 0 { &[(0, 0)] } else { &[(1, 0), (-1, 0), (0, 1), (0, -1)] };
-            let share = 1.0 / (moves.len() * images.len()) as f64;
             for &(down, across) in moves {
                 let by = (down * row.pixels as isize, across * row.pixels as isize);
                 moved(still, by, (input.height, input.width), runner.input_mut());
@@ -50,14 +49,21 @@ pub fn shift(network: &Network, images: &Images<'_>, most: usize) -> Result<Vec<
                     }
                     let unmoved = &first[k - range.start];
                     let found = largest(&probabilities);
-                    row.accuracy += share * f64::from(u8::from(found == images.label(k)));
-                    row.unchanged += share * f64::from(u8::from(found == largest(unmoved)));
+                    row.accuracy += f64::from(u8::from(found == images.label(k)));
+                    row.unchanged += f64::from(u8::from(found == largest(unmoved)));
                     let change: f64 = probabilities.iter().zip(unmoved).map(|(a, b)| (a - b).abs()).sum();
-                    row.change += share * change / 2.0;
+                    row.change += change / 2.0;
                 }
             }
         }
     })?;
+    // Counted whole, so that all are exactly 1.
+    for row in &mut rows {
+        let all = images.len() as f64 * if row.pixels == 0 { 1.0 } else { 4.0 };
+        row.accuracy /= all;
+        row.unchanged /= all;
+        row.change /= all;
+    }
     Ok(rows)
 }
 

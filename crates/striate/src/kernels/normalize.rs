@@ -36,24 +36,79 @@ impl Geometry {
     }
 }
 
-/// Sums of `value(i)` over a map in sixteen lanes: fast, and the same on every instruction set.
-#[inline(always)]
-fn sums<const N: usize>(len: usize, value: impl Fn(usize) -> [f32; N]) -> [f64; N] {
-    let mut lanes = [[0.0f32; 16]; N];
-    let whole = len / 16 * 16;
-    for start in (0..whole).step_by(16) {
-        for lane in 0..16 {
-            let values = value(start + lane);
-            for (lanes, v) in lanes.iter_mut().zip(values) {
-                lanes[lane] += v;
+/// `N` sums over many maps in sixteen lanes: fast, and the same on every instruction set. Lanes are emptied into f64 before
+/// they have eaten the digits of what is added to them.
+struct Sums<const N: usize> {
+    lanes: [[f32; 16]; N],
+    /// Numbers in each lane.
+    filled: usize,
+    total: [f64; N],
+}
+
+impl<const N: usize> Sums<N> {
+    /// The most numbers of a lane.
+    const MOST: usize = 64;
+
+    #[inline(always)]
+    fn new() -> Self {
+        Self { lanes: [[0.0; 16]; N], filled: 0, total: [0.0; N] }
+    }
+
+    /// Adds `value` of all numbers of maps of the same length.
+    #[inline(always)]
+    fn add<const MAPS: usize>(&mut self, maps: [&[f32]; MAPS], value: impl Fn([f32; MAPS]) -> [f32; N]) {
+        let parts = maps.map(|map| map.as_chunks::<16>());
+        let whole = parts.iter().map(|(chunks, _)| chunks.len()).min().unwrap_or(0);
+        let mut from = 0;
+        while from < whole {
+            let to = whole.min(from + Self::MOST - self.filled);
+            let mut lanes = self.lanes;
+            for i in from..to {
+                let chunks: [&[f32; 16]; MAPS] = std::array::from_fn(|m| &parts[m].0[i]);
+                for lane in 0..16 {
+                    let values = value(std::array::from_fn(|m| chunks[m][lane]));
+                    for n in 0..N {
+                        lanes[n][lane] += values[n];
+                    }
+                }
             }
+            self.lanes = lanes;
+            self.count(to - from);
+            from = to;
+        }
+        let rest = parts.map(|(_, rest)| rest);
+        let len = rest.iter().map(|rest| rest.len()).min().unwrap_or(0);
+        for lane in 0..len {
+            let values = value(rest.map(|rest| rest[lane]));
+            self.lanes.iter_mut().zip(values).for_each(|(lanes, v)| lanes[lane] += v);
+        }
+        if len > 0 {
+            self.count(1);
         }
     }
-    let mut total = lanes.map(|lanes| lanes.iter().map(|&v| f64::from(v)).sum::<f64>());
-    for i in whole..len {
-        total.iter_mut().zip(value(i)).for_each(|(t, v)| *t += f64::from(v));
+
+    #[inline(always)]
+    fn count(&mut self, added: usize) {
+        self.filled += added;
+        if self.filled == Self::MOST {
+            self.empty();
+        }
     }
-    total
+
+    #[inline(always)]
+    fn empty(&mut self) {
+        for (total, lanes) in self.total.iter_mut().zip(&mut self.lanes) {
+            *total += lanes.iter().map(|&v| f64::from(v)).sum::<f64>();
+            *lanes = [0.0; 16];
+        }
+        self.filled = 0;
+    }
+
+    #[inline(always)]
+    fn total(mut self) -> [f64; N] {
+        self.empty();
+        self.total
+    }
 }
 
 /// Mean and variance (divided by the count, not by one less) of each channel.
@@ -62,15 +117,11 @@ pub(crate) fn statistics(g: &Geometry, x: &[f32], mean: &mut [f32], variance: &m
         isa::vectorize(|| {
             // Taken from the channel's first number, so that a large mean does not eat the variance's digits.
             let origin = x[c * g.pixels];
-            let mut total = [0.0; 2];
+            let mut sums = Sums::new();
             for map in g.maps(x, c) {
-                let part = sums(map.len(), |i| {
-                    let v = map[i] - origin;
-                    [v, v * v]
-                });
-                total.iter_mut().zip(part).for_each(|(t, p)| *t += p);
+                sums.add([map], |[v]| [v - origin, (v - origin) * (v - origin)]);
             }
-            let [first, second] = total.map(|t| t / g.count());
+            let [first, second] = sums.total().map(|t| t / g.count());
             *mean = (f64::from(origin) + first) as f32;
             *variance = (second - first * first).max(0.0) as f32;
         });
@@ -143,20 +194,18 @@ pub(crate) fn backward_parameters(g: &Geometry, b: &Backward<'_>, dgamma: &mut [
     let channel = |(c, (dgamma, dbeta)): (usize, (&mut f32, &mut f32))| {
         isa::vectorize(|| {
             let mean = b.mean[c];
-            let mut total = [0.0; 2];
-            for (n, (x, dy)) in g.maps(b.x, c).zip(g.maps(b.dy, c)).enumerate() {
-                let part = match b.y {
-                    Some(y) => {
-                        let y = &y[(n * g.channels + c) * g.pixels..][..g.pixels];
-                        sums(dy.len(), |i| {
-                            let dz = if y[i] > 0.0 { dy[i] } else { 0.0 };
-                            [dz, dz * (x[i] - mean)]
-                        })
-                    }
-                    None => sums(dy.len(), |i| [dy[i], dy[i] * (x[i] - mean)]),
-                };
-                total.iter_mut().zip(part).for_each(|(t, p)| *t += p);
+            let mut sums = Sums::new();
+            let maps = g.maps(b.x, c).zip(g.maps(b.dy, c));
+            match b.y {
+                Some(y) => maps.zip(g.maps(y, c)).for_each(|((x, dy), y)| {
+                    sums.add([x, dy, y], |[x, dy, y]| {
+                        let dz = if y > 0.0 { dy } else { 0.0 };
+                        [dz, dz * (x - mean)]
+                    });
+                }),
+                None => maps.for_each(|(x, dy)| sums.add([x, dy], |[x, dy]| [dy, dy * (x - mean)])),
             }
+            let total = sums.total();
             *dbeta = total[0] as f32;
             *dgamma = (total[1] * f64::from(b.inverse_deviation[c])) as f32;
         });
@@ -186,11 +235,17 @@ pub(crate) fn backward_input(
                 let slope = (f64::from(dgamma[c]) * f64::from(b.inverse_deviation[c]) / g.count()) as f32;
                 let mean = b.mean[c];
                 let gradient = |dy: f32, x: f32| factor * (dy - mean_dy - (x - mean) * slope);
-                let y = b.y.map(|y| &y[range]);
-                for (i, dx) in dx.iter_mut().enumerate() {
-                    let dz = if y.is_none_or(|y| y[i] > 0.0) { dy[i] } else { 0.0 };
-                    let value = gradient(dz, x[i]);
-                    *dx = if accumulate { *dx + value } else { value };
+                let numbers = dx.iter_mut().zip(x).zip(dy);
+                let through = |dy: f32, y: f32| if y > 0.0 { dy } else { 0.0 };
+                match (b.y.map(|y| &y[range]), accumulate) {
+                    (None, false) => numbers.for_each(|((dx, &x), &dy)| *dx = gradient(dy, x)),
+                    (None, true) => numbers.for_each(|((dx, &x), &dy)| *dx += gradient(dy, x)),
+                    (Some(y), false) => {
+                        numbers.zip(y).for_each(|(((dx, &x), &dy), &y)| *dx = gradient(through(dy, y), x));
+                    }
+                    (Some(y), true) => {
+                        numbers.zip(y).for_each(|(((dx, &x), &dy), &y)| *dx += gradient(through(dy, y), x));
+                    }
                 }
             }
         });

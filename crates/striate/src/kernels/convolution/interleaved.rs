@@ -18,8 +18,12 @@ use rayon::prelude::*;
 /// Least batch for which lanes are filled well enough.
 const LEAST_BATCH: usize = 8;
 
-/// Numbers of a chunk of images, its padding included, or of its outputs, up to which they stay near the cores.
-const LARGEST: usize = 256 * 1024;
+/// Numbers of a chunk of images, its padding included, or of its outputs, up to which their rows stay near the cores.
+const LARGEST: usize = 640 * 1024;
+
+/// Pixels whose gradients, of the filters worked on at once, stay in the L1 cache while the weights' gradient passes over the
+/// places of their windows, and whose windows stay in the L2 cache while it passes over the filters.
+const PIXELS: usize = 64;
 
 /// Numbers of a band of outputs that are turned together.
 const BAND: usize = 32 * 1024;
@@ -433,16 +437,13 @@ impl Interleaved {
             *db = isa::vectorize(|| sum(outputs));
         }
         let (padded_height, padded_width) = padded(g);
-        let windows = Windows {
-            images,
-            starts: &self.starts,
-            taps: &self.taps,
-            channels: g.input.channels,
-            plane: padded_height * padded_width,
-        };
-        for (first, filters) in parts(g.filters(), MAX_GRADIENT_FILTERS) {
-            let dw = &mut dw[first * g.depth()..];
-            set.gradients(&windows, &outputs[first * plane * lanes..], places, plane, filters, dw);
+        for (i, (starts, places)) in self.starts.chunks(PIXELS).zip(places.chunks(PIXELS)).enumerate() {
+            let (taps, channels) = (&self.taps, g.input.channels);
+            let windows = Windows { images, starts, taps, channels, plane: padded_height * padded_width };
+            for (first, filters) in parts(g.filters(), MAX_GRADIENT_FILTERS) {
+                let dw = (&mut dw[first * g.depth()..], i > 0);
+                set.gradients(&windows, &outputs[first * plane * lanes..], places, plane, filters, dw);
+            }
         }
         let Some((dx, accumulate)) = dx else { return };
         self.input_gradient(outputs, &prepared[g.weights()..], images);

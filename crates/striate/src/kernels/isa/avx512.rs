@@ -61,16 +61,16 @@ impl Vector for __m512 {
     }
 }
 
-tile_for!(__m512, 12 rows, 2 wide, shifted 8 rows, "avx512f,avx2,fma");
-interleaved_for!(__m512, 4 pixels, 5 taps, "avx512f,avx2,fma");
+tile_for!(__m512, 12 rows, 2 wide, shifted 8 rows, "avx512f,avx512vl,avx2,fma");
+interleaved_for!(__m512, 4 pixels, 5 taps, "avx512f,avx512vl,avx2,fma");
 
-#[target_feature(enable = "avx512f,avx2,fma")]
+#[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
 unsafe fn direct(row: &PixelRow<'_>, weights: *const f32, bias: *const f32, relu: bool, y: *mut f32, winner: *mut u32) {
     // SAFETY: the caller keeps the contract of `direct_row`, and this function is only reached where the set is.
     unsafe { direct_row::<__m512, 2, 1>(row, weights, bias, relu, y, winner) }
 }
 
-#[target_feature(enable = "avx512f,avx2,fma")]
+#[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
 unsafe fn direct_narrow(
     row: &PixelRow<'_>,
     weights: *const f32,
@@ -90,7 +90,7 @@ pub(super) static DIRECT: Direct = Direct::new(32, direct, (16, direct_narrow));
 /// # Safety
 /// The machine has the set; `depth` numbers are readable at each `source + i * stride`, and `rows` (at most `width`) are
 /// writable at each `target + k * width`, for `i` below `rows` and `k` below `depth`.
-#[target_feature(enable = "avx512f")]
+#[target_feature(enable = "avx512f,avx512vl")]
 pub(super) unsafe fn transpose(
     source: *const f32,
     stride: usize,
@@ -150,7 +150,7 @@ pub(super) unsafe fn transpose(
 ///
 /// # Safety
 /// The machine has the set.
-#[target_feature(enable = "avx512f,avx2,fma")]
+#[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
 #[inline]
 pub(super) unsafe fn call<T>(body: impl FnOnce() -> T) -> T {
     body()

@@ -154,7 +154,7 @@ mod x86 {
         }
     }
 
-    bf16_for!(AVX512, __m512, 4 wide, "avx512f,avx2,fma");
+    bf16_for!(AVX512, __m512, 4 wide, "avx512f,avx512vl,avx2,fma");
     bf16_for!(AVX2, __m256, 2 wide, "avx2,fma");
 }
 

@@ -3,7 +3,6 @@
 
 use super::Isa;
 use super::generic::Vector;
-use std::ops::Range;
 
 /// Windows of interleaved images: number `i` of image `n` is at `i * lanes + n`. Places count numbers of one image.
 #[derive(Clone, Copy)]
@@ -35,8 +34,9 @@ pub(crate) struct Interleaved {
 /// `windows, weights, their step from channel to channel, biases, filters, y, step of y from filter to filter`.
 type OutputsKernel = unsafe fn(&Windows<'_>, *const f32, usize, *const f32, usize, *mut f32, usize);
 
-/// `windows, gradients of the outputs, where each pixel's is, their step from filter to filter, filters, sums`.
-type GradientsKernel = unsafe fn(&Windows<'_>, *const f32, *const u32, usize, usize, *mut f32);
+/// `windows, gradients of the outputs, where each pixel's is, their step from filter to filter, filters, whether to add,
+/// sums`.
+type GradientsKernel = unsafe fn(&Windows<'_>, *const f32, *const u32, usize, usize, bool, *mut f32);
 
 impl Interleaved {
     pub(super) const fn new(lanes: usize, outputs: OutputsKernel, gradients: GradientsKernel) -> Self {
@@ -78,7 +78,8 @@ impl Interleaved {
     }
 
     /// `sums[(f * channels + c) * taps + t]` = the gradient `dy` of filter `f` (of 1 to [`MAX_GRADIENT_FILTERS`]) times what
-    /// tap `t` of channel `c` saw, over all pixels and lanes. The gradient at pixel `p` is `dy[f * pitch + places[p]]`.
+    /// tap `t` of channel `c` saw, over all pixels and lanes (added to what is there, if told to). The gradient at pixel `p`
+    /// is `dy[f * pitch + places[p]]`.
     #[inline]
     pub(crate) fn gradients(
         &self,
@@ -87,7 +88,7 @@ impl Interleaved {
         places: &[u32],
         pitch: usize,
         filters: usize,
-        sums: &mut [f32],
+        (sums, add): (&mut [f32], bool),
     ) {
         assert!((1..=MAX_GRADIENT_FILTERS).contains(&filters), "no kernel for as many filters");
         self.check(windows);
@@ -96,7 +97,7 @@ impl Interleaved {
         assert!(dy.len() >= ((filters - 1) * pitch + last) * self.lanes, "too few gradients");
         assert!(sums.len() >= filters * windows.channels * windows.taps.len(), "no room for the sums");
         // SAFETY: as above.
-        unsafe { (self.gradients)(windows, dy.as_ptr(), places.as_ptr(), pitch, filters, sums.as_mut_ptr()) }
+        unsafe { (self.gradients)(windows, dy.as_ptr(), places.as_ptr(), pitch, filters, add, sums.as_mut_ptr()) }
     }
 }
 
@@ -252,106 +253,115 @@ pub(super) unsafe fn gradients<V: Vector, const TAPS: usize>(
     places: *const u32,
     pitch: usize,
     filters: usize,
+    add: bool,
     sums: *mut f32,
 ) {
     // SAFETY: the same contract.
     unsafe {
         match filters {
-            1 => all_taps::<V, 1, TAPS>(windows, dy, places, pitch, sums),
-            2 => all_taps::<V, 2, TAPS>(windows, dy, places, pitch, sums),
-            3 => all_taps::<V, 3, TAPS>(windows, dy, places, pitch, sums),
-            4 => all_taps::<V, 4, TAPS>(windows, dy, places, pitch, sums),
+            1 => all_places::<V, 1, TAPS>(windows, dy, places, pitch, add, sums),
+            2 => all_places::<V, 2, TAPS>(windows, dy, places, pitch, add, sums),
+            3 => all_places::<V, 3, TAPS>(windows, dy, places, pitch, add, sums),
+            4 => all_places::<V, 4, TAPS>(windows, dy, places, pitch, add, sums),
             _ => unreachable!("{filters} filters do not fit"),
         }
     }
 }
 
-/// Pixels whose gradients, of a few filters, stay in the L1 cache while the taps pass over them.
-const BAND: usize = 64;
-
-/// All channels and taps of `FILTERS` filters.
+/// All places of the windows, over all channels, for `FILTERS` filters.
 ///
 /// # Safety
 /// As for [`gradients`].
 #[inline(always)]
-unsafe fn all_taps<V: Vector, const FILTERS: usize, const TAPS: usize>(
+unsafe fn all_places<V: Vector, const FILTERS: usize, const TAPS: usize>(
     windows: &Windows<'_>,
     dy: *const f32,
     places: *const u32,
     pitch: usize,
+    add: bool,
     sums: *mut f32,
 ) {
-    let (count, pixels) = (windows.taps.len(), windows.starts.len());
-    // SAFETY: the same contract, for taps below `count` and bands below `pixels`; the first band, which may be empty, writes
-    // all sums.
+    let depth = windows.channels * windows.taps.len();
+    let mut walk = Places { windows, channel: 0, tap: 0 };
+    // SAFETY: the same contract, for places below `depth`.
     unsafe {
-        let mut from = 0;
-        loop {
-            let to = pixels.min(from + BAND);
-            for c in 0..windows.channels {
-                let mut at = 0;
-                while at + TAPS <= count {
-                    tap_block::<V, FILTERS, TAPS>(windows, from..to, c, at, dy, places, pitch, sums);
-                    at += TAPS;
-                }
-                while at + 2 <= count {
-                    tap_block::<V, FILTERS, 2>(windows, from..to, c, at, dy, places, pitch, sums);
-                    at += 2;
-                }
-                if at < count {
-                    tap_block::<V, FILTERS, 1>(windows, from..to, c, at, dy, places, pitch, sums);
-                }
-            }
-            from = to;
-            if from == pixels {
-                return;
-            }
+        let mut at = 0;
+        while at + TAPS <= depth {
+            block_of_places::<V, FILTERS, TAPS>(&mut walk, at, dy, places, pitch, add, sums);
+            at += TAPS;
+        }
+        while at + 2 <= depth {
+            block_of_places::<V, FILTERS, 2>(&mut walk, at, dy, places, pitch, add, sums);
+            at += 2;
+        }
+        if at < depth {
+            block_of_places::<V, FILTERS, 1>(&mut walk, at, dy, places, pitch, add, sums);
         }
     }
 }
 
-/// `TAPS` taps from number `at` on, of channel `c`, over a band of pixels; the first band overwrites the sums, the others
-/// add to them.
+/// The places of a window over all channels, one after the other.
+struct Places<'a> {
+    windows: &'a Windows<'a>,
+    channel: usize,
+    tap: usize,
+}
+
+impl Places<'_> {
+    /// From a window's start, in numbers of one image; there is a next place.
+    #[inline(always)]
+    fn step(&mut self) -> usize {
+        let place = self.channel * self.windows.plane + self.windows.taps[self.tap] as usize;
+        self.tap += 1;
+        if self.tap == self.windows.taps.len() {
+            (self.channel, self.tap) = (self.channel + 1, 0);
+        }
+        place
+    }
+}
+
+/// The next `TAPS` places of a window, of which the first is number `at`.
 ///
 /// # Safety
-/// As for [`gradients`], with `at + TAPS` at most the number of taps, and the band within the pixels.
+/// As for [`gradients`], with `at + TAPS` at most the number of places.
 #[inline(always)]
-unsafe fn tap_block<V: Vector, const FILTERS: usize, const TAPS: usize>(
-    windows: &Windows<'_>,
-    band: Range<usize>,
-    c: usize,
+unsafe fn block_of_places<V: Vector, const FILTERS: usize, const TAPS: usize>(
+    walk: &mut Places<'_>,
     at: usize,
     dy: *const f32,
     places: *const u32,
     pitch: usize,
+    add: bool,
     out: *mut f32,
 ) {
+    let windows = walk.windows;
+    let (starts, pixels, depth) =
+        (windows.starts.as_ptr(), windows.starts.len(), windows.channels * windows.taps.len());
     // SAFETY: reads and writes are those the caller vouches for.
     unsafe {
         let mut sums = [[V::zero(); TAPS]; FILTERS];
-        let channel = windows.images.as_ptr().wrapping_add(c * windows.plane * V::LANES);
-        let mut taps = [channel; TAPS];
-        for (t, tap) in taps.iter_mut().enumerate() {
-            *tap = tap.wrapping_add(*windows.taps.get_unchecked(at + t) as usize * V::LANES);
+        let mut taps = [windows.images.as_ptr(); TAPS];
+        for tap in &mut taps {
+            *tap = tap.wrapping_add(walk.step() * V::LANES);
         }
-        for p in band.clone() {
-            let start = *windows.starts.get_unchecked(p) as usize * V::LANES;
-            let mut x = [V::zero(); TAPS];
-            for (x, tap) in x.iter_mut().zip(&taps) {
-                *x = V::load(tap.add(start));
-            }
+        for p in 0..pixels {
+            let start = *starts.add(p) as usize * V::LANES;
             let gradient = dy.add(*places.add(p) as usize * V::LANES);
-            for (f, sums) in sums.iter_mut().enumerate() {
-                let gradient = V::load(gradient.add(f * pitch * V::LANES));
-                for (sum, &x) in sums.iter_mut().zip(&x) {
-                    *sum = sum.mul_add(gradient, x);
+            let mut gradients = [V::zero(); FILTERS];
+            for (f, g) in gradients.iter_mut().enumerate() {
+                *g = V::load(gradient.add(f * pitch * V::LANES));
+            }
+            for (t, tap) in taps.iter().enumerate() {
+                let x = V::load(tap.add(start));
+                for (sums, &gradient) in sums.iter_mut().zip(&gradients) {
+                    sums[t] = sums[t].mul_add(gradient, x);
                 }
             }
         }
         for (f, sums) in sums.iter().enumerate() {
             for (t, sum) in sums.iter().enumerate() {
-                let out = out.add((f * windows.channels + c) * windows.taps.len() + at + t);
-                *out = if band.start == 0 { sum.sum() } else { *out + sum.sum() };
+                let out = out.add(f * depth + at + t);
+                *out = if add { *out + sum.sum() } else { sum.sum() };
             }
         }
     }
@@ -385,10 +395,11 @@ macro_rules! interleaved_for {
                 places: *const u32,
                 pitch: usize,
                 filters: usize,
+                add: bool,
                 sums: *mut f32,
             ) {
                 // SAFETY: the caller keeps the contract of `gradients`; this function is only reached where the set is.
-                unsafe { gradients::<$vector, $taps>(windows, dy, places, pitch, filters, sums) }
+                unsafe { gradients::<$vector, $taps>(windows, dy, places, pitch, filters, add, sums) }
             }
 
             Interleaved::new(<$vector as Vector>::LANES, sums, weights)
@@ -412,7 +423,7 @@ mod tests {
             let kernels = isa.interleaved().expect("available");
             let lanes = kernels.lanes;
             let images = numbers(0, channels * plane * lanes);
-            for pixels in [1, 3, 4, 7, BAND as u32 + 5] {
+            for pixels in [1, 3, 4, 7, 69] {
                 let starts: Vec<u32> = (0..pixels).map(|p| 2 * p).collect();
                 let windows = Windows { images: &images, starts: &starts, taps: &taps, channels, plane };
                 let at = |p: usize, c: usize, t: usize, n: usize| {
@@ -435,8 +446,12 @@ mod tests {
                 for filters in 1..=MAX_GRADIENT_FILTERS {
                     let (pitch, to): (usize, Vec<u32>) = (220, (0..pixels).map(|p| 3 * p + 1).collect());
                     let dy = numbers(30_000, filters * pitch * lanes);
-                    let mut sums = vec![f32::NAN; filters * channels * taps.len()];
-                    kernels.gradients(&windows, &dy, &to, pitch, filters, &mut sums);
+                    let before = numbers(40_000, filters * channels * taps.len());
+                    let (mut sums, mut added) = (vec![f32::NAN; before.len()], before.clone());
+                    kernels.gradients(&windows, &dy, &to, pitch, filters, (&mut sums, false));
+                    kernels.gradients(&windows, &dy, &to, pitch, filters, (&mut added, true));
+                    let all = added.iter().zip(&before).zip(&sums);
+                    assert!(all.clone().all(|((&a, &b), &s)| a == b + s), "{isa}: added to what is there");
                     for (f, c, t) in places(filters, channels, taps.len()) {
                         let terms = places(1, starts.len(), lanes)
                             .map(|(_, p, n)| f64::from(dy[(f * pitch + to[p] as usize) * lanes + n]) * at(p, c, t, n));

@@ -64,7 +64,10 @@ impl Isa {
     pub fn is_available(self) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => is_x86_feature_detected!("avx512f") && Isa::Avx2.is_available(),
+            // The lengths of VL are what lets the compiler take numbers 16 to 31 for the halves of a register, too.
+            Isa::Avx512 => {
+                is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") && Isa::Avx2.is_available()
+            }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
             #[cfg(target_arch = "aarch64")]
@@ -169,7 +172,7 @@ macro_rules! vectorized {
         #[allow(unsafe_code)]
         $vis fn $name $(<$($generics)*>)? ($($arg: $ty),*) {
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx2,fma")]
+            #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
             fn avx512 $(<$($generics)*>)? ($($arg: $ty),*) {
                 $body($($arg),*)
             }
