@@ -787,8 +787,9 @@ fn all_views_come_on_one_page() {
     for view in drawn.iter().filter(|view| view["view"] != "im2col") {
         assert!(here.join(view["file"].as_str().unwrap()).exists(), "{view}");
     }
-    for view in ["filters", "responses", "feature-maps", "saliency", "grad-cam", "occlusion", "maximize", "im2col"] {
-        assert!(drawn.iter().any(|drawn| drawn["view"] == view), "{view}");
+    let still = ["filters", "responses", "feature-maps", "saliency", "grad-cam", "occlusion", "maximize", "im2col"];
+    for view in still.iter().chain(&["depth", "similar", "embedding", "shift"]) {
+        assert!(drawn.iter().any(|drawn| drawn["view"] == *view), "{view}");
         assert!(page.contains(&format!("id=\"{view}\"")), "{view}");
     }
     assert!(page.contains("striate explain run saliency bar.png --class column"));
@@ -798,6 +799,10 @@ fn all_views_come_on_one_page() {
         result["left_out"].as_array().unwrap().iter().map(|v| v["view"].as_str().unwrap()).collect();
     assert_eq!(left_out, ["timeline"]);
     assert!(page.contains("striate train --snapshots"));
+
+    run(here, &["explain", "run", "all", "bar.png", "--data", "nowhere", "--out", "some", "--json"], 0);
+    let page = fs::read_to_string(here.join("some/explain.html")).unwrap();
+    assert!(page.contains("id=\"left-out\"") && page.contains("id=\"saliency\"") && !page.contains("id=\"shift\""));
 
     refused(here, &["explain", "run", "all"], 2, &["IMAGE"]);
     refused(here, &["explain", "run", "all", "-"], 2, &["stdin"]);
