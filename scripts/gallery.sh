@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Draws the sheets of docs/gallery.md: scripts/gallery.sh RUN IMAGE [RUN IMAGE]...
-# The sheets of RUN go to docs/gallery/NAME, NAME being the last part of RUN; one over 150 KB is left out.
+# Those sheets of RUN that the page shows go to docs/gallery/NAME, NAME being the last part of RUN.
 set -euo pipefail
 if (($# == 0 || $# % 2)); then
     sed -n '2,3s/^# //p' "$0"
@@ -13,16 +13,15 @@ striate="$PWD/target/release/striate"
 while (($#)); do
     run="$1" image="$2"
     shift 2
-    to="$PWD/docs/gallery/$(basename "$run")"
+    name="$(basename "$run")"
+    to="docs/gallery/$name"
     drawn="$(mktemp -d)"
     (cd "$here" && "$striate" explain "$run" all "$image" --out "$drawn" --quiet >/dev/null)
     rm -rf "$to"
     mkdir -p "$to"
     for sheet in "$drawn"/*.png; do
-        if (($(stat -c %s "$sheet") < 150000)); then
+        if grep -qF "(gallery/$name/$(basename "$sheet"))" docs/gallery.md; then
             cp "$sheet" "$to"
-        else
-            echo "left out, $(du -k "$sheet" | cut -f 1) KB: $(basename "$sheet")"
         fi
     done
     rm -r "$drawn"

@@ -59,21 +59,7 @@ pub(crate) struct EvaluateArgs {
 /// Evaluates and prints.
 pub(crate) fn run(args: &EvaluateArgs, output: &Output) -> Result<ExitCode, CliError> {
     let mut model = model::load(&args.model)?;
-    let shape = Some(model.preprocessing.shape);
-    let Source { splits, report, .. } = match (&args.data, model.training.get("data").and_then(|data| data.as_str())) {
-        (Some(data), _) => source::load(data, &args.reading, shape, output)?,
-        (None, Some(data)) if source::exists(data) => source::load(data, &args.reading, shape, output)?,
-        (None, Some(data)) => {
-            return Err(CliError::Usage(format!(
-                "the model was trained on {data:?}, which is not here; say with --data what to evaluate it on"
-            )));
-        }
-        (None, None) => {
-            return Err(CliError::Usage(
-                "the model file does not say what it was trained on; say with --data what to evaluate it on".into(),
-            ));
-        }
-    };
+    let Source { splits, report, .. } = source::for_model(args.data.as_deref(), &args.reading, &model, output)?;
     let data = if args.split == "train" { splits.train } else { splits.test };
     let (normalization, batch) = (&model.preprocessing.normalization, args.batch as usize);
     if args.calibrate {

@@ -100,7 +100,7 @@ pub(crate) fn thumbnail(data: &Dataset, index: usize) -> RgbImage {
 }
 
 /// An image of the data as a picture.
-fn image(data: &Dataset, index: usize) -> RgbImage {
+pub(crate) fn image(data: &Dataset, index: usize) -> RgbImage {
     let batch = data.batch(index..index + 1, &Normalization::identity());
     sheet::picture(batch.index_axis(Axis(0), 0))
 }

@@ -10,6 +10,7 @@ use striate::data::image_folder::{self, ImageFolder, Options, Report, Skipped};
 use striate::data::{
     DataError, Dataset, Fit, Normalization, Pixels, Preprocessing, Splits, cifar, idx, one_class_names,
 };
+use striate::formats::ModelFile;
 use striate::shape::Shape;
 use striate_mnist::Mnist;
 
@@ -76,6 +77,25 @@ impl From<ImageFolder> for Source {
     fn from(ImageFolder { splits, validation, report }: ImageFolder) -> Self {
         Self { splits, validation, report }
     }
+}
+
+/// Reads the data that `--data` names, or else what the model was trained on, at the size of the model's input.
+pub(crate) fn for_model(
+    data: Option<&str>,
+    reading: &ReadingArgs,
+    model: &ModelFile,
+    output: &Output,
+) -> Result<Source, CliError> {
+    let known = model.training.get("data").and_then(|data| data.as_str());
+    let data = data.or(known.filter(|data| exists(data))).ok_or_else(|| {
+        CliError::Usage(match known {
+            Some(data) => {
+                format!("the model was trained on {data:?}, which is not here; say with --data what to look at")
+            }
+            None => "the model file does not say what it was trained on; say with --data what to look at".into(),
+        })
+    })?;
+    load(data, reading, Some(model.preprocessing.shape), output)
 }
 
 /// Reads the data that `--data` names, image files as `reading` says and at the size of `shape`; says on stderr what was

@@ -787,8 +787,9 @@ fn all_views_come_on_one_page() {
     for view in drawn.iter().filter(|view| view["view"] != "im2col") {
         assert!(here.join(view["file"].as_str().unwrap()).exists(), "{view}");
     }
-    for view in ["filters", "responses", "feature-maps", "saliency", "grad-cam", "occlusion", "maximize", "im2col"] {
-        assert!(drawn.iter().any(|drawn| drawn["view"] == view), "{view}");
+    let still = ["filters", "responses", "feature-maps", "saliency", "grad-cam", "occlusion", "maximize", "im2col"];
+    for view in still.iter().chain(&["depth", "similar", "embedding", "shift"]) {
+        assert!(drawn.iter().any(|drawn| drawn["view"] == *view), "{view}");
         assert!(page.contains(&format!("id=\"{view}\"")), "{view}");
     }
     assert!(page.contains("striate explain run saliency bar.png --class column"));
@@ -798,6 +799,10 @@ fn all_views_come_on_one_page() {
         result["left_out"].as_array().unwrap().iter().map(|v| v["view"].as_str().unwrap()).collect();
     assert_eq!(left_out, ["timeline"]);
     assert!(page.contains("striate train --snapshots"));
+
+    run(here, &["explain", "run", "all", "bar.png", "--data", "nowhere", "--out", "some", "--json"], 0);
+    let page = fs::read_to_string(here.join("some/explain.html")).unwrap();
+    assert!(page.contains("id=\"left-out\"") && page.contains("id=\"saliency\"") && !page.contains("id=\"shift\""));
 
     refused(here, &["explain", "run", "all"], 2, &["IMAGE"]);
     refused(here, &["explain", "run", "all", "-"], 2, &["stdin"]);
@@ -886,6 +891,124 @@ fn what_can_not_be_explained_is_said_with_what_can() {
     refused(here, &["explain", "run", "saliency", "bar.png", "--layer", "Conv1"], 2, &["--layer"]);
     refused(here, &["explain", "run", "im2col", "bar.png"], 2, &["bar.png"]);
     run(here, &["explain", "dense", "saliency", "bar.png"], 0);
+}
+
+#[test]
+fn views_over_many_images_draw_and_tell_their_numbers() {
+    let place = trained();
+    let here = place.path();
+    let explain = |arguments: &[&str]| {
+        let (stdout, stderr) = run(here, &[&["explain", "run"], arguments, &["--json"]].concat(), 0);
+        assert_eq!(stderr, "");
+        let result = json(&stdout);
+        assert_eq!(result["view"], arguments[0]);
+        let file = here.join(result["file"].as_str().unwrap());
+        if file.extension().unwrap() == "png" {
+            let picture = image::open(&file).unwrap();
+            assert!(picture.width() > 300 && picture.height() > 60, "{arguments:?}");
+        }
+        result
+    };
+
+    let depth = explain(&["depth"]);
+    let layers: Vec<&str> = depth["layers"].as_array().unwrap().iter().map(|l| l["layer"].as_str().unwrap()).collect();
+    assert_eq!(layers, ["Relu1", "Relu2", "Affine2"]);
+    assert_eq!(depth["layers"][0]["receptive_field"], serde_json::json!([5, 5]));
+    let patch = &depth["layers"][0]["units"][0]["patches"][0];
+    has_keys(patch, &["image", "class", "activation", "rows", "columns"]);
+    assert_eq!(patch["rows"][1].as_u64().unwrap() - patch["rows"][0].as_u64().unwrap(), 5);
+    let arguments = ["depth", "--layer", "Conv1", "--units", "3,17", "--top", "2", "--images", "30", "--out", "d.png"];
+    let chosen = explain(&arguments);
+    assert_eq!((&chosen["layers"][0]["units"][1]["unit"], &chosen["images"]), (&17.into(), &30.into()));
+    assert_eq!(chosen["layers"][0]["units"][0]["patches"].as_array().unwrap().len(), 2);
+
+    save_png(&here.join("bar.png"), 3);
+    let similar = explain(&["similar", "bar.png", "--is", "column", "--top", "4"]);
+    has_keys(&similar, &["layer", "compared"]);
+    let image = &similar["images"][0];
+    has_keys(image, &["lost_at", "predicted"]);
+    assert_eq!((&image["image"], &image["class"]), (&"bar.png".into(), &"column".into()));
+    assert_eq!(image["similar"].as_array().unwrap().len(), 4);
+    // The bar is the fourth training image itself.
+    assert_eq!(image["similar"][0]["image"], 3);
+    assert!(image["similar"][0]["cosine"].as_f64().unwrap() > 0.999_99);
+    assert_eq!(image["layers"][0]["layer"], "input");
+    // A bar that is labelled, and a network that gets it right: there is nothing to show, and it says so.
+    assert_eq!(explain(&["similar", "--out", "none.png", "--images", "1"])["images"].as_array().unwrap().len(), 0);
+
+    for method in ["pca", "tsne"] {
+        let found = explain(&["embedding", "--method", method, "--images", "24", "--layer", "Relu2"]);
+        assert_eq!((found["points"].as_array().unwrap().len(), &found["features"]), (24, &100.into()));
+        assert_eq!(found["points"][1].as_array().unwrap().len(), found["columns"].as_array().unwrap().len());
+        assert_eq!(found["explained"].is_null(), method == "tsne");
+    }
+    explain(&["embedding", "--split", "train", "--out", "points.svg"]);
+    assert!(fs::read_to_string(here.join("points.svg")).unwrap().contains("falling"));
+
+    run(here, &["train", "--data", "bars", "--model", "mlp", "--epochs", "1", "--out", "dense", "-q"], 0);
+    // Mistakes are those that an evaluation finds, in its order.
+    let (stdout, _) = run(here, &["evaluate", "dense", "--json"], 0);
+    let wrong = json(&stdout)["mistakes"].clone();
+    let (stdout, _) = run(here, &["explain", "dense", "similar", "--mistakes", "40", "--json"], 0);
+    let shown = json(&stdout)["images"].clone();
+    assert!(
+        !shown.as_array().unwrap().is_empty() && shown.as_array().unwrap().len() == wrong.as_array().unwrap().len()
+    );
+    for (wrong, shown) in wrong.as_array().unwrap().iter().zip(shown.as_array().unwrap()) {
+        let name = shown["image"].as_str().unwrap();
+        assert!(name.ends_with(&format!("test:{}", wrong["index"])), "{name}");
+        assert_eq!(shown["class"], CLASSES[wrong["label"].as_u64().unwrap() as usize]);
+    }
+
+    let shift = explain(&["shift", "--most", "2", "--against", "dense", "--out", "shift.svg"]);
+    let names: Vec<&str> = shift["models"].as_array().unwrap().iter().map(|m| m["model"].as_str().unwrap()).collect();
+    assert_eq!(names, ["run (simple-convnet)", "dense (mlp)"]);
+    let shifts = &shift["models"][0]["shifts"];
+    has_keys(&shifts[2], &["pixels", "accuracy", "unchanged", "change"]);
+    assert_eq!(
+        (&shifts[0]["change"], &shifts[0]["unchanged"], shifts.as_array().unwrap().len()),
+        (&0.0.into(), &1.0.into(), 3)
+    );
+    let (stdout, _) = run(here, &["evaluate", "run", "--json"], 0);
+    assert!((json(&stdout)["accuracy"].as_f64().unwrap() - shifts[0]["accuracy"].as_f64().unwrap()).abs() < 1e-9);
+    assert!(fs::read_to_string(here.join("shift.svg")).unwrap().contains("dense (mlp)"));
+    let (text, _) = run(here, &["explain", "run", "shift", "--most", "1"], 0);
+    assert!(text.contains("same class") && text.contains("run/shift.png"), "{text}");
+}
+
+#[test]
+fn views_over_many_images_refuse_what_does_not_fit() {
+    let place = trained();
+    let here = place.path();
+    save_png(&here.join("bar.png"), 3);
+    fs::write(here.join("no.png"), "no image").unwrap();
+    let names = &["Conv9", "Conv1, Relu1"];
+    for view in [&["depth"][..], &["similar", "bar.png"], &["embedding"]] {
+        refused(here, &[&["explain", "run"], view, &["--layer", "Conv9"]].concat(), 1, names);
+    }
+    refused(here, &["explain", "run", "depth", "--units", "3,99"], 1, &["99", "0 to 29 in layer Relu1"]);
+    refused(here, &["explain", "run", "depth", "--top", "0"], 2, &["--top"]);
+    refused(here, &["explain", "run", "depth", "--images", "0"], 2, &["--images"]);
+    refused(here, &["explain", "run", "similar", "bar.png", "--is", "owl"], 1, &["owl", "row, column"]);
+    refused(here, &["explain", "run", "similar", "--is", "row"], 2, &["--is", "IMAGE"]);
+    refused(here, &["explain", "run", "similar", "no.png"], 1, &["no.png"]);
+    refused(here, &["explain", "run", "similar", "bar.png", "--mistakes", "3"], 2, &["--mistakes"]);
+    refused(here, &["explain", "run", "embedding", "--perplexity", "9"], 2, &["--method tsne"]);
+    refused(here, &["explain", "run", "embedding", "--method", "umap"], 2, &["umap", "pca, tsne"]);
+    refused(here, &["explain", "run", "shift", "--most", "12"], 1, &["12", "less than 12"]);
+    refused(here, &["explain", "run", "shift", "--against", "nowhere"], 2, &["nowhere"]);
+    // Before any work.
+    refused(here, &["explain", "run", "depth", "--out", "depth.jpg"], 2, &["depth.jpg", ".png"]);
+    refused(here, &["explain", "run", "shift", "--out", "shift.pdf"], 2, &["shift.pdf", ".png or .svg"]);
+    refused(here, &["explain", "run", "shift", "--out", "no/shift.svg"], 2, &["no/shift.svg", "no directory no"]);
+    // Data of another size, none at all, and none that the model knows of.
+    for view in ["depth", "similar", "embedding", "shift"] {
+        refused(here, &["explain", "run", view, "--data", "mnist"], 1, &["28 x 28", "12 x 12"]);
+        refused(here, &["explain", "run", view, "--data", "nothing"], 2, &["nothing", "mnist"]);
+    }
+    fs::rename(here.join("bars"), here.join("gone")).unwrap();
+    refused(here, &["explain", "run", "depth"], 2, &["bars", "not here", "--data"]);
+    run(here, &["explain", "run", "depth", "--data", "gone"], 0);
 }
 
 #[test]

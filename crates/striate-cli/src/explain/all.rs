@@ -19,6 +19,7 @@ const PAGE: &str = "explain.html";
 const EXAMPLES: &str = "Examples:
   striate explain runs/simple-convnet-mnist-1 all mnist:test:42
   striate explain runs/simple-convnet-mnist-1 all digit.png --class 7 --out digit
+  striate explain runs/photos-resnet18-1 all cat.jpg --data photos
 
 A view that the model or its run can't give is left out, and the page says why.";
 
@@ -31,6 +32,10 @@ pub(super) struct AllArgs {
     /// The class whose score is explained, by name or number [default: the predicted one]
     #[arg(long, value_name = "NAME")]
     class: Option<String>,
+    /// Data for the views that go over many images: a name, or a directory or list of images as for `train` [default: what
+    /// the model was trained on]
+    #[arg(long, value_name = "NAME|DIR")]
+    data: Option<String>,
     /// Directory to write into [default: explain in the run directory, or here]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -60,7 +65,7 @@ pub(super) fn run(args: &AllArgs, path: &Path, model: &ModelFile, output: &Outpu
     let mut sections = Vec::new();
     let (mut views, mut left_out) = (Vec::new(), Vec::new());
     for (id, title, text, arguments) in views_of(args) {
-        let made = match parsed(&arguments).and_then(|view| Ok(make(&view, model, path)?.2)) {
+        let made = match parsed(&arguments).and_then(|view| make(&view, model, path, output)) {
             Ok(made) => Ok(made),
             Err(error @ CliError::Write(_)) => return Err(error),
             Err(error) => Err(error.to_string()),
@@ -116,6 +121,10 @@ fn views_of(args: &AllArgs) -> Vec<Listed> {
     let image = args.image.as_str();
     let class: Vec<&str> = args.class.iter().flat_map(|class| ["--class", class]).collect();
     let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+    // Enough to see what there is to see, and done in seconds.
+    let mut over_many = vec!["--images", "2000"];
+    over_many.extend(args.data.iter().flat_map(|data| ["--data", data]));
+    let of_data = |view: &[&str]| words(&[view, over_many.as_slice()].concat());
     let of_class = |view: &str| words(&[&[view, image], class.as_slice()].concat());
     vec![
         (
@@ -155,6 +164,30 @@ fn views_of(args: &AllArgs) -> Vec<Listed> {
             of_class("occlusion"),
         ),
         ("maximize", "Ideal images", "Images made to please each class as much as possible.", words(&["maximize"])),
+        (
+            "depth",
+            "Deeper and deeper",
+            "The parts of images that units of each layer answer to most, beside images made for them.",
+            of_data(&["depth"]),
+        ),
+        (
+            "similar",
+            "What it holds for alike",
+            "The training images whose features are nearest to this image's.",
+            of_data(&["similar", image]),
+        ),
+        (
+            "embedding",
+            "All images at once",
+            "The features of many images in the two directions in which they differ most, coloured by class.",
+            of_data(&["embedding"]),
+        ),
+        (
+            "shift",
+            "What a small move changes",
+            "How the answers change when images are moved by some pixels.",
+            of_data(&["shift"]),
+        ),
         (
             "timeline",
             "How it came about",

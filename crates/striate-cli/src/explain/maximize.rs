@@ -3,9 +3,10 @@
 use super::{Drawn, Out, band, class_name, title};
 use crate::error::CliError;
 use clap::Args;
+use image::RgbImage;
 use ndarray::Axis;
 use striate::draw::sheet::{self, Sheet, Tile};
-use striate::explain::{self, MaximizeOptions};
+use striate::explain::{self, MaximizeOptions, Maximized};
 use striate::formats::ModelFile;
 
 const EXAMPLES: &str = "Examples:
@@ -26,27 +27,14 @@ pub(super) fn draw(args: &MaximizeArgs, model: &ModelFile) -> Result<Drawn, CliE
     /// Units drawn at most.
     const UNITS: usize = 32;
     let network = &model.network;
-    let layer = args.layer.clone().unwrap_or_else(|| network.description().last().to_owned());
-    let shapes = network.description().shapes()?;
-    let at = network.description().layers.iter().position(|named| named.name == layer);
-    let units: Vec<usize> = (0..at.map_or(1, |at| shapes[at].channels.min(UNITS))).collect();
-    let scale = &model.preprocessing.normalization;
-    let range: Vec<(f32, f32)> = (0..network.input().channels)
-        .map(|c| {
-            let of = |list: &[f32]| list.get(c).or(list.last()).copied().unwrap_or(0.0);
-            let (mean, deviation) = (of(&scale.mean), of(&scale.deviation));
-            (-mean / deviation, (1.0 - mean) / deviation)
-        })
-        .collect();
-    let found = explain::maximize(network, &layer, &units, &range, &MaximizeOptions::default())?;
-    let is_output = at == Some(shapes.len() - 1);
+    let last = network.description().last();
+    let layer = args.layer.as_deref().unwrap_or(last);
+    let units: Vec<usize> = (0..explain::units(network, layer)?.min(UNITS)).collect();
+    let range = range(model);
+    let found = explain::maximize(network, layer, &units, &range, &MaximizeOptions::default())?;
     let tiles = found.iter().map(|m| {
-        let mut image = m.image.clone();
-        for (mut plane, &(low, high)) in image.axis_iter_mut(Axis(0)).zip(&range) {
-            plane.mapv_inplace(|v| (v - low) / (high - low));
-        }
-        let name = if is_output { class_name(model, m.unit) } else { m.unit.to_string() };
-        Tile::new(sheet::picture(image.view()), format!("{name}: {:.2}", m.after))
+        let name = if layer == last { class_name(model, m.unit) } else { m.unit.to_string() };
+        Tile::new(picture(m, &range), format!("{name}: {:.2}", m.after))
     });
     let note = "Each picture began as faint noise and climbed the gradient of the unit's mean output (the number) for 128 \
                 steps, moved, smoothed and drawn to gray a little at each.";
@@ -58,4 +46,24 @@ pub(super) fn draw(args: &MaximizeArgs, model: &ModelFile) -> Result<Drawn, CliE
     };
     let json = serde_json::json!({ "layer": layer, "units": found.len() });
     Ok((sheet.draw(), format!("{} units of {layer}", found.len()), json))
+}
+
+/// What black and white are in the network's own scale, a pair a channel.
+pub(super) fn range(model: &ModelFile) -> Vec<(f32, f32)> {
+    let scale = &model.preprocessing.normalization;
+    let of = |list: &[f32], c: usize| list.get(c).or(list.last()).copied().unwrap_or(0.0);
+    let pair = |c| {
+        let (mean, deviation) = (of(&scale.mean, c), of(&scale.deviation, c));
+        (-mean / deviation, (1.0 - mean) / deviation)
+    };
+    (0..model.network.input().channels).map(pair).collect()
+}
+
+/// An image in the network's own scale as a picture.
+pub(super) fn picture(found: &Maximized, range: &[(f32, f32)]) -> RgbImage {
+    let mut image = found.image.clone();
+    for (mut plane, &(low, high)) in image.axis_iter_mut(Axis(0)).zip(range) {
+        plane.mapv_inplace(|v| (v - low) / (high - low));
+    }
+    sheet::picture(image.view())
 }

@@ -2,6 +2,8 @@
 
 mod all;
 mod attribution;
+mod depth;
+mod embedding;
 mod feature_maps;
 mod filters;
 mod grad_cam;
@@ -9,17 +11,21 @@ mod im2col;
 mod maximize;
 mod occlusion;
 mod saliency;
+mod shift;
+mod similar;
 mod timeline;
 
 use crate::error::CliError;
 use crate::output::Output;
-use crate::{model, predict};
+use crate::source::ReadingArgs;
+use crate::{model, predict, source};
 use clap::{Args, Subcommand};
 use ndarray::{Array3, Axis};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use striate::draw;
+use striate::data::Splits;
 use striate::draw::sheet::{Band, Legend, Palette, Tile};
+use striate::draw::{self, Plot};
 use striate::explain::ExplainError;
 use striate::formats::{ModelFile, write_atomically};
 
@@ -31,6 +37,10 @@ const EXAMPLES: &str = "Examples:
   striate explain runs/simple-convnet-mnist-1 saliency mnist:test:42 digit.png --class 7
   striate explain runs/simple-convnet-mnist-1 grad-cam mnist:test:42
   striate explain runs/simple-convnet-mnist-1 maximize --layer Affine2
+  striate explain runs/simple-convnet-mnist-1 depth
+  striate explain runs/simple-convnet-mnist-1 similar                   the test set's mistakes
+  striate explain runs/simple-convnet-mnist-1 embedding --method tsne --out embedding.svg
+  striate explain runs/simple-convnet-mnist-1 shift --against runs/mlp-mnist-1
   striate explain runs/simple-convnet-mnist-1 timeline mnist:test:42
   striate explain runs/simple-convnet-mnist-1 im2col --json
   striate explain runs/simple-convnet-mnist-1 all mnist:test:42
@@ -62,6 +72,15 @@ enum View {
     Occlusion(occlusion::OcclusionArgs),
     /// Images that a layer's units answer to most
     Maximize(maximize::MaximizeArgs),
+    /// What changes with depth: the images and patches that units answer to most, beside images made for them
+    Depth(depth::DepthArgs),
+    /// Training images that the network holds for alike, for images or else for the test set's mistakes, and the layer at
+    /// which the right class is lost
+    Similar(similar::SimilarArgs),
+    /// The features of many images in two dimensions, coloured by class: principal components or t-SNE
+    Embedding(embedding::EmbeddingArgs),
+    /// What a move of the image by some pixels does to the answer
+    Shift(shift::ShiftArgs),
     /// How filters, and what they make of an image, came about in a run with `train --snapshots` (an animation)
     Timeline(timeline::TimelineArgs),
     /// What im2col would cost each convolution, and what runs instead (no picture)
@@ -80,24 +99,57 @@ struct Out {
     out: Option<PathBuf>,
 }
 
+/// Where the plot goes.
+#[derive(Args, Clone, Debug)]
+struct PlotOut {
+    /// Where to write, as pixels or as lines [default: VIEW.png in the run directory, or here]
+    #[arg(long, value_name = "FILE.png|FILE.svg")]
+    out: Option<PathBuf>,
+}
+
+/// The data of views that go over many images.
+#[derive(Args, Clone, Debug)]
+struct DataArgs {
+    /// Data: a name, or a directory or list of images as for `train` [default: what the model was trained on]
+    #[arg(long, value_name = "NAME|DIR")]
+    data: Option<String>,
+    /// Look at so many images at most, spread evenly over the data
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    images: u32,
+}
+
+impl PlotOut {
+    fn is_svg(&self) -> bool {
+        self.out.as_deref().is_some_and(|out| ends_in(out, "svg"))
+    }
+}
+
+impl DataArgs {
+    fn load(&self, model: &ModelFile, output: &Output) -> Result<Splits, CliError> {
+        Ok(source::for_model(self.data.as_deref(), &ReadingArgs::default(), model, output)?.splits)
+    }
+}
+
 /// Makes the view and writes its pictures.
 pub(crate) fn run(args: &ExplainArgs, output: &Output) -> Result<ExitCode, CliError> {
     if let View::Unknown(words) = &args.view {
         return Err(unknown(words.first().map_or("", String::as_str)));
     }
+    let (name, out, endings) = args.view.target();
+    // Before any work.
+    let target = destination(out, endings, &args.model, name)?;
     let model = model::load(&args.model)?;
     if let View::All(view) = &args.view {
         return all::run(view, &args.model, &model, output);
     }
-    let (name, out, made) = make(&args.view, &model, &args.model)?;
-    let Made { pictures, words, lines, mut json } = made;
+    let Made { pictures, words, lines, mut json } = make(&args.view, &model, &args.model, output)?;
     json["view"] = name.into();
     let mut files = Vec::new();
-    for (suffix, png) in &pictures {
-        let file = out.map_or_else(PathBuf::new, |out| out.file(&args.model, name));
-        let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let file = if suffix.is_empty() { file } else { file.with_file_name(format!("{stem}{suffix}.png")) };
-        write_atomically(&file, png)?;
+    for (suffix, bytes) in &pictures {
+        let stem = target.file_stem().unwrap_or_default().to_string_lossy();
+        let file =
+            if suffix.is_empty() { target.clone() } else { target.with_file_name(format!("{stem}{suffix}.png")) };
+        write_atomically(&file, bytes)?;
         let key = if suffix.is_empty() { "file" } else { suffix.trim_start_matches('-') };
         json[key] = file.display().to_string().into();
         files.push(file.display().to_string());
@@ -110,7 +162,7 @@ pub(crate) fn run(args: &ExplainArgs, output: &Output) -> Result<ExitCode, CliEr
 
 /// What became of a view.
 struct Made {
-    /// PNG files, each with what its name ends in.
+    /// Files, each with what its name ends in before `.png`.
     pictures: Vec<(&'static str, Vec<u8>)>,
     /// About them.
     words: String,
@@ -120,21 +172,63 @@ struct Made {
     json: serde_json::Value,
 }
 
-/// Makes a view; also gives its name and where it is to be written, if it is drawn.
-fn make<'v>(view: &'v View, model: &ModelFile, path: &Path) -> Result<(&'static str, Option<&'v Out>, Made), CliError> {
-    let (name, out, (picture, words, json)) = match view {
-        View::Filters(view) => ("filters", &view.out, filters::draw(view, model)?),
-        View::FeatureMaps(view) => ("feature-maps", &view.out, feature_maps::draw(view, model)?),
-        View::Saliency(view) => ("saliency", &view.out, saliency::draw(view, model)?),
-        View::GradCam(view) => ("grad-cam", &view.out, grad_cam::draw(view, model)?),
-        View::Occlusion(view) => ("occlusion", &view.out, occlusion::draw(view, model)?),
-        View::Maximize(view) => ("maximize", &view.out, maximize::draw(view, model)?),
-        View::Timeline(view) => return Ok(("timeline", Some(&view.out), timeline::make(view, path)?)),
-        View::Im2col(_) => return Ok(("im2col", None, im2col::make(model)?)),
+impl Made {
+    fn plot(
+        plot: &dyn Plot,
+        out: &PlotOut,
+        words: String,
+        lines: Vec<String>,
+        json: serde_json::Value,
+    ) -> Result<Self, CliError> {
+        let bytes = if out.is_svg() { plot.svg().into_bytes() } else { draw::png(&plot.image())? };
+        Ok(Self { pictures: vec![("", bytes)], words, lines, json })
+    }
+}
+
+impl View {
+    /// The view's name, where it is to be written, and what names of files it is written to end in.
+    fn target(&self) -> (&'static str, Option<&Path>, &'static [&'static str]) {
+        const SHEET: &[&str] = &["png"];
+        const PLOT: &[&str] = &["png", "svg"];
+        let (name, out, endings) = match self {
+            View::Filters(view) => ("filters", &view.out.out, SHEET),
+            View::FeatureMaps(view) => ("feature-maps", &view.out.out, SHEET),
+            View::Saliency(view) => ("saliency", &view.out.out, SHEET),
+            View::GradCam(view) => ("grad-cam", &view.out.out, SHEET),
+            View::Occlusion(view) => ("occlusion", &view.out.out, SHEET),
+            View::Maximize(view) => ("maximize", &view.out.out, SHEET),
+            View::Depth(view) => ("depth", &view.out.out, SHEET),
+            View::Similar(view) => ("similar", &view.out.out, SHEET),
+            View::Embedding(view) => ("embedding", &view.out.out, PLOT),
+            View::Shift(view) => ("shift", &view.out.out, PLOT),
+            View::Timeline(view) => ("timeline", &view.out.out, SHEET),
+            View::Im2col(_) => ("im2col", &None, SHEET),
+            View::All(_) => ("all", &None, SHEET),
+            View::Unknown(_) => ("", &None, SHEET),
+        };
+        (name, out.as_deref(), endings)
+    }
+}
+
+/// Makes a view of the model at `path`.
+fn make(view: &View, model: &ModelFile, path: &Path, output: &Output) -> Result<Made, CliError> {
+    let (picture, words, json) = match view {
+        View::Filters(view) => filters::draw(view, model)?,
+        View::FeatureMaps(view) => feature_maps::draw(view, model)?,
+        View::Saliency(view) => saliency::draw(view, model)?,
+        View::GradCam(view) => grad_cam::draw(view, model)?,
+        View::Occlusion(view) => occlusion::draw(view, model)?,
+        View::Maximize(view) => maximize::draw(view, model)?,
+        View::Depth(view) => depth::draw(view, model, output)?,
+        View::Similar(view) => similar::draw(view, model, output)?,
+        View::Embedding(view) => return embedding::make(view, model, output),
+        View::Shift(view) => return shift::make(view, path, model, output),
+        View::Timeline(view) => return timeline::make(view, path),
+        View::Im2col(_) => return im2col::make(model),
         View::All(_) => return Err(unknown("all within all")),
         View::Unknown(words) => return Err(unknown(words.first().map_or("", String::as_str))),
     };
-    Ok((name, Some(out), Made { pictures: vec![("", draw::png(&picture)?)], words, lines: Vec::new(), json }))
+    Ok(Made { pictures: vec![("", draw::png(&picture)?)], words, lines: Vec::new(), json })
 }
 
 fn unknown(view: &str) -> CliError {
@@ -143,13 +237,28 @@ fn unknown(view: &str) -> CliError {
     CliError::Usage(format!("there is no view {view:?}; the views are {}", names.join(", ")))
 }
 
-impl Out {
-    fn file(&self, model: &Path, view: &str) -> PathBuf {
-        self.out.clone().unwrap_or_else(|| {
-            let name = format!("{view}.png");
-            if model.is_dir() { model.join(name) } else { name.into() }
-        })
+/// The file to write.
+fn destination(out: Option<&Path>, endings: &[&str], model: &Path, view: &str) -> Result<PathBuf, CliError> {
+    let Some(out) = out else {
+        let name = format!("{view}.png");
+        return Ok(if model.is_dir() { model.join(name) } else { name.into() });
+    };
+    if !endings.iter().any(|ending| ends_in(out, ending)) {
+        let endings = endings.iter().map(|ending| format!(".{ending}")).collect::<Vec<_>>().join(" or ");
+        let out = out.display();
+        return Err(CliError::Usage(format!("--out {out}: {view} is written as {endings}; end the name in that")));
     }
+    match out.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.is_dir()) {
+        Some(parent) => {
+            let (out, parent) = (out.display(), parent.display());
+            Err(CliError::Usage(format!("--out {out}: there is no directory {parent}; make it first")))
+        }
+        None => Ok(out.to_owned()),
+    }
+}
+
+fn ends_in(file: &Path, ending: &str) -> bool {
+    file.extension().is_some_and(|found| found.eq_ignore_ascii_case(ending))
 }
 
 /// A picture, words about it, and the result for programs.
@@ -163,6 +272,8 @@ struct Image {
     /// As the network takes it.
     x: Array3<f32>,
     class: usize,
+    predicted: usize,
+    label: Option<usize>,
     caption: String,
 }
 
@@ -170,14 +281,16 @@ fn class_name(model: &ModelFile, class: usize) -> String {
     model.class_names.get(class).map_or_else(|| class.to_string(), Clone::clone)
 }
 
+/// A class by name or number.
+fn find_class(asked: &str, model: &ModelFile) -> Result<usize, CliError> {
+    let by_name = model.class_names.iter().position(|name| name == asked);
+    let class = by_name.or_else(|| asked.parse().ok().filter(|&n: &usize| n < model.network.classes()));
+    Ok(class.ok_or_else(|| ExplainError::UnknownClass { class: asked.into(), available: model.class_names.clone() })?)
+}
+
 /// Reads images; the class is the predicted one where none is asked for.
 fn read_images(names: &[String], class: Option<&str>, model: &ModelFile) -> Result<Vec<Image>, CliError> {
-    let asked = class.map(|asked| {
-        let by_name = model.class_names.iter().position(|name| name == asked);
-        let class = by_name.or_else(|| asked.parse().ok().filter(|&n: &usize| n < model.network.classes()));
-        class.ok_or_else(|| ExplainError::UnknownClass { class: asked.into(), available: model.class_names.clone() })
-    });
-    let asked = asked.transpose()?;
+    let asked = class.map(|asked| find_class(asked, model)).transpose()?;
     names
         .iter()
         .map(|name| {
@@ -200,7 +313,7 @@ fn read_images(names: &[String], class: Option<&str>, model: &ModelFile) -> Resu
             let class = asked.unwrap_or(predicted);
             let label = sample.label.map_or(String::new(), |label| format!(", labelled {}", class_name(model, label)));
             let caption = format!("{name}: predicted {}{label}", class_name(model, predicted));
-            Ok(Image { name: name.clone(), shown, x, class, caption })
+            Ok(Image { name: name.clone(), shown, x, class, predicted, label: sample.label, caption })
         })
         .collect()
 }

@@ -1,31 +1,24 @@
 //! Learning curves: loss and accuracy by epoch.
 
-use super::svg::{self, clean};
+use super::plot::{self, Axis, FAINT, GRID, INK, Scale, bounds, spread, write};
+use super::svg::clean;
 use plotters::backend::SVGBackend;
 use plotters::chart::{ChartBuilder, ChartContext};
-use plotters::coord::Shift;
 use plotters::coord::cartesian::Cartesian2d;
-use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
-use plotters::drawing::{DrawingArea, DrawingAreaErrorKind, IntoDrawingArea};
-use plotters::element::{Circle, PathElement, Text};
-use plotters::style::text_anchor::{HPos, Pos, VPos};
-use plotters::style::{Color, FontTransform, IntoFont, RGBColor, ShapeStyle, TextStyle, WHITE};
-use std::ops::Range;
+use plotters::element::{Circle, PathElement};
+use plotters::style::text_anchor::HPos;
+use plotters::style::{Color, IntoFont, RGBColor, ShapeStyle, WHITE};
 
 const SIZE: (u32, u32) = (1040, 420);
 const PANEL: i32 = SIZE.0 as i32 / 2;
 const TRAIN: RGBColor = RGBColor(0, 114, 178);
 const TEST: RGBColor = RGBColor(213, 94, 0);
-const INK: RGBColor = RGBColor(32, 32, 32);
-const FAINT: RGBColor = RGBColor(96, 96, 96);
-const GRID: RGBColor = RGBColor(225, 225, 225);
+const VALIDATION: RGBColor = RGBColor(0, 135, 100);
 
 /// Numbers of this size and above are not drawn: no loss that can be learnt from is so large.
 const ABSURD: f64 = 1e30;
 /// More points than this are drawn without a mark each.
 const MARKED: usize = 40;
-/// Added to the share of errors on the stretched scale, so that an accuracy of 100 % has a place on it.
-const SOFT: f64 = 0.001;
 
 /// What is known after an epoch. Accuracies are shares: 0.99 is 99 %.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -36,6 +29,10 @@ pub struct CurvePoint {
     pub train_loss: f64,
     /// Accuracy on the training set.
     pub train_accuracy: f64,
+    /// Accuracy on the validation set, where it was measured.
+    pub validation_accuracy: Option<f64>,
+    /// Mean loss on the validation set, where it was measured.
+    pub validation_loss: Option<f64>,
     /// Accuracy on the test set, where it was measured.
     pub test_accuracy: Option<f64>,
     /// Mean loss on the test set, where it was measured.
@@ -54,35 +51,27 @@ pub struct CurvePoint {
 /// let points: Vec<CurvePoint> = (1..=20)
 ///     .map(|epoch| {
 ///         let wrong = 0.06 / epoch as f64;
-///         let test = Some(0.99 - wrong / 4.0);
-///         CurvePoint { epoch, train_loss: 3.0 * wrong, train_accuracy: 1.0 - wrong, test_accuracy: test, test_loss: None }
+///         let test_accuracy = Some(0.99 - wrong / 4.0);
+///         let (train_loss, train_accuracy) = (3.0 * wrong, 1.0 - wrong);
+///         CurvePoint { epoch, train_loss, train_accuracy, test_accuracy, ..CurvePoint::default() }
 ///     })
 ///     .collect();
 /// let svg = curves(&points, "SimpleConvNet on MNIST");
 /// assert!(svg.starts_with("<svg") && svg.contains("best test accuracy") && svg.contains("after epoch 20"));
 /// ```
 pub fn curves(points: &[CurvePoint], title: &str) -> String {
-    let mut picture = String::new();
-    let drawn = draw(&mut picture, points, &clean(title, 90));
-    if drawn.is_err() {
-        // The canvas is a string, on which drawing does not fail; should it ever, the page says so.
-        let mut page = svg::Svg::new(f64::from(SIZE.0), 60.0, title);
-        let style = svg::Style::new(13.0, svg::INK, svg::Anchor::Start);
-        page.text((20.0, 30.0), "The curves could not be drawn; the numbers are in the log of the training.", style);
-        return page.finish();
-    }
-    // Plotters knows nothing of accessible titles.
-    let head = "xmlns=\"http://www.w3.org/2000/svg\">\n";
-    picture.replacen(
-        head,
-        &format!("{} role=\"img\">\n<title>{}</title>\n", &head[..head.len() - 2], svg::escape(title)),
-        1,
-    )
+    plot::svg(SIZE, title, "The curves could not be drawn; the numbers are in the log of the training.", |root| {
+        draw(root, points, &clean(title, 90))
+    })
 }
 
-type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Canvas<'a> = plot::Canvas<SVGBackend<'a>>;
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<Axis, Axis>>;
-type Drawn<T> = Result<T, DrawingAreaErrorKind<std::io::Error>>;
+type Drawn<T> = plot::Drawn<T, std::io::Error>;
+
+const TRAINING: &str = "training";
+const VALIDATED: &str = "validation";
+const TESTED: &str = "test";
 
 /// One curve: a name, its look, and its points as far as they are numbers.
 struct Series {
@@ -95,11 +84,15 @@ struct Series {
 impl Series {
     fn new(name: &'static str, points: &[CurvePoint], value: impl Fn(&CurvePoint) -> Option<f64>) -> Self {
         let usable = |p: &CurvePoint| value(p).filter(|v| v.is_finite() && v.abs() < ABSURD);
-        let train = name == "training";
+        let color = match name {
+            TRAINING => TRAIN,
+            VALIDATED => VALIDATION,
+            _ => TEST,
+        };
         Self {
             name,
-            color: if train { TRAIN } else { TEST },
-            hollow: !train,
+            color,
+            hollow: name != TRAINING,
             points: points.iter().map(|p| (p.epoch as f64, usable(p))).collect(),
         }
     }
@@ -113,33 +106,37 @@ impl Series {
     }
 }
 
-fn draw(picture: &mut String, points: &[CurvePoint], title: &str) -> Drawn<()> {
+fn draw(root: &Canvas<'_>, points: &[CurvePoint], title: &str) -> Drawn<()> {
     // Infinity must not become 100 %.
     let share = |value: f64| if value.is_finite() { value.clamp(0.0, 1.0) * 100.0 } else { f64::NAN };
-    let loss = [Series::new("training", points, |p| Some(p.train_loss)), Series::new("test", points, |p| p.test_loss)];
+    let loss = [
+        Series::new(TRAINING, points, |p| Some(p.train_loss)),
+        Series::new(VALIDATED, points, |p| p.validation_loss),
+        Series::new(TESTED, points, |p| p.test_loss),
+    ];
     let accuracy = [
-        Series::new("training", points, |p| Some(share(p.train_accuracy))),
-        Series::new("test", points, |p| p.test_accuracy.map(share)),
+        Series::new(TRAINING, points, |p| Some(share(p.train_accuracy))),
+        Series::new(VALIDATED, points, |p| p.validation_accuracy.map(share)),
+        Series::new(TESTED, points, |p| p.test_accuracy.map(share)),
     ];
     let epochs = epoch_axis(points);
     let loss_axis = loss_axis(&values(&loss));
     let accuracy_axis = accuracy_axis(&values(&accuracy));
 
-    let root = SVGBackend::with_string(picture, SIZE).into_drawing_area();
-    root.fill(&WHITE)?;
-    write(&root, title, (24, 26), 22.0, INK, HPos::Left, true)?;
-    write(&root, &subtitle(&accuracy[1]), (24, 50), 15.0, FAINT, HPos::Left, false)?;
+    write(root, title, (24, 26), 22.0, INK, HPos::Left, true)?;
+    // What is validated chooses the epoch.
+    let judge = if accuracy[1].last().is_some() { &accuracy[1] } else { &accuracy[2] };
+    write(root, &subtitle(judge), (24, 50), 15.0, FAINT, HPos::Left, false)?;
     let words = match loss_axis.scale {
         Scale::Logarithmic => "loss (log scale)",
         _ => "loss",
     };
-    panel(&root, 0, words, &loss, &epochs, &loss_axis, |v| short(v, 4))?;
+    panel(root, 0, words, &loss, &epochs, &loss_axis, |v| short(v, 4))?;
     let words = match accuracy_axis.scale {
         Scale::TowardsHundred => "accuracy, % (stretched)",
         _ => "accuracy, %",
     };
-    panel(&root, PANEL, words, &accuracy, &epochs, &accuracy_axis, |v| format!("{v:.2}"))?;
-    root.present()
+    panel(root, PANEL, words, &accuracy, &epochs, &accuracy_axis, |v| format!("{v:.2}"))
 }
 
 fn values(series: &[Series]) -> Vec<f64> {
@@ -147,15 +144,15 @@ fn values(series: &[Series]) -> Vec<f64> {
 }
 
 /// The best result in words.
-fn subtitle(test: &Series) -> String {
-    let measured = test.points.iter().filter_map(|&(epoch, value)| Some((epoch, value?)));
+fn subtitle(judge: &Series) -> String {
+    let measured = judge.points.iter().filter_map(|&(epoch, value)| Some((epoch, value?)));
     // The first of equals: `fold` keeps it, `max_by` would not.
     let best = measured.fold(None, |best: Option<(f64, f64)>, point| match best {
         Some(b) if b.1 >= point.1 => Some(b),
         _ => Some(point),
     });
     match best {
-        Some((epoch, value)) => format!("best test accuracy {value:.2} % after epoch {epoch}"),
+        Some((epoch, value)) => format!("best {} accuracy {value:.2} % after epoch {epoch}", judge.name),
         None => String::new(),
     }
 }
@@ -231,7 +228,7 @@ fn curve(chart: &mut Chart<'_, '_>, series: &Series, axis: &Axis) -> Drawn<()> {
     Ok(())
 }
 
-/// A disc for training; for test a ring, so that the two differ in print without colour as well.
+/// A disc for training; for what is held out a ring, so that the two differ in print without colour as well.
 fn mark(mut circle: impl FnMut(ShapeStyle, i32) -> Drawn<()>, series: &Series) -> Drawn<()> {
     if series.hollow {
         circle(WHITE.filled(), 4)?;
@@ -249,113 +246,6 @@ fn legend(root: &Canvas<'_>, series: &Series, (right, y): (i32, i32)) -> Drawn<i
     root.draw(&PathElement::new(vec![(line.0, y), (line.1, y)], stroke))?;
     mark(|style, radius| root.draw(&Circle::new(((line.0 + line.1) / 2, y), radius, style)), series)?;
     Ok(line.0 - 16)
-}
-
-fn write(root: &Canvas<'_>, words: &str, at: (i32, i32), size: f64, color: RGBColor, h: HPos, bold: bool) -> Drawn<()> {
-    use plotters::style::{FontDesc, FontFamily, FontStyle};
-    if words.is_empty() {
-        return Ok(());
-    }
-    let face = if bold { FontStyle::Bold } else { FontStyle::Normal };
-    let font = FontDesc::new(FontFamily::SansSerif, size, face).transform(FontTransform::None);
-    let style = TextStyle::from(font).color(&color).pos(Pos::new(h, VPos::Center));
-    root.draw(&Text::new(words.to_string(), at, style))
-}
-
-/// Moves heights apart until neighbours are `least` pixels from each other, keeping their order and middle.
-fn spread(heights: &[i32], least: i32) -> Vec<i32> {
-    match *heights {
-        [a, b] if (a - b).abs() < least => {
-            let middle = (a + b) / 2;
-            let (upper, lower) = (middle - least / 2, middle - least / 2 + least);
-            if a <= b { vec![upper, lower] } else { vec![lower, upper] }
-        }
-        _ => heights.to_vec(),
-    }
-}
-
-/// How values are laid along an axis.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Scale {
-    Linear,
-    Logarithmic,
-    /// Percent, by the logarithm of the errors left.
-    TowardsHundred,
-}
-
-/// An axis in places (scaled values), with ticks where labels stand.
-#[derive(Clone, Debug, PartialEq)]
-struct Axis {
-    scale: Scale,
-    low: f64,
-    high: f64,
-    ticks: Vec<(f64, String)>,
-}
-
-impl Axis {
-    /// Where a value stands.
-    fn place(&self, value: f64) -> f64 {
-        match self.scale {
-            Scale::Linear => value,
-            Scale::Logarithmic => value.log10(),
-            Scale::TowardsHundred => -(1.0 - value / 100.0 + SOFT).log10(),
-        }
-    }
-
-    /// From `low` to `high` values, with labels at whole multiples of a round step, at most `most` of them.
-    fn linear(low: f64, high: f64, most: f64, least_step: f64) -> Self {
-        let step = round_step((high - low) / most).max(least_step);
-        let (first, last) = ((low / step - 1e-9).ceil() as i64, (high / step + 1e-9).floor() as i64);
-        let decimals = (-step.log10().floor()).max(0.0) as usize;
-        let label = |value: f64| {
-            if value.abs() >= 1e5 || (decimals > 5 && value != 0.0) {
-                format!("{value:.1e}")
-            } else {
-                format!("{value:.decimals$}")
-            }
-        };
-        let ticks = (first..=last).map(|i| i as f64 * step).map(|v| (v, label(v))).collect();
-        Self { scale: Scale::Linear, low, high, ticks }
-    }
-}
-
-impl Ranged for Axis {
-    type FormatOption = NoDefaultFormatting;
-    type ValueType = f64;
-
-    fn map(&self, place: &f64, (start, end): (i32, i32)) -> i32 {
-        let share = (place - self.low) / (self.high - self.low);
-        start + (share.clamp(0.0, 1.0) * f64::from(end - start)).round() as i32
-    }
-
-    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
-        // No lines between those that have labels.
-        if hint.weight().allow_light_points() { Vec::new() } else { self.ticks.iter().map(|t| t.0).collect() }
-    }
-
-    fn range(&self) -> Range<f64> {
-        self.low..self.high
-    }
-}
-
-impl ValueFormatter<f64> for Axis {
-    fn format_ext(&self, place: &f64) -> String {
-        let distance = |tick: &&(f64, String)| (tick.0 - place).abs();
-        self.ticks.iter().min_by(|a, b| distance(a).total_cmp(&distance(b))).map(|t| t.1.clone()).unwrap_or_default()
-    }
-}
-
-/// 1, 2 or 5 times a power of ten, at least `wanted`.
-fn round_step(wanted: f64) -> f64 {
-    let power = 10f64.powf(wanted.max(1e-12).log10().floor());
-    [1.0, 2.0, 5.0].iter().map(|m| m * power).find(|&s| s >= wanted * (1.0 - 1e-9)).unwrap_or(10.0 * power)
-}
-
-fn bounds(values: &[f64]) -> Option<(f64, f64)> {
-    values.iter().fold(None, |range, &v| {
-        let (low, high) = range.unwrap_or((v, v));
-        Some((v.min(low), v.max(high)))
-    })
 }
 
 fn epoch_axis(points: &[CurvePoint]) -> Axis {
@@ -404,7 +294,7 @@ fn loss_axis(values: &[f64]) -> Axis {
 }
 
 /// `values` in percent.
-fn accuracy_axis(values: &[f64]) -> Axis {
+pub(super) fn accuracy_axis(values: &[f64]) -> Axis {
     let Some((low, high)) = bounds(values) else { return Axis::linear(0.0, 100.0, 10.0, 0.0) };
     if low < 88.0 && high > 97.0 {
         let mut axis = Axis { scale: Scale::TowardsHundred, low: 0.0, high: 0.0, ticks: Vec::new() };
@@ -453,6 +343,7 @@ mod tests {
             train_accuracy: 1.0 - wrong(epoch),
             test_accuracy: Some(0.99 - wrong(epoch) / 3.0),
             test_loss: Some(0.03 + wrong(epoch)),
+            ..CurvePoint::default()
         };
         (1..=count).map(point).collect()
     }
@@ -477,6 +368,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_validated_is_called_so_and_named_the_best() {
+        let mut held_out = points(12);
+        for point in &mut held_out {
+            point.validation_accuracy = point.test_accuracy.take();
+            point.validation_loss = point.test_loss.take();
+        }
+        let words = texts(&held_out);
+        assert!(words.iter().any(|t| t == "validation") && !words.iter().any(|t| t.contains("test")), "{words:?}");
+        assert!(words.contains(&"best validation accuracy 98.78 % after epoch 12".to_string()), "{words:?}");
+        // All three.
+        held_out.iter_mut().for_each(|point| point.test_accuracy = Some(0.9));
+        let words = texts(&held_out);
+        for name in [TRAINING, VALIDATED, TESTED] {
+            assert!(words.iter().any(|t| t == name), "{name}: {words:?}");
+        }
+    }
+
+    #[test]
     fn any_number_of_points() {
         for count in [0, 1, 2, 3, 40, 41, 500] {
             let texts = texts(&points(count));
@@ -495,7 +404,7 @@ mod tests {
         let texts = texts(&gaps);
         // The last loss that is a number is the ninth.
         assert!(texts.iter().any(|t| t == "0.0267"), "{texts:?}");
-        let accuracy = Series::new("training", &gaps, |p| Some(p.train_accuracy));
+        let accuracy = Series::new(TRAINING, &gaps, |p| Some(p.train_accuracy));
         assert_eq!(accuracy.values().count(), 9);
     }
 
@@ -521,6 +430,8 @@ mod tests {
                         epoch,
                         train_loss: value,
                         train_accuracy: value,
+                        validation_accuracy: Some(other),
+                        validation_loss: Some(value),
                         test_accuracy: Some(other),
                         test_loss: Some(other),
                     };
@@ -606,6 +517,7 @@ mod tests {
         assert_eq!(spread(&[12, 10], 17), [20, 3]);
         assert_eq!(spread(&[10, 40], 17), [10, 40]);
         assert_eq!(spread(&[5], 17), [5]);
+        assert_eq!(spread(&[0, 50, 52, 54], 17), [0, 35, 52, 69]);
         assert!(spread(&[], 17).is_empty());
     }
 }

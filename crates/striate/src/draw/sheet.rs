@@ -4,6 +4,7 @@ use super::text::{self, Weight, fill};
 use image::imageops::{FilterType, resize};
 use image::{Rgb, RgbImage};
 use ndarray::{ArrayView2, ArrayView3};
+use std::ops::Range;
 
 const MARGIN: u32 = 16;
 const GUTTER: u32 = 8;
@@ -14,6 +15,8 @@ const FAINT: Rgb<u8> = Rgb([96; 3]);
 const OUTLINE: Rgb<u8> = Rgb([150; 3]);
 /// Of NaN and infinity.
 const BAD: Rgb<u8> = Rgb([230, 0, 60]);
+/// Around a part of a picture.
+const FRAME: Rgb<u8> = Rgb([255, 122, 0]);
 /// A sheet is at most this wide.
 const WIDEST: u32 = 1120;
 const NARROWEST: u32 = 420;
@@ -102,6 +105,24 @@ pub fn overlay(picture: &RgbImage, heat: ArrayView2<'_, f32>) -> RgbImage {
         let Rgb(color) = Palette::Heat.color(if inside { heat[[y as usize, x as usize]].into() } else { 0.0 });
         Rgb(color.map(|c| (0.45 * level + 0.55 * f64::from(c)).round() as u8))
     })
+}
+
+/// A picture at the size of a tile of this side, with a frame around some of its rows and columns.
+pub fn framed(picture: &RgbImage, rows: Range<usize>, columns: Range<usize>, side: u32) -> RgbImage {
+    let mut image = zoom(picture, side);
+    let (width, height) = image.dimensions();
+    let place = |at: usize, length: u32, all: u32| (at as u64 * u64::from(length) / u64::from(all.max(1))) as i64;
+    let (left, right) = (place(columns.start, width, picture.width()), place(columns.end, width, picture.width()));
+    let (top, bottom) = (place(rows.start, height, picture.height()), place(rows.end, height, picture.height()));
+    for (at, size) in [
+        ((left, top), (right - left, 2)),
+        ((left, bottom - 2), (right - left, 2)),
+        ((left, top), (2, bottom - top)),
+        ((right - 2, top), (2, bottom - top)),
+    ] {
+        fill(&mut image, at, size, FRAME);
+    }
+    image
 }
 
 /// Numbers of either sign (blue below 0, red above) over a picture of the same size, which stays visible in gray where they
@@ -363,6 +384,15 @@ mod tests {
         assert_eq!(pixels, 40 * 110 * 110);
         let empty = Sheet::default().draw();
         assert_eq!(empty.width(), NARROWEST);
+    }
+
+    #[test]
+    fn a_frame_surrounds_its_rows_and_columns() {
+        let image = framed(&RgbImage::new(10, 10), 2..5, 4..10, 100);
+        let framed = |x, y| image.get_pixel(x, y).0 == FRAME.0;
+        assert!(framed(40, 20) && framed(99, 49) && framed(60, 21) && framed(41, 35));
+        assert!(!framed(39, 30) && !framed(60, 19) && !framed(60, 50) && !framed(60, 30));
+        assert_eq!(image.pixels().filter(|p| p.0 == FRAME.0).count(), 60 * 30 - 56 * 26);
     }
 
     #[test]

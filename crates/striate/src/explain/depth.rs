@@ -1,12 +1,9 @@
 //! What changes with depth (section 7.6.2): the patches of images that make a unit answer most.
 
-use super::{ExplainError, lens};
-use crate::data::{Dataset, Normalization};
-use crate::network::{Mode, Network, Taps};
+use super::{ExplainError, Images, lens};
+use crate::layers::Layer;
+use crate::network::{Network, ReceptiveField};
 use std::ops::Range;
-
-/// Images a pass takes at a time.
-const IMAGES: usize = 50;
 
 /// A place in an image that a unit answers to.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,78 +29,109 @@ pub struct Unit {
     pub patches: Vec<Patch>,
 }
 
-/// Of each of `units` of `layer` the `top` images among the first `images` of `data` that it answers to most, with the
-/// place of its largest output. `layer` should be an activation.
+/// A layer with some of its units.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerPatches {
+    /// The layer.
+    pub layer: String,
+    /// What one number of its output depends on.
+    pub field: ReceptiveField,
+    /// The rows and columns of the image that the number in the middle of its map depends on.
+    pub middle: (Range<usize>, Range<usize>),
+    /// As they were asked for.
+    pub units: Vec<Unit>,
+}
+
+/// Of each of the units of `layers`, given by layer, the `top` images that it answers to most, with the place of its
+/// largest output. The layers should be [`activations`].
 ///
 /// # Errors
 /// A layer or a unit that does not exist, images that are not the network's inputs, or memory that can't be had.
 pub fn top_patches(
     network: &Network,
-    layer: &str,
-    units: &[usize],
-    data: &Dataset,
-    images: usize,
-    normalization: &Normalization,
+    layers: &[(&str, &[usize])],
+    images: &Images<'_>,
     top: usize,
-) -> Result<Vec<Unit>, ExplainError> {
+) -> Result<Vec<LayerPatches>, ExplainError> {
     let (description, input) = (network.description(), network.input());
-    let shape = lens::shape_of(description, layer)?;
-    if let Some(unit) = units.iter().find(|&&unit| unit >= shape.channels) {
-        let expected = format!("0 to {}", shape.channels - 1);
-        return Err(ExplainError::Option { option: "the unit", found: unit.to_string(), expected });
-    }
-    if data.shape() != input {
-        return Err(ExplainError::Data { data: data.name().into(), found: data.shape(), expected: input });
-    }
-    let position = description.layers.iter().position(|named| named.name == layer).unwrap_or(0);
-    let field = description.receptive_fields()?[position];
-    let images = images.min(data.len());
-    let mut found: Vec<Unit> = units.iter().map(|&unit| Unit { unit, patches: Vec::new() }).collect();
-    let mut runner = lens::runner(network, IMAGES, Mode::Inference, &Taps::of([layer]))?;
-    for start in (0..images).step_by(IMAGES) {
-        let indices: Vec<usize> = (start..start + IMAGES).map(|i| i.min(images - 1)).collect();
-        data.gather(&indices, normalization, runner.input_mut());
-        runner.predict(network.parameters());
-        let values = runner.tap(layer).unwrap_or_default();
-        for (k, sample) in values.chunks_exact(shape.len()).enumerate().take(images - start) {
-            for Unit { unit, patches } in &mut found {
-                let map = &sample[*unit * shape.area()..][..shape.area()];
-                let (mut at, mut activation) = (0, f32::MIN);
-                for (i, &v) in map.iter().enumerate() {
-                    if v > activation {
-                        (at, activation) = (i, v);
-                    }
-                }
-                if patches.len() == top && patches.last().is_none_or(|last| last.activation >= activation) {
-                    continue;
-                }
-                let at = (at / shape.width, at % shape.width);
-                let (rows, columns) = field.patch(at, input);
-                let place = patches.partition_point(|patch| patch.activation >= activation);
-                patches.insert(place, Patch { image: start + k, activation, at, rows, columns });
-                patches.truncate(top);
-            }
+    let fields = description.receptive_fields()?;
+    let mut found = Vec::with_capacity(layers.len());
+    let mut shapes = Vec::with_capacity(layers.len());
+    for &(layer, units) in layers {
+        let shape = lens::shape_of(description, layer)?;
+        if let Some(unit) = units.iter().find(|&&unit| unit >= shape.channels) {
+            let expected = format!("0 to {} in layer {layer}", shape.channels - 1);
+            return Err(ExplainError::Option { option: "the unit", found: unit.to_string(), expected });
         }
+        let position = description.layers.iter().position(|named| named.name == layer).unwrap_or(0);
+        shapes.push(shape);
+        found.push(LayerPatches {
+            layer: layer.into(),
+            field: fields[position],
+            middle: fields[position].patch((shape.height / 2, shape.width / 2), input),
+            units: units.iter().map(|&unit| Unit { unit, patches: Vec::new() }).collect(),
+        });
     }
+    let names: Vec<&str> = layers.iter().map(|&(layer, _)| layer).collect();
+    images.outputs(network, &names, |l, k, sample| {
+        let (shape, LayerPatches { field, units, .. }) = (shapes[l], &mut found[l]);
+        for Unit { unit, patches } in units {
+            let map = &sample[*unit * shape.area()..][..shape.area()];
+            let (mut at, mut activation) = (0, f32::MIN);
+            for (i, &v) in map.iter().enumerate() {
+                if v > activation {
+                    (at, activation) = (i, v);
+                }
+            }
+            if patches.len() == top && patches.last().is_none_or(|last| last.activation >= activation) {
+                continue;
+            }
+            let at = (at / shape.width, at % shape.width);
+            let (rows, columns) = field.patch(at, input);
+            let place = patches.partition_point(|patch| patch.activation >= activation);
+            patches.insert(place, Patch { image: images.index(k), activation, at, rows, columns });
+            patches.truncate(top);
+        }
+    })?;
     Ok(found)
 }
 
-/// For every convolution its activation, the layer whose units are worth looking at.
+/// A layer whose units are worth looking at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Activation {
+    /// What makes of a convolution or an affine layer the numbers that the next layers see: its activation, if it has one.
+    pub layer: String,
+    /// The same before the nonlinearity, which hides the way uphill wherever a unit is not active: what to
+    /// [`maximize`](super::maximize()).
+    pub linear: String,
+    /// How many units it has.
+    pub units: usize,
+}
+
+/// For every convolution and every affine layer its activation, from the input to the classes.
 ///
 /// # Errors
-/// Layers that do not fit together, or no convolution.
-pub fn activations(network: &Network) -> Result<Vec<String>, ExplainError> {
+/// Layers that do not fit together.
+pub fn activations(network: &Network) -> Result<Vec<Activation>, ExplainError> {
     let nodes = network.description().nodes()?;
-    let found: Vec<String> = (0..nodes.len())
-        .filter(|&at| lens::is_convolution(&nodes[at]))
-        .map(|at| nodes[lens::activation_of(&nodes, at)].named.name.clone())
-        .collect();
-    if found.is_empty() {
-        return Err(ExplainError::NeedsConvolution {
-            view: "depth",
-            network: network.description().name.clone(),
-            layers: nodes.iter().map(|node| node.named.name.clone()).collect(),
-        });
+    let learns = |at: &usize| matches!(nodes[*at].named.layer, Layer::Convolution(_) | Layer::Affine(_));
+    let activation = |at: usize| {
+        let end = lens::activation_of(&nodes, at);
+        let normalized = |at: &usize| matches!(nodes[*at].named.layer, Layer::BatchNorm(_));
+        let linear = (at + 1..=end).take_while(normalized).last().unwrap_or(at);
+        let name = |at: usize| nodes[at].named.name.clone();
+        Activation { layer: name(end), linear: name(linear), units: nodes[end].output.channels }
+    };
+    Ok((0..nodes.len()).filter(learns).map(activation).collect())
+}
+
+/// How many units `layer` has: maps, or numbers where its output is flat; channels for `input`.
+///
+/// # Errors
+/// A layer that does not exist.
+pub fn units(network: &Network, layer: &str) -> Result<usize, ExplainError> {
+    if layer == "input" {
+        return Ok(network.input().channels);
     }
-    Ok(found)
+    Ok(lens::shape_of(network.description(), layer)?.channels)
 }

@@ -4,11 +4,24 @@
 use super::{ExplainError, lens};
 use crate::network::{Mode, Network, Taps};
 use crate::random::{Purpose, Random};
+use crate::shape::Shape;
 use ndarray::Array3;
 
-/// The options of [`maximize`]. The last three keep the image legible: without them it fills with noise.
+/// Which of a unit's outputs is to grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Aim {
+    /// Their mean over the map: a texture that fills the image.
+    #[default]
+    Mean,
+    /// The one in the middle of the map: what a single place wants to see.
+    Middle,
+}
+
+/// The options of [`maximize`]. `jitter`, `smooth` and `decay` keep the image legible: without them it fills with noise.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MaximizeOptions {
+    /// What is to grow: the mean.
+    pub aim: Aim,
     /// Steps uphill: 128.
     pub steps: usize,
     /// Length of a step as a share of the pixels' range: 0.05.
@@ -25,7 +38,7 @@ pub struct MaximizeOptions {
 
 impl Default for MaximizeOptions {
     fn default() -> Self {
-        Self { steps: 128, rate: 0.05, jitter: 2, smooth: 0.15, decay: 0.02, seed: 1 }
+        Self { aim: Aim::Mean, steps: 128, rate: 0.05, jitter: 2, smooth: 0.15, decay: 0.02, seed: 1 }
     }
 }
 
@@ -36,13 +49,13 @@ pub struct Maximized {
     pub unit: usize,
     /// The image (C, H, W) in the network's own scale.
     pub image: Array3<f32>,
-    /// The unit's mean output for the noise that it began with.
+    /// The unit's output, as [`MaximizeOptions::aim`] says, for the noise that it began with.
     pub before: f32,
     /// The same for the image.
     pub after: f32,
 }
 
-/// Images that make the mean output of `units` of `layer` large. `range` holds, for each channel, what black and white are
+/// Images that make the outputs of `units` of `layer` large. `range` holds, for each channel, what black and white are
 /// in the network's own scale.
 ///
 /// # Errors
@@ -95,16 +108,21 @@ pub fn maximize(
                 image.iter().enumerate().for_each(|(i, &v)| sample[moved(i)] = v);
             }
             let area = shape.area();
+            let aimed = match options.aim {
+                Aim::Mean => 0..area,
+                Aim::Middle => middle(shape)..middle(shape) + 1,
+            };
             runner.gradient_from(network.parameters(), layer, |values, gradient| {
                 gradient.fill(0.0);
                 for (k, &unit) in units.iter().enumerate() {
-                    let place = (k * shape.channels + unit) * area..(k * shape.channels + unit + 1) * area;
-                    let mean = values[place.clone()].iter().map(|&v| f64::from(v)).sum::<f64>() / area as f64;
+                    let map = (k * shape.channels + unit) * area;
+                    let place = map + aimed.start..map + aimed.end;
+                    let mean = values[place.clone()].iter().map(|&v| f64::from(v)).sum::<f64>() / aimed.len() as f64;
                     if step == 0 {
                         outputs[0][k] = mean as f32;
                     }
                     outputs[1][k] = mean as f32;
-                    gradient[place].fill(1.0 / area as f32);
+                    gradient[place].fill(1.0 / aimed.len() as f32);
                 }
             })?;
             if step == options.steps {
@@ -121,6 +139,11 @@ pub fn maximize(
         }
     }
     Ok(found)
+}
+
+/// The place in the middle of a map.
+fn middle(shape: Shape) -> usize {
+    shape.height / 2 * shape.width + shape.width / 2
 }
 
 /// Faint noise around the middle of the range.

@@ -9,6 +9,7 @@ pub mod feature_maps;
 pub mod filters;
 pub mod grad_cam;
 pub mod im2col;
+pub mod images;
 mod lens;
 pub mod maximize;
 pub mod occlusion;
@@ -18,18 +19,19 @@ pub mod shift;
 pub mod similar;
 pub mod timeline;
 
-pub use self::depth::{Patch, Unit, top_patches};
-pub use self::embedding::{Pca, pca};
+pub use self::depth::{Activation, LayerPatches, Patch, Unit, activations, top_patches, units};
+pub use self::embedding::{Pca, TsneOptions, pca, tsne};
 pub use self::feature_maps::{FeatureMaps, feature_maps};
 pub use self::filters::Filters;
 pub use self::grad_cam::{Cam, CamRule, cam};
 pub use self::im2col::{Im2colCost, im2col_cost};
-pub use self::maximize::{MaximizeOptions, Maximized, maximize};
+pub use self::images::Images;
+pub use self::maximize::{Aim, MaximizeOptions, Maximized, maximize};
 pub use self::occlusion::{Occlusion, OcclusionOptions, occlusion};
 pub use self::responses::{Orientation, Response, Responses, responses, responses_in};
 pub use self::saliency::{IntegratedGradients, SmoothGrad, gradient, integrated_gradients, smooth_grad};
 pub use self::shift::{Shifted, shift};
-pub use self::similar::{ClassMeans, Readout, features, nearest};
+pub use self::similar::{ClassMeans, Readout, feature_layer, features, nearest};
 pub use self::timeline::{Moment, Seen, moment};
 
 use crate::network::NetworkError;
@@ -87,6 +89,16 @@ pub enum ExplainError {
         /// The network's input.
         expected: Shape,
     },
+    /// Data whose classes are not the network's.
+    #[error("{data} has {found} classes, but the network tells {expected} apart")]
+    Classes {
+        /// The data set.
+        data: String,
+        /// Its classes.
+        found: usize,
+        /// The network's.
+        expected: usize,
+    },
     /// An image whose channels are not the filters'.
     #[error(
         "the filters of {layer} look at {filters} channels, but an image has {image}; \
@@ -109,6 +121,22 @@ pub enum ExplainError {
         found: String,
         /// What can be given.
         expected: String,
+    },
+    /// Features that can't be laid out.
+    #[error(
+        "the features of image {image} hold {value}, which has no place in a plane; was the network trained to its end?"
+    )]
+    NonFinite {
+        /// The row of the features.
+        image: usize,
+        /// What it holds.
+        value: f32,
+    },
+    /// A thread that could not be started.
+    #[error("a thread could not be started: {reason}")]
+    Thread {
+        /// What the system says.
+        reason: String,
     },
     /// The network has no convolution.
     #[error(

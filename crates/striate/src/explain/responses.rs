@@ -2,7 +2,7 @@
 
 use super::filters::{Filters, filters};
 use super::{ExplainError, lens};
-use crate::layers::{ConvolutionOptions, Init};
+use crate::layers::{ConvolutionOptions, Init, Layer, PoolingOptions};
 use crate::network::description::Source;
 use crate::network::{Description, Mode, Network, Plan, Runner};
 use crate::shape::{Rounding, Shape};
@@ -153,9 +153,9 @@ pub fn responses(filters: &Filters, image: ArrayView3<'_, f32>) -> Result<Respon
 /// ```
 /// use striate::{explain, models, network::Network, shape::Shape};
 /// let network = Network::new(models::by_name("lenet", Shape::new(1, 28, 28), 10)?, 1)?;
-/// let photograph = ndarray::Array3::zeros((1, 60, 80));
+/// let photograph = ndarray::Array3::zeros((1, 61, 80));
 /// let found = explain::responses_in(&network, Some("C3"), photograph.view())?;
-/// // C1 pads by 2, S2 halves, and 5x5 filters fit 26 x 36 times.
+/// // C1 pads by 2, S2 halves and drops the last row, and 5x5 filters fit 26 x 36 times.
 /// assert_eq!((found.name.as_str(), found.responses[0].map.dim()), ("W2", (26, 36)));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -195,7 +195,15 @@ fn output_of(network: &Network, last: usize, image: ArrayView3<'_, f32>) -> Resu
             Source::Input => crate::network::description::INPUT,
             Source::Layer(j) => &nodes[*j].named.name,
         });
-        part = part.with_inputs(node.named.name.clone(), node.named.layer.clone(), inputs);
+        // A photograph seldom has a size that divides evenly.
+        let mut layer = node.named.layer.clone();
+        if let Layer::Convolution(ConvolutionOptions { window, .. }) | Layer::Pooling(PoolingOptions { window, .. }) =
+            &mut layer
+            && window.rounding == Rounding::Exact
+        {
+            window.rounding = Rounding::Floor;
+        }
+        part = part.with_inputs(node.named.name.clone(), layer, inputs);
     }
     let shape = part.shapes()?.last().copied().unwrap_or(part.input);
     let mut part = Network::new(part, 1)?;
@@ -251,11 +259,12 @@ mod tests {
             let difference = &response.map - &own.index_axis(Axis(0), response.filter);
             assert!(difference.iter().all(|d| d.abs() < 1e-5));
         }
+        let odd = responses_in(&lenet, Some("C3"), Array3::from_elem((1, 61, 43), 0.5).view()).unwrap();
+        assert_eq!(odd.responses[0].map.dim(), (26, 17));
         // Branches that end elsewhere are left out.
         let residual = network("cifar-resnet20", Shape::new(3, 32, 32));
         let layers = &residual.description().layers;
-        let last =
-            layers.iter().rposition(|named| matches!(named.layer, crate::layers::Layer::Convolution(_))).unwrap();
+        let last = layers.iter().rposition(|named| matches!(named.layer, Layer::Convolution(_))).unwrap();
         let photograph = Array3::from_elem((3, 48, 64), 0.5);
         let found = responses_in(&residual, Some(&layers[last].name), photograph.view()).unwrap();
         assert_eq!(found.responses[0].map.dim(), (10, 14));

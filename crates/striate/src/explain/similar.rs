@@ -1,67 +1,30 @@
 //! Which training images a network holds for alike, and the layer at which a class is lost.
 
-use super::{ExplainError, lens};
-use crate::data::{Dataset, Normalization};
-use crate::network::{Mode, Network, Taps};
+use super::{ExplainError, Images, lens};
+use crate::network::{Mode, Network, NetworkError, Taps};
 use ndarray::{Array2, ArrayView1, ArrayView2, ArrayView3, Axis};
 
-/// Images a pass takes at a time.
-const IMAGES: usize = 50;
-
-/// Calls `work` with the number of each image and the runner's tap of `layers`, image by image.
-fn each(
-    network: &Network,
-    layers: &[&str],
-    data: &Dataset,
-    images: usize,
-    normalization: &Normalization,
-    mut work: impl FnMut(usize, usize, &[f32]),
-) -> Result<(), ExplainError> {
-    if data.shape() != network.input() {
-        let (data, found) = (data.name().to_owned(), data.shape());
-        return Err(ExplainError::Data { data, found, expected: network.input() });
-    }
-    let images = images.min(data.len());
-    let mut runner = lens::runner(network, IMAGES, Mode::Inference, &Taps::of(layers.iter().copied()))?;
-    for start in (0..images).step_by(IMAGES) {
-        // The last batch is filled up with the last image.
-        let indices: Vec<usize> = (start..start + IMAGES).map(|i| i.min(images - 1)).collect();
-        data.gather(&indices, normalization, runner.input_mut());
-        runner.predict(network.parameters());
-        for (l, layer) in layers.iter().enumerate() {
-            let values = runner.tap(layer).unwrap_or_default();
-            let len = values.len() / IMAGES;
-            for (k, sample) in values.chunks_exact(len.max(1)).enumerate().take(images - start) {
-                work(l, start + k, sample);
-            }
-        }
-    }
-    Ok(())
+/// The layer whose output [`features`] takes if none is named: the one before the last.
+pub fn feature_layer(network: &Network) -> &str {
+    let layers = &network.description().layers;
+    layers.len().checked_sub(2).map_or("input", |at| layers[at].name.as_str())
 }
 
-/// The output of `layer` for each of the first `images` images, a row each; of the layer before the last if none is named.
+/// The output of `layer` for each of the images, a row each.
 ///
 /// # Errors
 /// Images that are not the network's inputs, a layer that does not exist, or memory that can't be had.
-pub fn features(
-    network: &Network,
-    layer: Option<&str>,
-    data: &Dataset,
-    images: usize,
-    normalization: &Normalization,
-) -> Result<Array2<f32>, ExplainError> {
-    let layers = &network.description().layers;
-    let before_last = layers.len().checked_sub(2).map_or("input", |at| layers[at].name.as_str());
-    let layer = layer.unwrap_or(before_last);
+pub fn features(network: &Network, layer: &str, images: &Images<'_>) -> Result<Array2<f32>, ExplainError> {
     let len =
         if layer == "input" { network.input().len() } else { lens::shape_of(network.description(), layer)?.len() };
-    let images = images.min(data.len());
-    crate::shape::checked_product(&[images, len]).map_err(crate::network::NetworkError::from)?;
-    let mut rows = Array2::zeros((images, len));
-    each(network, &[layer], data, images, normalization, |_, image, values| {
-        rows.row_mut(image).iter_mut().zip(values).for_each(|(to, &from)| *to = from);
+    let numbers = crate::shape::checked_product(&[images.len(), len]).map_err(NetworkError::from)?;
+    let mut values = Vec::new();
+    values.try_reserve_exact(numbers).map_err(|_| NetworkError::OutOfMemory {
+        what: format!("the outputs of {layer} for {} images", images.len()),
+        bytes: numbers.saturating_mul(size_of::<f32>()),
     })?;
-    Ok(rows)
+    images.outputs(network, &[layer], |_, _, output| values.extend_from_slice(output))?;
+    Ok(Array2::from_shape_vec((images.len(), len), values).unwrap_or_default())
 }
 
 /// The `count` rows of `features` most like `query` by the cosine of the angle between them, with that cosine, the nearest
@@ -107,19 +70,15 @@ pub struct Readout {
 
 impl ClassMeans {
     /// Layers with more numbers than this for all classes are left out.
-    const MOST: usize = 1 << 24;
+    const MOST: usize = 1 << 22;
 
-    /// Over the first `images` images of `data`, which should be those the network was trained with.
+    /// Over images that the network was trained with.
     ///
     /// # Errors
-    /// As for [`features`].
-    pub fn new(
-        network: &Network,
-        data: &Dataset,
-        images: usize,
-        normalization: &Normalization,
-    ) -> Result<Self, ExplainError> {
-        let classes = data.classes();
+    /// As for [`features`], or other classes than the network has.
+    pub fn new(network: &Network, images: &Images<'_>) -> Result<Self, ExplainError> {
+        let classes = images.data().classes();
+        images.check(network)?;
         let nodes = network.description().nodes()?;
         let fits = |len: usize| len.saturating_mul(classes) <= Self::MOST;
         let kept: Vec<(&str, usize)> = std::iter::once(("input", network.input().len()))
@@ -133,13 +92,12 @@ impl ClassMeans {
             .collect();
         let mut sums: Vec<Vec<f64>> = kept.iter().map(|&(_, len)| vec![0.0; len * classes]).collect();
         let names: Vec<&str> = kept.iter().map(|&(name, _)| name).collect();
-        let images = images.min(data.len());
-        each(network, &names, data, images, normalization, |layer, image, values| {
-            let start = data.labels()[image] * values.len();
+        images.outputs(network, &names, |layer, image, values| {
+            let start = images.label(image) * values.len();
             sums[layer][start..start + values.len()].iter_mut().zip(values).for_each(|(s, &v)| *s += f64::from(v));
         })?;
         let mut counts = vec![0usize; classes];
-        data.labels()[..images].iter().for_each(|&label| counts[label] += 1);
+        (0..images.len()).for_each(|image| counts[images.label(image)] += 1);
         let layers = kept
             .iter()
             .zip(sums)
