@@ -5,7 +5,7 @@ use crate::error::CliError;
 use crate::model::{self, Architecture, ModelOptions, parse_setting, parse_shape};
 use crate::output::{Output, bytes, thousands};
 use crate::progress::Bar;
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, Subject};
 use crate::source::{self, ReadingArgs, Source};
 use clap::Args;
 use serde_json::{Value, json};
@@ -279,7 +279,8 @@ fn suspicious(
 /// Memory by the plan, and time by a trial of two seconds.
 fn training(args: &DoctorArgs, trained: Option<Network>, train: &Dataset, output: &Output) -> Result<Value, CliError> {
     const TRIAL: Duration = Duration::from_secs(2);
-    let name = args.model.clone().unwrap_or_else(|| Recipe::default().model(train.shape()).into());
+    let recipe = Recipe::default().options(Subject::of(train), train.shape().channels == 1);
+    let name = args.model.clone().unwrap_or_else(|| recipe.model.into());
     let mut network = match trained {
         Some(network) => network,
         None => {

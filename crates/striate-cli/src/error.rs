@@ -106,6 +106,9 @@ impl CliError {
             CliError::Train(
                 TrainError::Option { .. }
                 | TrainError::Resume { .. }
+                | TrainError::Pattern { .. }
+                | TrainError::NothingToFreeze { .. }
+                | TrainError::AllFrozen { .. }
                 | TrainError::Optimizer(OptimError::Option { .. }),
             ) => 2,
             _ => 1,

@@ -4,6 +4,7 @@ use crate::error::CliError;
 use crate::output::{thousands, to_json};
 use crate::page::{self, data_uri};
 use crate::run_dir::RunDir;
+use crate::train::Class;
 use crate::{pictures, source};
 use maud::{Markup, PreEscaped, html};
 use std::fs;
@@ -33,6 +34,8 @@ pub(crate) struct Finished<'a> {
     pub(crate) train_accuracy: f64,
     pub(crate) summary: &'a TrainSummary,
     pub(crate) temperature: Option<&'a Temperature>,
+    /// How classes were balanced; empty for not at all.
+    pub(crate) classes: &'a [Class],
     /// Files of the data that could not be read.
     pub(crate) skipped: &'a [Skipped],
     /// Of each part of the data.
@@ -69,6 +72,7 @@ impl Finished<'_> {
             data: self.test,
             calibration: calibration_in_words(found, self.temperature),
             settings: self.settings,
+            balanced: self.classes,
             skipped: self.skipped.iter().map(|skipped| skipped.reason.to_string()).collect(),
             command: page::own_command(),
             reproduce: vec![
@@ -110,6 +114,8 @@ struct Page<'a> {
     data: &'a Dataset,
     calibration: String,
     settings: &'a str,
+    /// How classes were balanced.
+    balanced: &'a [Class],
     /// Why files of the data were left out.
     skipped: Vec<String>,
     command: String,
@@ -159,6 +165,7 @@ impl Page<'_> {
             h2 #classes { "Classes" }
             (picture("confusion.svg", "Which class (row) was taken for which (column).", self.data.classes() > 20))
             (self.classes())
+            (self.balance())
             h2 #calibration { "Calibration" }
             p { (self.calibration) }
             (picture("reliability.svg", "How often the model is right where it is so sure: without orange, \
@@ -227,6 +234,43 @@ impl Page<'_> {
                             td { (percent(mean.recall)) }
                             td { (percent(mean.f1)) }
                                 td { (bar(mean.f1)) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// What was done about classes of unequal size, if anything was.
+    fn balance(&self) -> Markup {
+        let Some(first) = self.balanced.first() else { return html! {} };
+        let weighs = first.weight.is_some();
+        html! {
+            p.faint {
+                @if weighs {
+                    "While training, the loss of an image counted by the inverse of the size of its class; the mean over the \
+                     training images is 1."
+                } @else {
+                    "While training, every epoch took as many images of each class; images of small classes several times."
+                }
+            }
+            div.scroll {
+                table {
+                    thead {
+                        tr {
+                            th { "class" }
+                            th { "training images" }
+                            th { @if weighs { "weight" } @else { "drawn an epoch" } }
+                        }
+                    }
+                    tbody {
+                        @for class in self.balanced {
+                            tr {
+                                td title=(class.name) { (class.name) }
+                                td { (thousands(class.images)) }
+                                @if let Some(weight) = class.weight { td { (format!("{weight:.3}")) } }
+                                @if let Some(drawn) = class.drawn { td { (thousands(drawn)) } }
+                            }
                         }
                     }
                 }
@@ -320,6 +364,7 @@ mod tests {
             data: &data,
             calibration: HOSTILE.into(),
             settings: HOSTILE,
+            balanced: &[Class { name: HOSTILE.into(), images: 1, weight: Some(1.0), drawn: None }],
             skipped: vec![HOSTILE.into()],
             command: HOSTILE.into(),
             reproduce: vec![("Data", HOSTILE.into())],

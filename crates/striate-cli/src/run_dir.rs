@@ -28,22 +28,7 @@ pub(crate) struct RunDir {
 impl RunDir {
     /// `wanted`, which must be new or empty, or the next free `runs/STEM-N`.
     pub(crate) fn create(wanted: Option<&Path>, stem: &str) -> Result<Self, CliError> {
-        let path = match wanted {
-            Some(path) => {
-                fs::create_dir_all(path).map_err(io_error(path, "create the directory"))?;
-                if !Self::is_free(path)? {
-                    return Err(CliError::OutNotEmpty { path: path.to_owned() });
-                }
-                path.to_owned()
-            }
-            None => Self::next_free(stem)?,
-        };
-        let lock = lock(&path)?;
-        // Another run may have come and gone since the first look.
-        if !Self::is_free(&path)? {
-            return Err(CliError::OutNotEmpty { path });
-        }
-        remove_leftovers(&path).map_err(io_error(&path, "remove what a killed run left"))?;
+        let (path, lock) = claim(wanted, stem)?;
         let file = path.join(METRICS);
         let metrics = File::options().append(true).create(true).open(&file);
         let metrics = metrics.map_err(io_error(&file, "create the file"))?;
@@ -159,6 +144,28 @@ impl RunDir {
         let file = self.file(METRICS);
         self.metrics.write_all(text.as_bytes()).map_err(io_error(&file, "write to the file"))
     }
+}
+
+/// Takes a directory for this process alone: `wanted`, which must be new or empty, or the next free `runs/STEM-N`. It is
+/// held as long as the file given back.
+pub(crate) fn claim(wanted: Option<&Path>, stem: &str) -> Result<(PathBuf, File), CliError> {
+    let path = match wanted {
+        Some(path) => {
+            fs::create_dir_all(path).map_err(io_error(path, "create the directory"))?;
+            if !RunDir::is_free(path)? {
+                return Err(CliError::OutNotEmpty { path: path.to_owned() });
+            }
+            path.to_owned()
+        }
+        None => RunDir::next_free(stem)?,
+    };
+    let lock = lock(&path)?;
+    // Another run may have come and gone since the first look.
+    if !RunDir::is_free(&path)? {
+        return Err(CliError::OutNotEmpty { path });
+    }
+    remove_leftovers(&path).map_err(io_error(&path, "remove what a killed run left"))?;
+    Ok((path, lock))
 }
 
 /// The models along the way that the run in `path` has saved, by step; none if it saved none.

@@ -55,6 +55,8 @@ impl Board {
                         ("epoch/validation_accuracy", metrics.validation_accuracy),
                         ("epoch/test_loss", metrics.test_loss),
                         ("epoch/test_accuracy", metrics.test_accuracy),
+                        ("epoch/top5", metrics.top5),
+                        ("epoch/ece", metrics.ece),
                     ],
                 )?;
                 self.filters(metrics.step, parameters)

@@ -1,19 +1,22 @@
 //! `striate train`
 
 mod budget;
+mod find;
 mod options;
+mod seeds;
 
 use crate::error::CliError;
 use crate::model::{Architecture, ModelOptions};
-use crate::output::{Output, bytes, complain, share, to_json};
+use crate::output::{Output, bytes, complain, share, table, thousands, to_json};
 use crate::progress::Progress;
 use crate::report::Finished;
 use crate::run_dir::{CHECKPOINT, RunDir};
 use crate::source::{ReadingArgs, Source};
 use crate::tensorboard::Board;
 use crate::{Global, model, pictures, source};
-pub(crate) use options::TrainArgs;
-use options::{Note, Options};
+pub(crate) use options::{Class, TrainArgs};
+use options::{Note, Options, Start};
+use seeds::Family;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -91,7 +94,9 @@ impl Data {
         reading: &ReadingArgs,
         output: &Output,
     ) -> Result<(Self, Vec<Skipped>), CliError> {
-        let Source { splits, validation, report } = source::load(&options.data, reading, args.input, output)?;
+        // A trained model says at which size image files are read.
+        let shape = args.input.or(options.start.as_ref().map(|start| start.preprocessing.shape));
+        let Source { splits, validation, report } = source::load(&options.data, reading, shape, output)?;
         let skipped = report.skipped;
         if let Some(validation) = validation {
             if args.validation.is_some_and(|share| share > 0.0) {
@@ -169,47 +174,104 @@ impl KnownBy {
     }
 }
 
-/// Trains and writes the run directory.
-pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) -> Result<ExitCode, CliError> {
-    let begun = Instant::now();
-    let resumed = args.resume.as_deref().map(Resumed::open).transpose()?;
-    let mut options = match &resumed {
-        Some(resumed) => resumed.note.options.clone(),
-        None => Options::resolve(args, global, isa)?,
-    };
-    // What needs no data is checked before any is read.
+/// A run that has not begun: its options, its data, and the network to train.
+struct Prepared {
+    options: Options,
+    data: Data,
+    /// Files that could not be read.
+    skipped: Vec<Skipped>,
+    network: Network,
+}
+
+/// What needs no data is checked before any is read.
+fn check(args: &TrainArgs, options: &Options) -> Result<(), CliError> {
     if let Some(model) = &args.model {
         model::check(model, !args.settings.is_empty())?;
     }
     if let Some(list) = args.augment.as_deref().filter(|&list| list != "default") {
         list.parse::<Augment>()?;
     }
-    options.train_options().validate()?;
+    Ok(options.train_options().validate()?)
+}
+
+impl Prepared {
+    fn new(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) -> Result<Self, CliError> {
+        let mut options = Options::resolve(args, global, isa)?;
+        check(args, &options)?;
+        let trained = trained(args)?;
+        options.start = trained.as_ref().map(|file| Start {
+            weights_sha256: weights_sha256(file.network.parameters()),
+            new_head: None,
+            preprocessing: file.preprocessing.clone(),
+        });
+        let (data, skipped) = Data::load(&mut options, args, &args.reading, output)?;
+        options.fit(args, &data.train)?;
+        let network = match trained {
+            Some(file) => tuned(*file, args, &mut options, &data.train, output)?,
+            None => self::network(args, &options, &data.train)?,
+        };
+        Ok(Self { options, data, skipped, network })
+    }
+
+    /// The run that the checkpoint belongs to.
+    fn resumed(
+        resumed: &Resumed,
+        args: &TrainArgs,
+        global: &Global,
+        output: &Output,
+        isa: Isa,
+    ) -> Result<Self, CliError> {
+        let Resumed { note, checkpoint, .. } = resumed;
+        let mut options = note.options.clone();
+        check(args, &options)?;
+        options.data = args.data.clone().unwrap_or(options.data);
+        let (data, skipped) = Data::load(&mut options, &note.args, &args.reading, output)?;
+        let options = Options::resumed(note, args, global, isa, &data.train)?;
+        Ok(Self { options, data, skipped, network: checkpoint.network()? })
+    }
+}
+
+/// Trains and writes the run directory; or does what `--find-lr` or `--seeds` says.
+pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) -> Result<ExitCode, CliError> {
+    if args.find_lr {
+        return find::run(args, global, output, isa);
+    }
+    if let Some(count) = args.seeds {
+        return seeds::run(count.into(), args, global, output, isa);
+    }
+    output.json(&one(args, global, output, isa, None)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One run; gives its line for `--json`. What it says of its end is left to the family of runs, if it belongs to one.
+fn one(
+    args: &TrainArgs,
+    global: &Global,
+    output: &Output,
+    isa: Isa,
+    mut family: Option<&mut Family>,
+) -> Result<serde_json::Value, CliError> {
+    let begun = Instant::now();
+    let resumed = args.resume.as_deref().map(Resumed::open).transpose()?;
     let progress = &mut Progress::new(global.quiet);
-    let (data, mut skipped, mut network);
-    // The flags that count: of a run that is resumed, those it began with.
-    let began_with = match &resumed {
-        Some(Resumed { note, checkpoint, .. }) => {
-            options.data = args.data.clone().unwrap_or(options.data);
-            (data, skipped) = Data::load(&mut options, &note.args, &args.reading, output)?;
-            options = Options::resumed(note, args, global, isa, &data.train)?;
-            network = checkpoint.network()?;
-            &note.args
-        }
-        None => {
-            (data, skipped) = Data::load(&mut options, args, &args.reading, output)?;
-            options.fit(args, &data.train)?;
-            network = self::network(args, &options, &data.train)?;
-            args
-        }
+    let Prepared { mut options, data, mut skipped, mut network } = match &resumed {
+        Some(resumed) => Prepared::resumed(resumed, args, global, output, isa)?,
+        None => Prepared::new(args, global, output, isa)?,
     };
+    // The flags that count: of a run that is resumed, those it began with.
+    let began_with = resumed.as_ref().map_or(args, |resumed| &resumed.note.args);
     let Data { train, test, .. } = &data;
+    tell_balance(&options.classes, output);
     // Every option is checked before anything is written.
     let fingerprints = data.trainer(&mut network, &options)?.fingerprints();
     let summary = network.summary(options.batch)?;
     if let (Some(time), None) = (&options.time, &options.steps) {
         progress.note(&format!("a trial of {} s tells how many steps {time} are", budget::TRIAL.as_secs()));
-        let steps = budget::steps(time, &network, &data, &options)?;
+        let known = family.as_ref().and_then(|family| family.steps);
+        let steps = known.map_or_else(|| budget::steps(time, &network, &data, &options), Ok)?;
+        if let Some(family) = &mut family {
+            family.steps = Some(steps);
+        }
         options.epochs = steps.div_ceil(train.len().div_ceil(options.batch) as u64) as usize;
         options.steps = Some(steps);
     }
@@ -222,7 +284,12 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
     let settings = format!("{}\n{}", settings?, known?);
     let packaging = Packaging {
         options: &options,
-        preprocessing: source::preprocessing(train, options.normalization.clone())?,
+        preprocessing: match &options.start {
+            Some(start) => {
+                Preprocessing { normalization: options.normalization.clone(), ..start.preprocessing.clone() }
+            }
+            None => source::preprocessing(train, options.normalization.clone())?,
+        },
         class_names: train.class_names().to_vec(),
         samples: test.batch(0..test.len().min(5), &options.normalization),
     };
@@ -235,7 +302,11 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
         }
         None => {
             let stem = format!("{}-{}", network.description().name, source::short_name(&options.data));
-            (RunDir::create(args.out.as_deref(), &stem)?, None)
+            let run = match &mut family {
+                Some(family) => RunDir::create(Some(&family.run_directory(&stem, options.seed)?), &stem)?,
+                None => RunDir::create(args.out.as_deref(), &stem)?,
+            };
+            (run, None)
         }
     };
     progress.note(&format!(
@@ -256,7 +327,7 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
     let first = network.clone();
     let mut history = checkpoint.as_ref().map_or(Vec::new(), |checkpoint| checkpoint.history().to_vec());
     let mut is_set_up = false;
-    let trainer = data.trainer(&mut network, &options)?.checkpoints(options.checkpoint_every);
+    let trainer = data.trainer(&mut network, &options)?.checkpoints(options.checkpoint_every).stop_when(interrupted);
     let trainer = trainer.snapshots(options.snapshots);
     let trainer = match checkpoint {
         Some(checkpoint) => trainer.resume(checkpoint),
@@ -372,13 +443,16 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
         train_accuracy,
         summary: &summary,
         temperature: temperature.as_ref(),
+        classes: &options.classes,
         skipped: &skipped,
         data_sha256: known_by.fingerprint.iter().map(|(part, known)| (*part, known.sha256.as_str())).collect(),
     };
     finished.write(&mut run)?;
 
-    tell(output, &run, &options, &on_test, on_train, &data, &summary, &skipped, begun.elapsed().as_secs_f64());
-    output.json(&serde_json::json!({
+    if family.is_none() {
+        tell(output, &run, &options, &on_test, on_train, &data, &summary, &skipped, begun.elapsed().as_secs_f64());
+    }
+    Ok(serde_json::json!({
         "out": run.path(),
         "seed": options.seed,
         "recipe": options.recipe,
@@ -395,8 +469,7 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
         "stopped": summary.stopped,
         "skipped": source::skipped_json(&skipped),
         "out_of_patience": summary.out_of_patience,
-    }));
-    Ok(ExitCode::SUCCESS)
+    }))
 }
 
 /// A run to go on with.
@@ -434,7 +507,91 @@ fn draw_augmentation(run: &RunDir, train: &Dataset, options: &Options) -> Result
     run.write(AUGMENT, draw::png(&pictures::augmented(train, &options.train_options()))?)
 }
 
-/// The network to train: fresh, or a trained one to go on with.
+/// The trained model to go on with, if `--model` is one.
+fn trained(args: &TrainArgs) -> Result<Option<Box<ModelFile>>, CliError> {
+    let Some(model) = args.model.as_deref().filter(|&model| !models::NAMES.contains(&model)) else { return Ok(None) };
+    match model::architecture(model, &ModelOptions::default())? {
+        Architecture::Described(_) => Ok(None),
+        Architecture::Trained(file) => Ok(Some(file)),
+    }
+}
+
+/// The network of a trained model, with a new last layer where the data has another number of classes.
+fn tuned(
+    file: ModelFile,
+    args: &TrainArgs,
+    options: &mut Options,
+    train: &Dataset,
+    output: &Output,
+) -> Result<Network, CliError> {
+    let ModelFile { network, class_names, .. } = file;
+    let fresh = [("--init", args.init.is_some()), ("--whiten true", args.whiten == Some(true))];
+    if let Some((flag, _)) = fresh.into_iter().find(|(_, given)| *given) {
+        return Err(CliError::Usage(format!("{flag} is for fresh weights; a trained model has its own")));
+    }
+    if network.input() != train.shape() {
+        return Err(CliError::Usage(format!(
+            "{}: the model takes images of {}, but those of {} are {}; image files are read at the model's size where \
+             --input is left out",
+            options.model,
+            network.input(),
+            options.data,
+            train.shape()
+        )));
+    }
+    let say = |text: String| {
+        if !output.is_quiet() {
+            complain(&text);
+        }
+    };
+    if network.classes() == train.classes() {
+        if class_names != train.class_names() {
+            say(format!(
+                "note: {} tells {} apart, {} {}: as many classes under other names, so its last layer is kept",
+                options.model,
+                listed(&class_names),
+                options.data,
+                listed(train.class_names())
+            ));
+        }
+        return Ok(network);
+    }
+    let (classes, (changed, head)) = (network.classes(), network.with_new_head(train.classes(), options.seed)?);
+    say(format!(
+        "{} tells {classes} classes apart, {} has {}: layer {head} starts anew, the others keep their weights",
+        options.model,
+        options.data,
+        train.classes()
+    ));
+    if let Some(start) = &mut options.start {
+        start.new_head = Some(head);
+    }
+    Ok(changed)
+}
+
+/// The first few names.
+fn listed(names: &[String]) -> String {
+    const FEW: usize = 3;
+    let more = if names.len() > FEW { ", ..." } else { "" };
+    format!("{}{more}", names.iter().take(FEW).map(String::as_str).collect::<Vec<_>>().join(", "))
+}
+
+/// Says how classes are balanced.
+fn tell_balance(classes: &[Class], output: &Output) {
+    if classes.is_empty() || output.is_quiet() {
+        return;
+    }
+    let row = |class: &Class| {
+        let weight = class.weight.map(|weight| format!("weight {weight:.3}"));
+        let drawn = class.drawn.map(|drawn| format!("drawn {} times an epoch", thousands(drawn)));
+        vec![class.name.clone(), format!("{} images", thousands(class.images)), weight.or(drawn).unwrap_or_default()]
+    };
+    complain("classes balanced:");
+    let rows: Vec<Vec<String>> = classes.iter().map(row).collect();
+    table(&rows, &[0, 2]).iter().for_each(|line| complain(&format!("  {line}")));
+}
+
+/// The network to train, with fresh weights.
 fn network(args: &TrainArgs, options: &Options, train: &Dataset) -> Result<Network, CliError> {
     // A file has an input and classes of its own, which are compared below.
     let by_name = models::NAMES.contains(&options.model.as_str());
@@ -443,10 +600,7 @@ fn network(args: &TrainArgs, options: &Options, train: &Dataset) -> Result<Netwo
         classes: by_name.then(|| train.classes()),
         settings: args.settings.clone(),
     };
-    let (description, trained) = match model::architecture(&options.model, &wanted)? {
-        Architecture::Described(description) => (description, None),
-        Architecture::Trained(file) => (file.network.description().clone(), Some(file.network)),
-    };
+    let description = model::architecture(&options.model, &wanted)?.description().clone();
     let (input, classes) = (description.input, description.shapes()?.last().map_or(0, Shape::len));
     if (input, classes) != (train.shape(), train.classes()) {
         return Err(CliError::Usage(format!(
@@ -459,14 +613,8 @@ fn network(args: &TrainArgs, options: &Options, train: &Dataset) -> Result<Netwo
             if input == train.shape() { "" } else { "; --input reads image files at another size" }
         )));
     }
-    let mut network = match (trained, args.init) {
-        (Some(_), Some(_)) => {
-            return Err(CliError::Usage("--init is for fresh weights; a trained model has its own".into()));
-        }
-        (Some(network), None) => return Ok(network),
-        (None, Some(init)) => Network::new(description.with_init(init), options.seed)?,
-        (None, None) => Network::new(description, options.seed)?,
-    };
+    let description = args.init.map_or(description.clone(), |init| description.with_init(init));
+    let mut network = Network::new(description, options.seed)?;
     if options.whiten && !whiten(&mut network, train, &options.normalization)? && args.whiten.is_some() {
         return Err(CliError::Usage(format!(
             "--whiten is for models that begin with a convolution without groups; {} does not",
@@ -479,7 +627,7 @@ fn network(args: &TrainArgs, options: &Options, train: &Dataset) -> Result<Netwo
 /// Becomes true at the first Ctrl-C or termination signal; the second ends the process.
 fn interruption(quiet: bool) -> &'static AtomicBool {
     static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-    // Where no handler can be installed, the signal ends the process as usual.
+    // Where no handler can be installed, the signal ends the process as usual; the second run of several has the first's.
     let _ = ctrlc::set_handler(move || {
         if INTERRUPTED.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
@@ -504,8 +652,10 @@ fn curves(history: &[EpochMetrics], options: &Options) -> String {
             epoch: m.epoch,
             train_loss: m.train_loss,
             train_accuracy: m.train_accuracy,
-            test_loss: m.validation_loss.or(m.test_loss),
-            test_accuracy: m.validation_accuracy.or(m.test_accuracy),
+            validation_loss: m.validation_loss,
+            validation_accuracy: m.validation_accuracy,
+            test_loss: m.test_loss,
+            test_accuracy: m.test_accuracy,
         })
         .collect();
     draw::curves(&points, &format!("{} on {}, seed {}", options.model, source::short_name(&options.data), options.seed))

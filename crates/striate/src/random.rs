@@ -24,6 +24,8 @@ pub enum Purpose {
     Explain = 7,
     /// Mixing images of a batch; the stream is the epoch and the sample.
     Mix = 8,
+    /// Balanced sampling; the stream is the class and how often its images were gone through.
+    Balance = 9,
 }
 
 /// A source of random numbers named by seed, purpose and stream; the n-th number is a pure function of n.

@@ -8,7 +8,8 @@ use striate::optim::{OptimizerOptions, Schedule};
 use striate::random::{Purpose, Random};
 use striate::shape::Shape;
 use striate::train::{
-    Checkpoint, CheckpointError, Control, Event, Keep, Snapshots, TrainError, TrainOptions, TrainSummary, Trainer,
+    Balance, Checkpoint, CheckpointError, Control, Event, Keep, Snapshots, TrainError, TrainOptions, TrainSummary,
+    Trainer,
 };
 
 /// Checkpoints by the step they were written at.
@@ -168,6 +169,24 @@ fn schedules_augmentation_dropout_and_the_best_epoch_are_resumed() {
             check(&Task::new("simple-convnet", TrainOptions { steps: Some(13), ..options.clone() }));
             check(&Task::new("simple-convnet", TrainOptions { patience: Some(1), epochs: 9, ..options }));
         }
+    }
+}
+
+#[test]
+fn what_is_frozen_stays_frozen_when_resumed() {
+    let freeze = vec!["Conv1".to_string(), "b2".to_string()];
+    check(&Task::new("simple-convnet", TrainOptions { freeze, average: Some(0.9), ..options() }));
+}
+
+#[test]
+fn balanced_classes_are_resumed() {
+    for balance in [Balance::Weights, Balance::Sampling] {
+        let augment = "crop:padding=2,mixup".parse().unwrap();
+        let mut task = Task::new("simple-convnet", TrainOptions { balance, augment, ..options() });
+        // 16, 15 and 3 images.
+        let kept: Vec<usize> = (0..47).filter(|i| i % 3 < 2 || i % 15 == 2).collect();
+        task.train = task.train.subset(&kept);
+        check(&task);
     }
 }
 

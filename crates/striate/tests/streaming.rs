@@ -10,7 +10,7 @@ use striate::{
     models::simple_convnet::SimpleConvNet,
     network::Network,
     shape::Shape,
-    train::{Control, TrainOptions, Trainer},
+    train::{Balance, Control, TrainOptions, Trainer},
 };
 use tempfile::TempDir;
 
@@ -116,17 +116,16 @@ fn a_batch_does_not_depend_on_what_was_prepared() {
 #[test]
 fn training_from_files_gives_the_weights_of_training_from_memory() {
     let directory = folder();
-    let train = |memory, threads| {
+    // Fewer of one class than of the other.
+    fs::remove_file(directory.path().join("warm/3.png")).unwrap();
+    fs::remove_file(directory.path().join("warm/5.png")).unwrap();
+    let train = |memory, threads, balance| {
         let data = read(&directory, memory).splits;
         let mut network =
             Network::new(SimpleConvNet { input: SHAPE, classes: 2, ..SimpleConvNet::default() }.description(), 1)
                 .unwrap();
-        let options = TrainOptions {
-            epochs: 2,
-            batch: 8,
-            augment: "flip,cutmix,mixup".parse().unwrap(),
-            ..TrainOptions::default()
-        };
+        let augment = "flip,crop:padding=2,affine,colour,erase,mixup,cutmix".parse().unwrap();
+        let options = TrainOptions { epochs: 3, batch: 8, balance, augment, ..TrainOptions::default() };
         let scale = data.train.normalization();
         with_threads(threads, || {
             let trainer = Trainer::new(&mut network, &data.train, Some(&data.test), scale, options).unwrap();
@@ -134,9 +133,16 @@ fn training_from_files_gives_the_weights_of_training_from_memory() {
         });
         network.parameters().as_slice().to_vec()
     };
-    let expected = train(u64::MAX, 1);
-    assert_eq!(train(0, 1), expected);
-    assert_eq!(train(0, 3), expected);
+    let mut all = Vec::new();
+    for balance in [Balance::None, Balance::Weights, Balance::Sampling] {
+        let expected = train(u64::MAX, 1, balance);
+        for threads in 1..4 {
+            assert!(train(u64::MAX, threads, balance) == expected, "{balance} in memory, {threads} threads");
+            assert!(train(0, threads, balance) == expected, "{balance} from files, {threads} threads");
+        }
+        assert!(!all.contains(&expected), "{balance} changes something");
+        all.push(expected);
+    }
 }
 
 #[test]

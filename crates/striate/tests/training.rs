@@ -1,12 +1,13 @@
 //! The trainer and the evaluation on a small task with a known answer: bars that stand or lie.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use striate::data::{Dataset, Normalization, Pixels};
-use striate::layers::{AffineOptions, Init};
+use striate::layers::{AffineOptions, BatchNormOptions, ConvolutionOptions, Init, ReluOptions};
 use striate::models;
-use striate::network::{Description, Network};
+use striate::network::{Description, Network, Parameters};
 use striate::optim::{OptimizerOptions, Schedule};
 use striate::random::{Purpose, Random};
-use striate::shape::Shape;
+use striate::shape::{Rounding, Shape, Window};
 use striate::train::{
     Control, Decay, Event, Keep, TrainError, TrainOptions, TrainSummary, Trainer, evaluate, evaluate_parameters,
 };
@@ -103,6 +104,8 @@ fn it_learns_and_tells() {
     let evaluation = evaluate(&network, &test, &plain(), 64).unwrap();
     assert_eq!(Some(evaluation.accuracy), last.test_accuracy);
     assert!((evaluation.loss - last.test_loss.unwrap()).abs() < 1e-5);
+    assert_eq!((last.top5, last.ece.map(|ece| ece < 1.0)), (Some(evaluation.top5), Some(true)));
+    assert!((evaluation.calibration.expected_error - last.ece.unwrap()).abs() < 1e-5);
 }
 
 #[test]
@@ -202,6 +205,113 @@ fn a_stop_leaves_the_weights_as_they_are() {
         .unwrap();
     assert_eq!((summary.epochs, summary.steps, summary.stopped), (1, 3, true));
     assert_eq!(bits(&one_epoch), bits(&whole));
+}
+
+#[test]
+fn a_flag_stops_after_the_step_at_hand() {
+    let data = bars(200, 1);
+    let mut stopped = network(1);
+    let (flag, mut events) = (AtomicBool::new(false), Vec::new());
+    // Ten steps are an epoch, and none but the last is told of.
+    let options = TrainOptions { epochs: 1, log_every: 1000, ..options() };
+    let trainer = Trainer::new(&mut stopped, &data, None, plain(), options.clone()).unwrap();
+    let summary = trainer
+        .checkpoints(Some(3))
+        .stop_when(&flag)
+        .run(&mut |event| {
+            match event {
+                Event::Checkpoint { state } => {
+                    events.push(state.step());
+                    flag.store(state.step() == 3, Ordering::Relaxed);
+                }
+                Event::Started { .. } => {}
+                _ => panic!("nothing more may happen: {event:?}"),
+            }
+            Control::Continue
+        })
+        .unwrap();
+    assert_eq!((summary.steps, summary.stopped), (3, true));
+    // Saved once more after the stop.
+    assert_eq!(events, [0, 3, 3]);
+    let mut expected = network(1);
+    train(&mut expected, &data, TrainOptions { steps: Some(3), ..options }).unwrap();
+    assert_eq!(bits(&stopped), bits(&expected));
+}
+
+#[test]
+fn training_accuracy_is_of_all_classes_even_where_images_are_ordered_by_class() {
+    let mixed = bars(200, 1);
+    let mut order: Vec<usize> = (0..200).collect();
+    order.sort_by_key(|&image| mixed.labels()[image]);
+    let data = mixed.subset(&order);
+    let share = data.labels().iter().filter(|&&label| label == 0).count() as f64 / 200.0;
+    // Everything is taken for the first class, and nothing is learnt.
+    let mut network = network(1);
+    network.parameters_mut().get_mut("b3").unwrap()[0] = 100.0;
+    let options = TrainOptions { epochs: 2, learning_rate: 1e-9, evaluate_train: Some(50), ..options() };
+    let summary = train(&mut network, &data, options).unwrap();
+    let [first, last] = &summary.history[..] else { panic!("{summary:?}") };
+    assert_eq!((first.train_images, last.train_images), (50, 200));
+    assert_eq!(last.train_accuracy, share);
+    assert!((first.train_accuracy - share).abs() <= 0.02, "{} of {share}", first.train_accuracy);
+}
+
+/// A convolution with its normalisation, and a head.
+fn backbone() -> Description {
+    Description::new("backbone", Shape::new(1, SIDE, SIDE))
+        .with("Conv1", ConvolutionOptions::new(6, Window::square(3, 2, 1).rounding(Rounding::Floor), Init::He))
+        .with("Norm1", BatchNormOptions::default())
+        .with("Relu1", ReluOptions {})
+}
+
+#[test]
+fn what_is_frozen_keeps_its_bits_and_the_rest_learns() {
+    let data = bars(110, 1);
+    let start = Network::new(backbone().with("Affine1", AffineOptions::new(2, Init::He)), 3).unwrap();
+    let options =
+        TrainOptions { average: Some(0.9), optimizer: OptimizerOptions::adamw(), clip: Some(1.0), ..options() };
+    let with = |freeze: &[&str]| {
+        let mut network = start.clone();
+        let freeze = freeze.iter().map(|&name| name.into()).collect();
+        train(&mut network, &data, TrainOptions { freeze, ..options.clone() }).unwrap();
+        network
+    };
+    let same = |network: &Network| -> Vec<String> {
+        let kept = |name: &str| network.parameters().get(name) == start.parameters().get(name);
+        start.parameters().specs().iter().map(|spec| spec.name.clone()).filter(|name| kept(name)).collect()
+    };
+    assert_eq!(same(&with(&[])), [""; 0]);
+    assert_eq!(same(&with(&["Conv?", "Norm1"])), ["W1", "b1", "gamma2", "beta2", "mean2", "variance2"]);
+    // In the middle, a single parameter, and the head.
+    assert_eq!(same(&with(&["Norm1"])), ["gamma2", "beta2", "mean2", "variance2"]);
+    assert_eq!(same(&with(&["W*"])), ["W1", "W3"]);
+    assert_eq!(same(&with(&["Affine1"])), ["W3", "b3"]);
+
+    // A head on a frozen backbone is a head on the backbone's answers.
+    let tuned = with(&["Conv1", "Norm1"]);
+    let mut shapes: Vec<_> = start.parameters().specs().iter().map(|s| (s.name.clone(), s.shape.clone())).collect();
+    shapes.truncate(6);
+    let mut parameters = Parameters::zeros(shapes).unwrap();
+    let len = parameters.len();
+    parameters.as_mut_slice().copy_from_slice(&start.parameters().as_slice()[..len]);
+    let prefix = Network::with_parameters(backbone(), parameters).unwrap();
+    let features = prefix.predict(data.batch(0..data.len(), &plain()).view()).unwrap();
+    let features = features.into_shape_with_order((110, 216, 1, 1)).unwrap();
+    let features = Dataset::from_arrays(features, data.labels().to_vec(), data.class_names().to_vec()).unwrap();
+    let head = Description::new("head", features.shape()).with("Affine1", AffineOptions::new(2, Init::He));
+    let mut head = Network::new(head, 1).unwrap();
+    head.parameters_mut().as_mut_slice().copy_from_slice(&start.parameters().as_slice()[len..]);
+    train(&mut head, &features, options.clone()).unwrap();
+    let difference = head.parameters().as_slice().iter().zip(&tuned.parameters().as_slice()[len..]);
+    let difference = difference.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(difference < 1e-4, "{difference}");
+
+    let mut network = start.clone();
+    for (name, part) in [("Conv9", "Conv1, Norm1, Affine1"), ("*", "nothing would be learnt"), ("[", "pattern")] {
+        let options = TrainOptions { freeze: vec![name.into()], ..options.clone() };
+        let error = Trainer::new(&mut network, &data, None, plain(), options).err().unwrap().to_string();
+        assert!(error.contains(part), "{error}");
+    }
 }
 
 #[test]

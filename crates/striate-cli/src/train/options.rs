@@ -4,7 +4,7 @@ use crate::Global;
 use crate::error::CliError;
 use crate::model::{parse_setting, parse_shape};
 use crate::output::to_json;
-use crate::recipe::{Recipe, RecipeOptions, parse_init};
+use crate::recipe::{Recipe, RecipeOptions, Subject, parse_init};
 use crate::source::ReadingArgs;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
@@ -13,12 +13,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 use striate::data::augment::Augment;
-use striate::data::{Dataset, Normalization};
+use striate::data::{Dataset, Normalization, Preprocessing};
 use striate::kernels::isa::Isa;
 use striate::layers::Init;
 use striate::optim::{OptimizerOptions, Schedule};
 use striate::shape::Shape;
-use striate::train::{Decay, Keep, Snapshots, TrainError, TrainOptions};
+use striate::train::{Balance, Decay, Keep, Snapshots, TrainError, TrainOptions, class_shares};
 
 /// The share that is held out where something has to be chosen by it and nothing else is said.
 const HELD_OUT: f64 = 0.1;
@@ -34,15 +34,19 @@ const EXAMPLES: &str = "Examples:
   striate train --data photos --augment flip,crop,cutmix --label-smoothing 0.1
   striate train --data photos --patience 5       hold a tenth out, keep the best epoch, stop when none is better
   striate train --data photos --time 10m         as many steps as fit into ten minutes, the schedule laid over them
+  striate train --data photos                    colour photographs: cifar-net, images changed at every step
+  striate train --data photos --balance weights  classes of unequal size count the same
+  striate train --data photos --model runs/pets --freeze 'block[12]-*'    fine-tune a trained model, its first layers frozen
+  striate train --data photos --find-lr          which learning rate suits: find-lr.svg
+  striate train --seeds 5 --out runs/five        five runs, mean and spread of their results
   striate train --snapshots                      keep the weights along the way, for `striate explain RUN timeline`
   striate train --resume runs/simple-convnet-mnist-1
   striate train --data ~/fashion --json          a directory of IDX files; the result as JSON
 
 The run directory holds model.safetensors, last.ckpt, run.toml (every option), metrics.jsonl, report.html (all of it on one
 page), curves.svg, confusion.svg, reliability.svg, mistakes.png, filters-before.png, filters-after.png and, where images are
-changed, augment.png. Ctrl-C stops at the
-next logged step, keeps the last weights and saves the run; a second Ctrl-C ends at once. However a run ended, `striate train --resume DIR` goes on from last.ckpt and gives the weights
-that it would have given.";
+changed, augment.png. Ctrl-C stops after the step at hand, keeps the last weights and saves the run; a second Ctrl-C ends at
+once. However a run ended, `striate train --resume DIR` goes on from last.ckpt and gives the weights that it would have given.";
 
 /// Train a model and write a run directory
 #[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
@@ -53,8 +57,9 @@ pub(crate) struct TrainArgs {
     /// folder a class, or train/ and test/ of those); or a CSV list of images [default: mnist]
     #[arg(long, value_name = "NAME|DIR")]
     pub(crate) data: Option<String>,
-    /// A model by name, an architecture as TOML, or a trained model to go on with [default: simple-convnet; with the
-    /// recipe `best` mnist-net for grey images, cifar-net for colour]
+    /// A model by name, an architecture as TOML, or a trained model to go on with, whose last layer starts anew where the
+    /// data has another number of classes [default: simple-convnet, for colour photographs cifar-net; with the recipe
+    /// `best` mnist-net for grey images, cifar-net for colour]
     #[arg(long, value_name = "NAME|FILE")]
     pub(crate) model: Option<String>,
     /// An option of a model by name, as in activation=relu or dropout=0.3; may be given several times
@@ -66,14 +71,14 @@ pub(crate) struct TrainArgs {
     /// Set of options, each of which the flags below override [default: default]
     #[arg(long, value_enum)]
     pub(crate) recipe: Option<Recipe>,
-    /// Times every training image is seen [recipes: 20; best: 8]
+    /// Times every training image is seen [recipes: 20, for colour photographs 5 and at least 500 steps; best: 8]
     #[arg(long, value_name = "N")]
     pub(crate) epochs: Option<usize>,
     /// Train for about so long, as in 90s, 10m or 1h30m: a trial of two seconds tells how many steps that is, and the
     /// schedule is laid over them
     #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with = "epochs")]
     pub(crate) time: Option<String>,
-    /// Images a step [recipes: 100]
+    /// Images a step [recipes: 100, or all where there are fewer]
     #[arg(long, value_name = "N")]
     pub(crate) batch: Option<usize>,
     /// sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw or muon, with options as in `adamw:weight_decay=0.1`
@@ -103,17 +108,26 @@ pub(crate) struct TrainArgs {
     pub(crate) average: Option<f32>,
     /// How training images are changed at every step: none, default for what suits the data, or a list such as
     /// `flip,crop:padding=4,affine:rotate=10;scale=0.1;shift=0.08,erase:share=0.1`; `mixup:alpha=0.2` and `cutmix:alpha=1`
-    /// mix images of a batch and their targets. augment.png in the run directory shows it [recipe best: default]
+    /// mix images of a batch and their targets. augment.png in the run directory shows it [recipe best, and colour
+    /// photographs: default]
     #[arg(long, value_name = "LIST")]
     pub(crate) augment: Option<String>,
     /// Whether pixels are brought to mean 0 and deviation 1, channel by channel: `data` (the training set's own) or `none`
-    /// [recipe best: data]
+    /// [recipe best, and colour photographs: data; a trained model: its own]
     #[arg(long, value_name = "none|data")]
     pub(crate) normalize: Option<Normalize>,
-    /// Start the first convolution from the statistics of the training images' patches [recipe best: true for
-    /// cifar-net]
+    /// Start the first convolution from the statistics of the training images' patches [recipe best, and colour
+    /// photographs: true for cifar-net]
     #[arg(long, value_name = "true|false")]
     pub(crate) whiten: Option<bool>,
+    /// What is done about classes of unequal size: `weights` in the loss by the inverse of a class's size, `sampling` of as
+    /// many images of each class in every epoch, or `none` [default: none]
+    #[arg(long, value_name = "weights|sampling|none")]
+    pub(crate) balance: Option<Balance>,
+    /// Leave the layers or parameters of this name as they are, `*` and `?` standing for any signs and one; may be given
+    /// several times. Frozen batch normalisations keep their statistics
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) freeze: Vec<String>,
     /// How weights start: he, xavier or normal:DEVIATION [default: as the model's publication says]
     #[arg(long, value_name = "NAME", value_parser = parse_init)]
     pub(crate) init: Option<Init>,
@@ -141,6 +155,16 @@ pub(crate) struct TrainArgs {
     /// the beginning; each file is a model, and `striate explain RUN timeline` draws them
     #[arg(long, value_name = "EVERY", num_args = 0..=1, default_missing_value = "spaced")]
     pub(crate) snapshots: Option<Snapshots>,
+    /// Train so many times, with the seeds from --seed on: each in its own directory within the run directory, seeds.json
+    /// with mean and standard deviation of the results beside them
+    #[arg(long, value_name = "N", conflicts_with = "resume", value_parser = clap::value_parser!(u32).range(2..=1000))]
+    #[serde(skip)]
+    pub(crate) seeds: Option<u32>,
+    /// Train nothing, but try a few hundred steps on a copy while the learning rate rises from 1e-6 to 10, suggest a rate,
+    /// and draw find-lr.svg (here, or in --out)
+    #[arg(long, conflicts_with_all = ["resume", "seeds", "lr", "schedule", "time", "tensorboard"])]
+    #[serde(skip)]
+    pub(crate) find_lr: bool,
     #[command(flatten)]
     #[serde(skip)]
     pub(crate) reading: ReadingArgs,
@@ -163,8 +187,11 @@ impl TrainArgs {
                 TrainArgs {
                     $($field: self.$field.clone().or_else(|| before.$field.clone()),)+
                     settings: if self.settings.is_empty() { before.settings.clone() } else { self.settings.clone() },
+                    freeze: if self.freeze.is_empty() { before.freeze.clone() } else { self.freeze.clone() },
                     tensorboard: self.tensorboard || before.tensorboard,
                     reading: self.reading.clone(),
+                    seeds: None,
+                    find_lr: false,
                     resume: None,
                     out: None,
                 }
@@ -189,6 +216,7 @@ impl TrainArgs {
             augment,
             normalize,
             whiten,
+            balance,
             init,
             validation,
             keep,
@@ -234,6 +262,9 @@ pub(crate) struct Options {
     pub(crate) isa: String,
     pub(crate) augment: Augment,
     pub(crate) whiten: bool,
+    pub(crate) balance: Balance,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) freeze: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) init: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -241,6 +272,38 @@ pub(crate) struct Options {
     pub(crate) optimizer: OptimizerOptions,
     pub(crate) schedule: Schedule,
     pub(crate) normalization: Normalization,
+    /// The trained model that the run begins from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) start: Option<Start>,
+    /// What balancing comes to, class by class; empty without it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) classes: Vec<Class>,
+}
+
+/// What a run takes over from a trained model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Start {
+    /// Of the weights in the file.
+    pub(crate) weights_sha256: String,
+    /// The layer that begins anew, where the data has another number of classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) new_head: Option<String>,
+    /// How the file turns images into inputs.
+    pub(crate) preprocessing: Preprocessing,
+}
+
+/// How a class counts in a run that balances classes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Class {
+    pub(crate) name: String,
+    /// Training images.
+    pub(crate) images: usize,
+    /// Of an image in the loss.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) weight: Option<f32>,
+    /// Images drawn in an epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) drawn: Option<usize>,
 }
 
 /// `--normalize`
@@ -252,31 +315,9 @@ pub(crate) enum Normalize {
 }
 
 impl Options {
-    /// Everything but the model, the augmentation and the normalization, which depend on the data.
+    /// Everything that needs no data; the recipe's options are those for written characters until [`Options::fit`].
     pub(crate) fn resolve(args: &TrainArgs, global: &Global, isa: Isa) -> Result<Self, CliError> {
         let recipe = args.recipe.unwrap_or_default();
-        let RecipeOptions {
-            epochs,
-            batch,
-            optimizer,
-            learning_rate,
-            schedule,
-            decay,
-            label_smoothing,
-            clip,
-            average,
-            ..
-        } = recipe.options();
-        // Another optimizer than the recipe's brings its own usual rate.
-        let usual_rate = match args.optimizer {
-            Some(other) if other.name() != optimizer.name() => other.default_learning_rate(),
-            _ => learning_rate,
-        };
-        let optimizer = args.optimizer.unwrap_or(optimizer);
-        let optimizer = match args.weight_decay {
-            Some(weight_decay) => optimizer.with_weight_decay(weight_decay).map_err(TrainError::from)?,
-            None => optimizer,
-        };
         let chooses = args.keep == Some(Keep::Best) || args.patience.is_some();
         let validation = args.validation.unwrap_or(if chooses { HELD_OUT } else { 0.0 });
         if !(0.0..1.0).contains(&validation) {
@@ -289,21 +330,21 @@ impl Options {
             let expected = "at least 1, or left out for every epoch only";
             return Err(TrainError::Option { field: "checkpoint_every", found: "0".into(), expected }.into());
         }
-        Ok(Self {
+        let mut options = Self {
             striate: env!("CARGO_PKG_VERSION").into(),
             data: args.data.clone().unwrap_or_else(|| "mnist".into()),
             model: args.model.clone().unwrap_or_default(),
             recipe,
             seed: global.seed(),
-            epochs: args.epochs.unwrap_or(epochs),
+            epochs: 0,
             time: args.time.clone(),
             steps: None,
-            batch: args.batch.unwrap_or(batch),
-            lr: args.lr.unwrap_or(usual_rate),
-            decay: args.decay.unwrap_or(decay),
-            label_smoothing: args.label_smoothing.unwrap_or(label_smoothing),
-            clip: args.clip.unwrap_or(clip.unwrap_or(0.0)),
-            average: args.average.unwrap_or(average.unwrap_or(0.0)),
+            batch: 0,
+            lr: 0.0,
+            decay: Decay::All,
+            label_smoothing: 0.0,
+            clip: 0.0,
+            average: 0.0,
             validation,
             keep: args.keep.unwrap_or(if validation > 0.0 { Keep::Best } else { Keep::Last }),
             patience: args.patience,
@@ -312,21 +353,52 @@ impl Options {
             snapshots: args.snapshots,
             threads: rayon::current_num_threads(),
             isa: isa.name().into(),
-            optimizer,
-            schedule: args.schedule.clone().unwrap_or(schedule),
+            optimizer: OptimizerOptions::adam(),
+            schedule: Schedule::constant(),
             augment: Augment::none(),
             whiten: false,
+            balance: args.balance.unwrap_or_default(),
+            freeze: args.freeze.clone(),
             init: args.init.map(|init| init.to_string()),
             set: args.settings.iter().cloned().collect(),
             normalization: Normalization::identity(),
-        })
+            start: None,
+            classes: Vec::new(),
+        };
+        options.set_recipe(&recipe.options(Subject::default(), true), args, usize::MAX)?;
+        Ok(options)
+    }
+
+    /// The recipe's options for so many images, each unless a flag says otherwise.
+    fn set_recipe(&mut self, recipe: &RecipeOptions, args: &TrainArgs, images: usize) -> Result<(), CliError> {
+        // Another optimizer than the recipe's brings its own usual rate.
+        let usual_rate = match args.optimizer {
+            Some(other) if other.name() != recipe.optimizer.name() => other.default_learning_rate(),
+            _ => recipe.learning_rate,
+        };
+        let optimizer = args.optimizer.unwrap_or(recipe.optimizer);
+        self.optimizer = match args.weight_decay {
+            Some(weight_decay) => optimizer.with_weight_decay(weight_decay).map_err(TrainError::from)?,
+            None => optimizer,
+        };
+        self.batch = args.batch.unwrap_or(recipe.batch.min(images));
+        let enough = recipe.least_steps.div_ceil(images.div_ceil(self.batch.max(1)).max(1));
+        self.epochs = args.epochs.unwrap_or(recipe.epochs.max(enough));
+        self.lr = args.lr.unwrap_or(usual_rate);
+        self.schedule = args.schedule.clone().unwrap_or_else(|| recipe.schedule.clone());
+        self.decay = args.decay.unwrap_or(recipe.decay);
+        self.label_smoothing = args.label_smoothing.unwrap_or(recipe.label_smoothing);
+        self.clip = args.clip.unwrap_or(recipe.clip.unwrap_or(0.0));
+        self.average = args.average.unwrap_or(recipe.average.unwrap_or(0.0));
+        Ok(())
     }
 
     /// What depends on the data.
     pub(crate) fn fit(&mut self, args: &TrainArgs, train: &Dataset) -> Result<(), CliError> {
-        let recipe = self.recipe.options();
+        let recipe = self.recipe.options(Subject::of(train), train.shape().channels == 1);
+        self.set_recipe(&recipe, args, train.len())?;
         if self.model.is_empty() {
-            self.model = self.recipe.model(train.shape()).into();
+            self.model = recipe.model.into();
         }
         self.augment = match args.augment.as_deref() {
             Some("default") => Augment::default_for(train),
@@ -334,8 +406,23 @@ impl Options {
             None if recipe.augment => Augment::default_for(train),
             None => Augment::none(),
         };
-        if args.normalize.map_or(recipe.normalize, |normalize| normalize == Normalize::Data) {
-            self.normalization = train.normalization();
+        self.normalization = match (args.normalize, &self.start) {
+            (None, Some(start)) => start.preprocessing.normalization.clone(),
+            (None, None) if recipe.normalize => train.normalization(),
+            (Some(Normalize::Data), _) => train.normalization(),
+            (None | Some(Normalize::None), _) => Normalization::identity(),
+        };
+        if self.balance != Balance::None {
+            let (weighs, draws) = (self.balance == Balance::Weights, self.balance == Balance::Sampling);
+            let shares = train.class_names().iter().zip(class_shares(train, self.balance));
+            self.classes = shares
+                .map(|(name, share)| Class {
+                    name: name.clone(),
+                    images: share.images,
+                    weight: weighs.then_some(share.weight),
+                    drawn: draws.then_some(share.drawn),
+                })
+                .collect();
         }
         self.whiten = args.whiten.unwrap_or(recipe.whiten && self.model == "cifar-net");
         Ok(())
@@ -352,8 +439,10 @@ impl Options {
         let args = args.over(&note.args);
         let global = Global { seed: global.seed.or(Some(note.options.seed)), ..global.clone() };
         let mut now = Self::resolve(&args, &global, isa)?;
-        now.fit(&args, train)?;
         let mut resumed = note.options.clone();
+        // The model that the run began from need not be there any more.
+        now.start.clone_from(&resumed.start);
+        now.fit(&args, train)?;
         let (found, expected) = (to_json(&resumed), to_json(&now));
         let empty = serde_json::Map::new();
         let [found, expected] = [&found, &expected].map(|options| options.as_object().unwrap_or(&empty));
@@ -420,6 +509,8 @@ impl Options {
             keep: self.keep,
             average: (self.average != 0.0).then_some(self.average),
             augment: self.augment.clone(),
+            balance: self.balance,
+            freeze: self.freeze.clone(),
             log_every: self.log_every,
             // A sixth of MNIST is enough for the curve; the last epoch is evaluated on all of it.
             evaluate_train: Some(10_000),

@@ -79,10 +79,10 @@ impl<'a> Loader<'a> {
     /// back at once.
     ///
     /// # Panics
-    /// An index is not below [`Dataset::len`].
+    /// The data set is empty.
     pub fn prepare(&mut self, epoch: usize, indices: &[usize]) {
         let Some(shared) = &self.shared else { return };
-        assert!(indices.iter().all(|&index| index < self.data.len()), "the images must be the data set's");
+        assert!(!self.data.is_empty(), "the images must be the data set's");
         let mut room = std::mem::take(&mut self.spare).into_iter();
         let ahead = Arc::new(Ahead {
             epoch,
@@ -100,10 +100,11 @@ impl<'a> Loader<'a> {
         self.ahead = Some(ahead);
     }
 
-    /// Writes the images at `indices` into `out` in (N, C, H, W) order, as they are in `epoch`.
+    /// Writes the images at `indices` into `out` in (N, C, H, W) order, as they are in `epoch`. An index beyond the data set
+    /// begins again at its first image, changed otherwise ([`Dataset::gather_augmented`]).
     ///
     /// # Panics
-    /// An index is not below [`Dataset::len`], or `out` does not hold exactly `indices.len()` images.
+    /// The data set is empty, or `out` does not hold exactly `indices.len()` images.
     pub fn batch(&mut self, epoch: usize, indices: &[usize], out: &mut [f32]) {
         match (&self.shared, self.ahead.take()) {
             (Some(shared), Some(ahead)) if (ahead.epoch, ahead.indices.as_slice()) == (epoch, indices) => {

@@ -24,6 +24,7 @@ pub use loader::Loader;
 pub(crate) use loader::gather;
 pub use preprocessing::{Fit, Normalization, Preprocessing};
 pub use split::HoldOut;
+pub(crate) use split::stratified;
 
 use crate::{
     kernels::isa::vectorize,
@@ -322,12 +323,13 @@ impl Dataset {
 
     /// [`Dataset::gather`] with the images changed by `augment` before they are scaled: image `i` as
     /// [`Augment::apply`] changes it under `seed` in `epoch`, wherever it stands in `indices`; none is mixed with others.
+    /// `i` plus any multiple of [`Dataset::len`] is image `i` changed otherwise, for images that an epoch takes repeatedly.
     ///
     /// Allocates nothing but, once a thread, room for an image. [`Pixels::F32`] are changed as they are; they should lie
     /// between 0 and 1.
     ///
     /// # Panics
-    /// As for [`Dataset::gather`].
+    /// The data set is empty, or `out` does not hold exactly `indices.len()` images.
     pub fn gather_augmented(
         &self,
         indices: &[usize],
@@ -337,11 +339,13 @@ impl Dataset {
         epoch: usize,
         out: &mut [f32],
     ) {
+        assert_eq!(out.len(), indices.len() * self.shape.len(), "the buffer must hold the images asked for, no more");
+        let images = indices.iter().map(|index| index % self.len());
         if augment.is_none() {
-            return self.gather(indices, scale, out);
+            return self.gather_with(images, scale, out);
         }
         // Empty lists mean 0 and 1, and allocate nothing.
-        self.gather(indices, &Normalization { mean: Vec::new(), deviation: Vec::new() }, out);
+        self.gather_with(images, &Normalization { mean: Vec::new(), deviation: Vec::new() }, out);
         let (image, plane) = (self.shape.len(), self.shape.area());
         with_scratch(image, |scratch| {
             for (&index, out) in indices.iter().zip(out.chunks_exact_mut(image)) {

@@ -62,7 +62,7 @@ impl Splits {
 /// Gives the positions of those that stay and of those chosen, both ascending. At least one sample of each class stays,
 /// so fewer than `count` are chosen if there are not enough others. A function of its arguments alone: what is chosen
 /// from one class depends on `seed`, the class and the number of its samples.
-pub(super) fn stratified(labels: &[usize], classes: usize, count: usize, seed: u64) -> (Vec<usize>, Vec<usize>) {
+pub(crate) fn stratified(labels: &[usize], classes: usize, count: usize, seed: u64) -> (Vec<usize>, Vec<usize>) {
     let mut members = vec![Vec::new(); classes];
     for (sample, &label) in labels.iter().enumerate() {
         if let Some(members) = members.get_mut(label) {

@@ -13,6 +13,7 @@ const SIZE: (u32, u32) = (1040, 420);
 const PANEL: i32 = SIZE.0 as i32 / 2;
 const TRAIN: RGBColor = RGBColor(0, 114, 178);
 const TEST: RGBColor = RGBColor(213, 94, 0);
+const VALIDATION: RGBColor = RGBColor(0, 135, 100);
 
 /// Numbers of this size and above are not drawn: no loss that can be learnt from is so large.
 const ABSURD: f64 = 1e30;
@@ -28,6 +29,10 @@ pub struct CurvePoint {
     pub train_loss: f64,
     /// Accuracy on the training set.
     pub train_accuracy: f64,
+    /// Accuracy on the validation set, where it was measured.
+    pub validation_accuracy: Option<f64>,
+    /// Mean loss on the validation set, where it was measured.
+    pub validation_loss: Option<f64>,
     /// Accuracy on the test set, where it was measured.
     pub test_accuracy: Option<f64>,
     /// Mean loss on the test set, where it was measured.
@@ -46,8 +51,9 @@ pub struct CurvePoint {
 /// let points: Vec<CurvePoint> = (1..=20)
 ///     .map(|epoch| {
 ///         let wrong = 0.06 / epoch as f64;
-///         let test = Some(0.99 - wrong / 4.0);
-///         CurvePoint { epoch, train_loss: 3.0 * wrong, train_accuracy: 1.0 - wrong, test_accuracy: test, test_loss: None }
+///         let test_accuracy = Some(0.99 - wrong / 4.0);
+///         let (train_loss, train_accuracy) = (3.0 * wrong, 1.0 - wrong);
+///         CurvePoint { epoch, train_loss, train_accuracy, test_accuracy, ..CurvePoint::default() }
 ///     })
 ///     .collect();
 /// let svg = curves(&points, "SimpleConvNet on MNIST");
@@ -63,6 +69,10 @@ type Canvas<'a> = plot::Canvas<SVGBackend<'a>>;
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<Axis, Axis>>;
 type Drawn<T> = plot::Drawn<T, std::io::Error>;
 
+const TRAINING: &str = "training";
+const VALIDATED: &str = "validation";
+const TESTED: &str = "test";
+
 /// One curve: a name, its look, and its points as far as they are numbers.
 struct Series {
     name: &'static str,
@@ -74,11 +84,15 @@ struct Series {
 impl Series {
     fn new(name: &'static str, points: &[CurvePoint], value: impl Fn(&CurvePoint) -> Option<f64>) -> Self {
         let usable = |p: &CurvePoint| value(p).filter(|v| v.is_finite() && v.abs() < ABSURD);
-        let train = name == "training";
+        let color = match name {
+            TRAINING => TRAIN,
+            VALIDATED => VALIDATION,
+            _ => TEST,
+        };
         Self {
             name,
-            color: if train { TRAIN } else { TEST },
-            hollow: !train,
+            color,
+            hollow: name != TRAINING,
             points: points.iter().map(|p| (p.epoch as f64, usable(p))).collect(),
         }
     }
@@ -95,17 +109,24 @@ impl Series {
 fn draw(root: &Canvas<'_>, points: &[CurvePoint], title: &str) -> Drawn<()> {
     // Infinity must not become 100 %.
     let share = |value: f64| if value.is_finite() { value.clamp(0.0, 1.0) * 100.0 } else { f64::NAN };
-    let loss = [Series::new("training", points, |p| Some(p.train_loss)), Series::new("test", points, |p| p.test_loss)];
+    let loss = [
+        Series::new(TRAINING, points, |p| Some(p.train_loss)),
+        Series::new(VALIDATED, points, |p| p.validation_loss),
+        Series::new(TESTED, points, |p| p.test_loss),
+    ];
     let accuracy = [
-        Series::new("training", points, |p| Some(share(p.train_accuracy))),
-        Series::new("test", points, |p| p.test_accuracy.map(share)),
+        Series::new(TRAINING, points, |p| Some(share(p.train_accuracy))),
+        Series::new(VALIDATED, points, |p| p.validation_accuracy.map(share)),
+        Series::new(TESTED, points, |p| p.test_accuracy.map(share)),
     ];
     let epochs = epoch_axis(points);
     let loss_axis = loss_axis(&values(&loss));
     let accuracy_axis = accuracy_axis(&values(&accuracy));
 
     write(root, title, (24, 26), 22.0, INK, HPos::Left, true)?;
-    write(root, &subtitle(&accuracy[1]), (24, 50), 15.0, FAINT, HPos::Left, false)?;
+    // What is validated chooses the epoch.
+    let judge = if accuracy[1].last().is_some() { &accuracy[1] } else { &accuracy[2] };
+    write(root, &subtitle(judge), (24, 50), 15.0, FAINT, HPos::Left, false)?;
     let words = match loss_axis.scale {
         Scale::Logarithmic => "loss (log scale)",
         _ => "loss",
@@ -123,15 +144,15 @@ fn values(series: &[Series]) -> Vec<f64> {
 }
 
 /// The best result in words.
-fn subtitle(test: &Series) -> String {
-    let measured = test.points.iter().filter_map(|&(epoch, value)| Some((epoch, value?)));
+fn subtitle(judge: &Series) -> String {
+    let measured = judge.points.iter().filter_map(|&(epoch, value)| Some((epoch, value?)));
     // The first of equals: `fold` keeps it, `max_by` would not.
     let best = measured.fold(None, |best: Option<(f64, f64)>, point| match best {
         Some(b) if b.1 >= point.1 => Some(b),
         _ => Some(point),
     });
     match best {
-        Some((epoch, value)) => format!("best test accuracy {value:.2} % after epoch {epoch}"),
+        Some((epoch, value)) => format!("best {} accuracy {value:.2} % after epoch {epoch}", judge.name),
         None => String::new(),
     }
 }
@@ -207,7 +228,7 @@ fn curve(chart: &mut Chart<'_, '_>, series: &Series, axis: &Axis) -> Drawn<()> {
     Ok(())
 }
 
-/// A disc for training; for test a ring, so that the two differ in print without colour as well.
+/// A disc for training; for what is held out a ring, so that the two differ in print without colour as well.
 fn mark(mut circle: impl FnMut(ShapeStyle, i32) -> Drawn<()>, series: &Series) -> Drawn<()> {
     if series.hollow {
         circle(WHITE.filled(), 4)?;
@@ -322,6 +343,7 @@ mod tests {
             train_accuracy: 1.0 - wrong(epoch),
             test_accuracy: Some(0.99 - wrong(epoch) / 3.0),
             test_loss: Some(0.03 + wrong(epoch)),
+            ..CurvePoint::default()
         };
         (1..=count).map(point).collect()
     }
@@ -346,6 +368,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_validated_is_called_so_and_named_the_best() {
+        let mut held_out = points(12);
+        for point in &mut held_out {
+            point.validation_accuracy = point.test_accuracy.take();
+            point.validation_loss = point.test_loss.take();
+        }
+        let words = texts(&held_out);
+        assert!(words.iter().any(|t| t == "validation") && !words.iter().any(|t| t.contains("test")), "{words:?}");
+        assert!(words.contains(&"best validation accuracy 98.78 % after epoch 12".to_string()), "{words:?}");
+        // All three.
+        held_out.iter_mut().for_each(|point| point.test_accuracy = Some(0.9));
+        let words = texts(&held_out);
+        for name in [TRAINING, VALIDATED, TESTED] {
+            assert!(words.iter().any(|t| t == name), "{name}: {words:?}");
+        }
+    }
+
+    #[test]
     fn any_number_of_points() {
         for count in [0, 1, 2, 3, 40, 41, 500] {
             let texts = texts(&points(count));
@@ -364,7 +404,7 @@ mod tests {
         let texts = texts(&gaps);
         // The last loss that is a number is the ninth.
         assert!(texts.iter().any(|t| t == "0.0267"), "{texts:?}");
-        let accuracy = Series::new("training", &gaps, |p| Some(p.train_accuracy));
+        let accuracy = Series::new(TRAINING, &gaps, |p| Some(p.train_accuracy));
         assert_eq!(accuracy.values().count(), 9);
     }
 
@@ -390,6 +430,8 @@ mod tests {
                         epoch,
                         train_loss: value,
                         train_accuracy: value,
+                        validation_accuracy: Some(other),
+                        validation_loss: Some(value),
                         test_accuracy: Some(other),
                         test_loss: Some(other),
                     };

@@ -1,5 +1,5 @@
-//! Pictures, one file each: filters, contact sheets and timelines as PNG; learning curves, confusion matrices and reliability
-//! diagrams as SVG; scatter and line plots as either.
+//! Pictures, one file each: filters, contact sheets and timelines as PNG; learning curves, learning-rate range tests,
+//! confusion matrices and reliability diagrams as SVG; scatter and line plots as either.
 //!
 //! A picture is a function of numbers and a title, and knows nothing of networks, training or files.
 //! Raster pictures carry their own letters ([`text`]); SVG leaves them to the viewer's fonts. Any text may come from
@@ -12,6 +12,7 @@ pub mod filters;
 pub mod lines;
 pub mod plot;
 mod raster;
+pub mod rates;
 pub mod reliability;
 pub mod scatter;
 pub mod sheet;
@@ -25,6 +26,7 @@ pub use self::curves::{CurvePoint, curves};
 pub use self::filters::{FilterGrid, FilterPicture, before_and_after, filters};
 pub use self::lines::{LinePanel, Lines};
 pub use self::plot::Plot;
+pub use self::rates::{RateLoss, learning_rates};
 pub use self::reliability::{ReliabilityBin, reliability};
 pub use self::scatter::Scatter;
 pub use self::sheet::Sheet;

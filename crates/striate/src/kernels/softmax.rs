@@ -104,27 +104,36 @@ pub(crate) struct Loss {
 ///
 /// `seconds` has a second class for each of the first samples, or for none. A target's logit `z[label]` is then the mean
 /// of both by their shares; a share of 0 changes no bit.
+///
+/// `class_weights` has a factor for each class, or is empty for 1: a sample counts by its label's, a mixed one each of its
+/// two classes by its own (as PyTorch's `CrossEntropyLoss(weight, reduction="sum")` has it; its "mean" divides by the
+/// weights of the batch instead of the number of samples, so that a batch's weight would depend on what it holds).
 pub(crate) fn cross_entropy(
     logits: &[f32],
     labels: &[usize],
     seconds: &[SecondClass],
+    class_weights: &[f32],
     classes: usize,
     smoothing: f32,
     gradient: Option<&mut [f32]>,
 ) -> Loss {
     let mut loss = Loss::default();
+    let weight = |class: usize| class_weights.get(class).map_or(1.0, |&weight| f64::from(weight));
+    // How much the label counts, and how much a second class.
+    let parts = |label: usize, second: Option<&SecondClass>| match second {
+        None => (weight(label), 0.0),
+        Some(second) => {
+            let share = f64::from(second.share);
+            ((1.0 - share) * weight(label), share * weight(second.label))
+        }
+    };
     let mut add = |row: &[f32], label: usize, second: Option<&SecondClass>, sum: f64| {
-        let logit = match second {
-            None => f64::from(row[label]),
-            Some(second) => {
-                let share = f64::from(second.share);
-                (1.0 - share) * f64::from(row[label]) + share * f64::from(row[second.label])
-            }
-        };
-        loss.sum += sum.ln() + f64::from(largest(row)) - logit;
+        let (first, other) = parts(label, second);
+        let logit = first * f64::from(row[label]) + second.map_or(0.0, |second| other * f64::from(row[second.label]));
+        loss.sum += (first + other) * (sum.ln() + f64::from(largest(row))) - logit;
         if smoothing > 0.0 {
             let mean = row.iter().map(|&v| f64::from(v)).sum::<f64>() / classes as f64;
-            loss.sum += f64::from(smoothing) * (logit - mean);
+            loss.sum += f64::from(smoothing) * (logit - (first + other) * mean);
         }
         // A NaN among the logits must not hide: `max` skips it.
         if row.iter().any(|v| v.is_nan()) {
@@ -149,12 +158,13 @@ pub(crate) fn cross_entropy(
             for ((sample, (row, &label)), gradient) in rows.zip(gradient.chunks_exact_mut(classes)) {
                 let (sum, second) = (sum(gradient), second(sample));
                 add(row, label, second, sum);
-                let scale = (1.0 / sum) as f32;
+                let (first, other) = parts(label, second);
+                let whole = first + other;
+                let (scale, everywhere) = ((whole / sum) as f32, whole as f32 * everywhere);
                 gradient.iter_mut().for_each(|g| *g *= scale);
-                let other = second.map_or(0.0, |second| second.share);
-                gradient[label] -= (1.0 - smoothing) * (1.0 - other);
+                gradient[label] -= (1.0 - smoothing) * first as f32;
                 if let Some(second) = second {
-                    gradient[second.label] -= (1.0 - smoothing) * other;
+                    gradient[second.label] -= (1.0 - smoothing) * other as f32;
                 }
                 gradient.iter_mut().for_each(|g| *g = (*g - everywhere) * share);
             }
@@ -179,17 +189,17 @@ mod tests {
         for (found, expected) in p[3..].iter().zip([0.018_211_27, 0.245_191_8, 0.736_596_9]) {
             assert!((found - expected).abs() < 1e-6);
         }
-        let loss = cross_entropy(&logits[..3], &[1], &[], 3, 0.0, None);
+        let loss = cross_entropy(&logits[..3], &[1], &[], &[], 3, 0.0, None);
         assert!((loss.sum - 2e4).abs() < 1e-3, "{loss:?}");
         assert_eq!(loss.correct, 0);
-        assert_eq!(cross_entropy(&logits[..3], &[0], &[], 3, 0.0, None), Loss { sum: 0.0, correct: 1 });
+        assert_eq!(cross_entropy(&logits[..3], &[0], &[], &[], 3, 0.0, None), Loss { sum: 0.0, correct: 1 });
     }
 
     #[test]
     fn a_fault_shows() {
         for smoothing in [0.0, 0.1] {
-            assert!(cross_entropy(&[f32::NAN, 0.0], &[1], &[], 2, smoothing, None).sum.is_nan());
-            assert!(!cross_entropy(&[f32::INFINITY, 0.0], &[1], &[], 2, smoothing, None).sum.is_finite());
+            assert!(cross_entropy(&[f32::NAN, 0.0], &[1], &[], &[], 2, smoothing, None).sum.is_nan());
+            assert!(!cross_entropy(&[f32::INFINITY, 0.0], &[1], &[], &[], 2, smoothing, None).sum.is_finite());
         }
         assert_eq!(argmax(&[f32::NAN, 0.0, 1.0, 1.0]), 2);
     }
@@ -197,7 +207,7 @@ mod tests {
     #[test]
     fn gradient_is_softmax_minus_one_hot() {
         let mut gradient = [0.0; 4];
-        cross_entropy(&[0.0, 0.0, 0.0, 0.0], &[0, 1], &[], 2, 0.0, Some(&mut gradient));
+        cross_entropy(&[0.0, 0.0, 0.0, 0.0], &[0, 1], &[], &[], 2, 0.0, Some(&mut gradient));
         assert_eq!(gradient, [-0.25, 0.25, 0.25, -0.25]);
     }
 
@@ -251,12 +261,80 @@ mod tests {
             ),
         ] {
             let mut gradient = [0.0; 8];
-            let loss = cross_entropy(&logits, &[2, 3], &[], 4, smoothing, Some(&mut gradient));
+            let loss = cross_entropy(&logits, &[2, 3], &[], &[], 4, smoothing, Some(&mut gradient));
             assert!((loss.sum - expected).abs() < 1e-6, "{smoothing}: {loss:?}");
             assert_eq!(loss.correct, 1);
             for (found, expected) in gradient.into_iter().zip(gradients) {
                 assert!((f64::from(found) - expected).abs() < 1e-7, "{smoothing}: {gradient:?}");
             }
+        }
+    }
+
+    #[test]
+    fn class_weights_agree_with_the_reference() {
+        // torch.nn.CrossEntropyLoss(weight=[1, 0.5, 2, 4], reduction="sum") of PyTorch 2.15 in float64, and the gradient of a
+        // third of it; then each sample's cross-entropy, smoothed by 0.1, times its class's weight; then of mixed samples.
+        let logits = [0.5, -1.0, 2.0, 0.25, 3.0, 1.5, -0.5, -2.0, 0.1, 0.2, -0.3, 0.4];
+        let weights = [1.0, 0.5, 2.0, 4.0];
+        let seconds = [(0, 0.25), (0, 0.875), (3, 0.0)].map(|(label, share)| SecondClass { label, share });
+        let plain = [
+            0.102823217,
+            0.022942961,
+            -0.205844980,
+            0.080078802,
+            1.058146059,
+            0.236104300,
+            0.031953242,
+            -1.326203601,
+            0.040400615,
+            -0.122017082,
+            0.027081342,
+            0.054535126,
+        ];
+        let smooth = [
+            0.086156550,
+            0.006276294,
+            -0.155844980,
+            0.063412135,
+            1.024812726,
+            0.202770966,
+            -0.001380091,
+            -1.226203601,
+            0.036233948,
+            -0.109517082,
+            0.022914675,
+            0.050368459,
+        ];
+        let mixed = [
+            0.000386981,
+            0.005491757,
+            -0.061364357,
+            0.055485618,
+            0.089779375,
+            0.069702520,
+            -0.000474406,
+            -0.159007488,
+            0.036233948,
+            -0.109517082,
+            0.022914675,
+            0.050368459,
+        ];
+        for (smoothing, seconds, expected, gradients) in [
+            (0.0, &[][..], 22.321788187, plain),
+            (0.1, &[][..], 21.639288187, smooth),
+            (0.1, &seconds[..], 4.832351234, mixed),
+        ] {
+            let mut gradient = [0.0; 12];
+            let loss = cross_entropy(&logits, &[2, 3, 1], seconds, &weights, 4, smoothing, Some(&mut gradient));
+            assert!((loss.sum - expected).abs() < 1e-6, "{smoothing}: {loss:?}");
+            for (found, expected) in gradient.into_iter().zip(gradients) {
+                assert!((f64::from(found) - expected).abs() < 2e-7, "{smoothing}: {gradient:?}");
+            }
+            // Weights of 1 change no bit.
+            let mut ones = [0.0; 12];
+            let weighted = cross_entropy(&logits, &[2, 3, 1], seconds, &[1.0; 4], 4, smoothing, Some(&mut ones));
+            let unweighted = cross_entropy(&logits, &[2, 3, 1], seconds, &[], 4, smoothing, Some(&mut gradient));
+            assert_eq!((weighted, ones), (unweighted, gradient));
         }
     }
 
@@ -296,14 +374,14 @@ mod tests {
         ];
         for (smoothing, expected, gradients) in [(0.0, 2.917593504, plain), (0.1, 3.233843504, smooth)] {
             let mut gradient = [0.0; 12];
-            let loss = cross_entropy(&logits, &[2, 3, 1], &seconds, 4, smoothing, Some(&mut gradient));
+            let loss = cross_entropy(&logits, &[2, 3, 1], &seconds, &[], 4, smoothing, Some(&mut gradient));
             assert!((loss.sum - expected).abs() < 1e-6, "{smoothing}: {loss:?}");
             // The first by its label, the second by its larger share.
             assert_eq!(loss.correct, 2);
             for (found, expected) in gradient.into_iter().zip(gradients) {
                 assert!((f64::from(found) - expected).abs() < 1e-7, "{smoothing}: {gradient:?}");
             }
-            let without = cross_entropy(&logits, &[2, 3, 1], &seconds, 4, smoothing, None);
+            let without = cross_entropy(&logits, &[2, 3, 1], &seconds, &[], 4, smoothing, None);
             assert!((without.sum - loss.sum).abs() < 1e-9 && without.correct == 2);
         }
     }
@@ -311,7 +389,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_gradient_is_the_slope_of_the_loss(
-            rows in 1usize..5, classes in 2usize..9, smoothing in 0.0f32..0.99, seed in 0u64..1000,
+            rows in 1usize..5, classes in 2usize..9, smoothing in 0.0f32..0.99, weighted: bool, seed in 0u64..1000,
         ) {
             let random = Random::new(seed, Purpose::Test, 0);
             let mut logits: Vec<f32> = (0..rows * classes).map(|i| 2.0 * random.normal(i as u64)).collect();
@@ -321,13 +399,15 @@ mod tests {
                 share: (1.5 * random.uniform(3000 + i) - 0.5).max(0.0),
             };
             let seconds: Vec<SecondClass> = (0..rows as u64).map(second).collect();
+            let mut weights: Vec<f32> = (0..classes as u64).map(|i| 0.1 + 3.0 * random.uniform(4000 + i)).collect();
+            weights.truncate(if weighted { classes } else { 0 });
             let mut gradient = vec![0.0; logits.len()];
-            cross_entropy(&logits, &labels, &seconds, classes, smoothing, Some(&mut gradient));
+            cross_entropy(&logits, &labels, &seconds, &weights, classes, smoothing, Some(&mut gradient));
             for place in 0..logits.len() {
                 let (at, step) = (logits[place], 1.0 / 64.0);
                 let mut loss = |x: f32| {
                     logits[place] = x;
-                    cross_entropy(&logits, &labels, &seconds, classes, smoothing, None).sum / rows as f64
+                    cross_entropy(&logits, &labels, &seconds, &weights, classes, smoothing, None).sum / rows as f64
                 };
                 let slope = (loss(at + step) - loss(at - step)) / f64::from((at + step) - (at - step));
                 logits[place] = at;

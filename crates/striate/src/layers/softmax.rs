@@ -153,7 +153,7 @@ impl SoftmaxWithLoss {
             Target::Labels(labels) => {
                 expect_shape("the labels", &[batch], &[labels.len()])?;
                 check_labels(labels, classes)?;
-                kernel::cross_entropy(logits, labels, &[], classes, 0.0, gradient.as_slice_mut()).sum
+                kernel::cross_entropy(logits, labels, &[], &[], classes, 0.0, gradient.as_slice_mut()).sum
             }
             Target::OneHot(target) => {
                 expect_shape("the one-hot targets", &[batch, classes], target.shape())?;
@@ -161,7 +161,8 @@ impl SoftmaxWithLoss {
                 for (x, t) in x.rows().into_iter().zip(target.rows()) {
                     for (label, &share) in t.iter().enumerate().filter(|(_, share)| **share != 0.0) {
                         let row = x.as_slice().unwrap_or_default();
-                        sum += f64::from(share) * kernel::cross_entropy(row, &[label], &[], classes, 0.0, None).sum;
+                        sum +=
+                            f64::from(share) * kernel::cross_entropy(row, &[label], &[], &[], classes, 0.0, None).sum;
                     }
                 }
                 gradient.assign(&probabilities(&x.to_owned())?);

@@ -196,6 +196,38 @@ impl Description {
         Ok(owners)
     }
 
+    /// The same network for another number of classes, and the name of the layer that was changed for it: the last one
+    /// that learns. Names and numbers of all parameters stay.
+    ///
+    /// ```
+    /// let description = striate::models::build("lenet", &Default::default())?;
+    /// let (changed, head) = description.with_classes(3)?;
+    /// assert_eq!((head.as_str(), changed.shapes()?.last().unwrap().len()), ("Affine3", 3));
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A last learning layer whose number of outputs is not an option of its own, or is not the number of classes.
+    pub fn with_classes(&self, classes: usize) -> Result<(Self, String), NetworkError> {
+        let mut changed = self.clone();
+        let last = self.parameter_owners()?.last().copied();
+        let Some(head) = last.and_then(|last| changed.layers.get_mut(last)) else {
+            return Err(NetworkError::Head { layer: String::new(), classes, reason: "no layer learns".into() });
+        };
+        let name = head.name.clone();
+        let problem = |reason: String| NetworkError::Head { layer: name.clone(), classes, reason };
+        match &mut head.layer {
+            Layer::Affine(options) => options.outputs = classes,
+            Layer::Convolution(options) => options.filters = classes,
+            other => return Err(problem(format!("a {} has no number of outputs", other.rule().kind()))),
+        }
+        let found = changed.shapes()?.last().map_or(0, Shape::len);
+        if found != classes {
+            return Err(problem(format!("with {classes} outputs the network tells {found} classes apart")));
+        }
+        Ok((changed, name))
+    }
+
     /// Zeros for the parameters of these rules.
     pub(super) fn zeros(&self, rules: &[(String, ParameterRule)]) -> Result<Parameters, NetworkError> {
         Parameters::with_roles(rules.iter().map(|(name, rule)| (name.clone(), rule.role, rule.shape.clone())))

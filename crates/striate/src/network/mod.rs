@@ -93,6 +93,19 @@ pub enum NetworkError {
         /// What the description asks for.
         expected: String,
     },
+    /// The layer before the answer can't be made for another number of classes.
+    #[error(
+        "the last layer that learns, {layer:?}, can't be replaced by one for {classes} classes: {reason}; use data of the \
+         classes that the network was made for, or another network"
+    )]
+    Head {
+        /// Its name.
+        layer: String,
+        /// How many were asked for.
+        classes: usize,
+        /// Why not.
+        reason: String,
+    },
     /// NaN or infinity where a number must be.
     #[error("{what} holds {value} at index {index:?}; every value must be finite")]
     NonFinite {
@@ -171,6 +184,27 @@ impl Network {
             });
         }
         Self::checked(description, ordered)
+    }
+
+    /// A network for another number of classes with all of this one's parameters but those of the last layer that learns,
+    /// which starts anew from `seed`; and the name of that layer.
+    ///
+    /// # Errors
+    /// As for [`Description::with_classes`].
+    pub fn with_new_head(&self, classes: usize, seed: u64) -> Result<(Self, String), NetworkError> {
+        let (description, head) = self.description.with_classes(classes)?;
+        let owners = description.parameter_owners()?;
+        let mut changed = Self::new(description, seed)?;
+        let last = owners.last().copied();
+        for (spec, owner) in self.parameters.specs().iter().zip(owners) {
+            if Some(owner) != last
+                && let (Some(mut target), Some(values)) =
+                    (changed.parameters.get_mut(&spec.name), self.parameters.get(&spec.name))
+            {
+                target.assign(&values);
+            }
+        }
+        Ok((changed, head))
     }
 
     fn checked(description: Description, parameters: Parameters) -> Result<Self, NetworkError> {
@@ -409,6 +443,26 @@ mod tests {
             ("b3", &[10]),
         ];
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_new_head_changes_nothing_else() {
+        let (network, x, _) = small();
+        let (changed, head) = network.with_new_head(9, 5).unwrap();
+        assert_eq!((head.as_str(), changed.classes()), ("Affine2", 9));
+        assert_eq!(changed.predict(x.view()).unwrap().dim(), (5, 9));
+        for (name, values) in network.parameters().iter() {
+            let found = changed.parameters().get(name).unwrap();
+            match name {
+                "W3" => assert!(found.shape() == [7, 9] && found.iter().any(|&v| v != 0.0)),
+                "b3" => assert!(found.shape() == [9] && found.iter().all(|&v| v == 0.0)),
+                _ => assert_eq!(found, values, "{name}"),
+            }
+        }
+        let no_head =
+            Description::new("norm", Shape::new(2, 1, 1)).with("Norm", crate::layers::BatchNormOptions::default());
+        let error = no_head.with_classes(3).unwrap_err().to_string();
+        assert!(error.contains("\"Norm\"") && error.contains("BatchNorm has no number of outputs"), "{error}");
     }
 
     #[test]

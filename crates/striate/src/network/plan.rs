@@ -47,6 +47,8 @@ pub(super) struct Step {
     pub(super) layer: usize,
     pub(super) operator: Box<dyn Operator>,
     pub(super) parameters: Range<usize>,
+    /// Whether its parameters change while training.
+    learns: bool,
     /// Place of what the operator prepares of its parameters, in a buffer of its own.
     pub(super) prepared: Range<usize>,
     pub(super) input: Range<usize>,
@@ -85,6 +87,13 @@ pub(super) struct BackwardPlaces {
     pub(super) input: GradientPlace,
     pub(super) other: GradientPlace,
     pub(super) workspace: Range<usize>,
+}
+
+impl Step {
+    /// Whether it runs as for predictions in a plan for training.
+    pub(super) fn is_frozen(&self) -> bool {
+        !self.parameters.is_empty() && !self.learns
+    }
 }
 
 impl BackwardPlaces {
@@ -165,7 +174,7 @@ impl Plan {
     /// # Errors
     /// As for [`Plan::new`].
     pub fn inference(description: &Description, batch: usize, weights: Weights) -> Result<Self, NetworkError> {
-        Self::build(description, batch, Mode::Inference, &Taps::default(), weights)
+        Self::build(description, batch, Mode::Inference, &Taps::default(), weights, &|_| true)
     }
 
     /// [`Plan::new`] with outputs (and gradients, if the mode has a backward pass) of some layers kept to the end of a run.
@@ -173,7 +182,22 @@ impl Plan {
     /// # Errors
     /// As for [`Plan::new`], or a tap at a layer that is not there.
     pub fn with_taps(description: &Description, batch: usize, mode: Mode, taps: &Taps) -> Result<Self, NetworkError> {
-        Self::build(description, batch, mode, taps, Weights::F32)
+        Self::build(description, batch, mode, taps, Weights::F32, &|_| true)
+    }
+
+    /// Compiles `description` for training all layers but those that `is_frozen` says, by their positions. Frozen layers
+    /// run as for predictions, batch normalisations by their running statistics; where nothing before a layer learns, no
+    /// gradient is computed. The places of the gradients of frozen parameters hold nothing of meaning.
+    ///
+    /// # Errors
+    /// As for [`Plan::new`].
+    pub fn training(
+        description: &Description,
+        batch: usize,
+        is_frozen: impl Fn(usize) -> bool,
+    ) -> Result<Self, NetworkError> {
+        let learns = |layer| !is_frozen(layer);
+        Self::build(description, batch, Mode::Training, &Taps::default(), Weights::F32, &learns)
     }
 
     fn build(
@@ -182,6 +206,7 @@ impl Plan {
         mode: Mode,
         taps: &Taps,
         weights: Weights,
+        learns: &dyn Fn(usize) -> bool,
     ) -> Result<Self, NetworkError> {
         if batch == 0 {
             return Err(ShapeError::Empty { what: "the batch", found: vec![0] }.into());
@@ -194,7 +219,7 @@ impl Plan {
             // Where the backward pass begins, unless it is told otherwise.
             taps_at.push((&nodes[last].named.name, Source::Layer(last)));
         }
-        let mut builder = Builder::new(&nodes, batch, mode, taps.rule());
+        let mut builder = Builder::new(&nodes, batch, mode, taps.rule(), learns);
         builder.tap(&taps_at);
         builder.lens.push(description.input.checked_len(batch)?);
         for (i, node) in nodes.iter().enumerate() {
@@ -245,7 +270,7 @@ impl Plan {
         for (i, step) in self.steps.iter().enumerate() {
             let v = &step.values;
             let before = learns[v.input] || v.other.is_some_and(|other| learns[other]);
-            runs_backward[i] = has_backward && before || training && !step.parameters.is_empty();
+            runs_backward[i] = has_backward && before || training && step.learns;
             learns[v.output] |= runs_backward[i];
         }
         let mut requests = Requests::default();
@@ -431,6 +456,8 @@ struct Builder<'a> {
     batch: usize,
     mode: Mode,
     relu: ReluRule,
+    /// Whether the parameters of the layer at a position change while training.
+    learns: &'a dyn Fn(usize) -> bool,
     steps: Vec<Step>,
     /// Numbers of each value.
     lens: Vec<usize>,
@@ -445,7 +472,7 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(nodes: &'a [Node<'a>], batch: usize, mode: Mode, relu: ReluRule) -> Self {
+    fn new(nodes: &'a [Node<'a>], batch: usize, mode: Mode, relu: ReluRule, learns: &'a dyn Fn(usize) -> bool) -> Self {
         let training = mode == Mode::Training;
         let mut roots: Vec<Source> = Vec::with_capacity(nodes.len());
         let mut readers = vec![0; nodes.len()];
@@ -476,6 +503,7 @@ impl<'a> Builder<'a> {
             batch,
             mode,
             relu,
+            learns,
             steps: Vec::new(),
             lens: Vec::new(),
             values: Vec::new(),
@@ -563,7 +591,8 @@ impl<'a> Builder<'a> {
             layer => {
                 if let Some(at) = node.sources.first().and_then(|&source| self.only_reader_of(source))
                     && let step = &mut self.steps[at]
-                    && (parameters.is_empty() || step.parameters.end == parameters.start)
+                    && (parameters.is_empty()
+                        || step.parameters.end == parameters.start && step.learns == (self.learns)(i))
                     && step.operator.absorb(layer, backward)
                 {
                     step.parameters.end = step.parameters.end.max(parameters.end);
@@ -641,11 +670,13 @@ impl<'a> Builder<'a> {
         parameters: Range<usize>,
         values: Values,
     ) {
+        let learns = !parameters.is_empty() && (self.learns)(layer);
         self.steps.push(Step {
             name,
             layer,
             operator,
             parameters,
+            learns,
             prepared: 0..0,
             input: 0..0,
             other: 0..0,
@@ -734,6 +765,26 @@ mod tests {
         assert!(plan.steps[0].backward.as_ref().unwrap().input.place.is_empty(), "the first layer's input needs none");
         let inference = Plan::new(&description, 100, Mode::Inference).unwrap();
         assert!(inference.arena_bytes() < plan.arena_bytes());
+    }
+
+    #[test]
+    fn below_the_first_layer_that_learns_nothing_runs_backward() {
+        let description = SimpleConvNet::default().description();
+        let backward = |frozen: &[usize]| {
+            let plan = Plan::training(&description, 10, |layer| frozen.contains(&layer)).unwrap();
+            let gradients = plan.steps().map(|step| (step.input_gradient, step.parameter_gradient));
+            (gradients.collect::<Vec<_>>(), plan.arena_bytes())
+        };
+        let (all, most) = backward(&[]);
+        assert_eq!(all, [(false, true), (true, true), (true, true)]);
+        // Conv1 and Affine1 are the first and the fourth layer.
+        let (last, least) = backward(&[0, 3]);
+        assert_eq!(last, [(false, false), (false, false), (false, true)]);
+        assert!(least < most, "{least} of {most}");
+        let (ends, _) = backward(&[3]);
+        assert_eq!(ends, all);
+        let (nothing, _) = backward(&[0, 3, 5]);
+        assert_eq!(nothing, [(false, false); 3]);
     }
 
     proptest! {

@@ -62,6 +62,8 @@ pub struct Runner {
     labels: Vec<usize>,
     seconds: Vec<SecondClass>,
     label_smoothing: f32,
+    /// One a class, or none for 1.
+    class_weights: Vec<f32>,
     /// Where a plan whose parameters nobody learns writes a step's parameter gradients.
     discarded: Vec<f32>,
 }
@@ -85,7 +87,8 @@ impl Runner {
         let (labels, seconds) = (vec![0; plan.batch], vec![SecondClass::default(); plan.batch]);
         let most = plan.steps.iter().map(|step| step.parameters.len()).max().unwrap_or(0);
         let discarded = if plan.mode == Mode::Gradient { zeros(most)? } else { Vec::new() };
-        Ok(Self { plan, arena, prepared, revision: None, labels, seconds, label_smoothing: 0.0, discarded })
+        let (label_smoothing, class_weights) = (0.0, Vec::new());
+        Ok(Self { plan, arena, prepared, revision: None, labels, seconds, label_smoothing, class_weights, discarded })
     }
 
     /// The plan that runs.
@@ -120,6 +123,12 @@ impl Runner {
         self.label_smoothing = share;
     }
 
+    /// What the loss of a sample counts in [`Runner::loss_and_gradient`], by its class; nothing for 1. [`Runner::loss`] stays
+    /// plain.
+    pub fn set_class_weights(&mut self, weights: &[f32]) {
+        self.class_weights = weights.to_vec();
+    }
+
     /// Logits (N, classes) of the batch.
     pub fn predict(&mut self, parameters: &Parameters) -> &[f32] {
         self.forward(parameters, None, |_, _| ());
@@ -133,7 +142,8 @@ impl Runner {
     pub fn loss(&mut self, parameters: &Parameters) -> StepResult {
         self.forward(parameters, None, |_, _| ());
         let logits = self.plan.logits.clone();
-        let loss = cross_entropy(&aligned(&mut self.arena)[logits], &self.labels, &[], self.plan.classes, 0.0, None);
+        let loss =
+            cross_entropy(&aligned(&mut self.arena)[logits], &self.labels, &[], &[], self.plan.classes, 0.0, None);
         self.finish(loss)
     }
 
@@ -204,19 +214,21 @@ impl Runner {
         let [logits, gradient] = disjoint(arena, places);
         // A network that learns nothing has no place for it.
         let gradient = (!gradient.is_empty()).then_some(gradient);
-        let (labels, seconds) = (&self.labels, &self.seconds);
-        let loss = cross_entropy(logits, labels, seconds, self.plan.classes, self.label_smoothing, gradient);
+        let (labels, seconds, weights) = (&self.labels, &self.seconds, &self.class_weights);
+        let loss = cross_entropy(logits, labels, seconds, weights, self.plan.classes, self.label_smoothing, gradient);
         let gradients = gradients.as_mut_slice();
         let prepared = aligned(&mut self.prepared);
         watch(Phase::Loss, 0);
         for (i, step) in self.plan.steps.iter().enumerate().rev() {
             if let Some(places) = &step.backward {
                 let gradients = &mut gradients[step.parameters.clone()];
-                backward(step, places, arena, prepared, parameters.as_slice(), true, gradients);
+                let training = !step.is_frozen();
+                backward(step, places, arena, prepared, parameters.as_slice(), training, gradients);
                 watch(Phase::Backward, i);
                 if weights_apart && !step.parameters.is_empty() {
                     // Nothing that backward reads has changed, and what it writes it overwrites.
-                    backward(step, &places.without_inputs(), arena, prepared, parameters.as_slice(), true, gradients);
+                    let places = places.without_inputs();
+                    backward(step, &places, arena, prepared, parameters.as_slice(), training, gradients);
                     watch(Phase::BackwardWeights, i);
                 }
             }
@@ -307,7 +319,7 @@ impl Runner {
                 input,
                 other,
                 output,
-                training: self.plan.mode == Mode::Training,
+                training: self.plan.mode == Mode::Training && !step.is_frozen(),
                 saved,
                 workspace,
                 random: key.map(|key| step_random(key.seed, key.step, step.layer)),

@@ -75,6 +75,23 @@ pub enum Schedule {
         #[serde(default = "default_end")]
         end: f32,
     },
+    /// From `start` at the first step to `end` at the last, each step by the same factor (PyTorch's `ExponentialLR`).
+    Exponential {
+        /// The factor at the first step, in (0, 1]; 1 if left out.
+        #[serde(default = "one")]
+        start: f32,
+        /// The factor at the last step, in (0, 1]; 0.01 if left out.
+        #[serde(default = "default_last")]
+        end: f32,
+    },
+}
+
+fn one() -> f32 {
+    1.0
+}
+
+fn default_last() -> f32 {
+    0.01
 }
 
 fn is_zero(value: &f32) -> bool {
@@ -114,7 +131,7 @@ impl Default for Schedule {
 
 impl Schedule {
     /// The names that `parse` knows.
-    pub const NAMES: &[&str] = &["constant", "cosine", "step", "milestones", "onecycle"];
+    pub const NAMES: &[&str] = &["constant", "cosine", "step", "milestones", "onecycle", "exponential"];
 
     /// 1 at every step.
     pub const fn constant() -> Self {
@@ -129,6 +146,7 @@ impl Schedule {
             Self::Step { .. } => "step",
             Self::Milestones { .. } => "milestones",
             Self::OneCycle { .. } => "onecycle",
+            Self::Exponential { .. } => "exponential",
         }
     }
 
@@ -176,6 +194,11 @@ impl Schedule {
                     1.0
                 }
             }
+            Self::Exponential { start, end } => {
+                let last = total.saturating_sub(1).max(1) as f64;
+                let (start, end) = (f64::from(*start), f64::from(*end));
+                start * (end / start).powf((step as f64 / last).min(1.0))
+            }
         };
         rate as f32
     }
@@ -189,6 +212,7 @@ impl Schedule {
             "step" => Ok(Self::Step { every: default_every(), factor, warmup }),
             "milestones" => Ok(Self::Milestones { at: default_milestones(), factor, warmup }),
             "onecycle" => Ok(Self::OneCycle { peak: default_peak(), start: default_start(), end: default_end() }),
+            "exponential" => Ok(Self::Exponential { start: one(), end: default_last() }),
             _ => Err(OptimError::Unknown { what: "schedule", name: name.into(), known: Self::NAMES.join(", ") }),
         }
     }
@@ -204,6 +228,7 @@ impl Schedule {
             Self::Milestones { at, factor, warmup } => {
                 vec![("at", Moments(at)), ("factor", Number(factor)), ("warmup", Number(warmup))]
             }
+            Self::Exponential { start, end } => vec![("start", Number(start)), ("end", Number(end))],
             Self::OneCycle { peak, start, end } => {
                 vec![("peak", Number(peak)), ("start", Number(start)), ("end", Number(end))]
             }
@@ -221,7 +246,7 @@ impl Schedule {
                 ("warmup" | "peak", Field::Number(v)) => {
                     ((0.0..1.0).contains(*v), "a share of all steps: at least 0 and less than 1")
                 }
-                ("start" | "end", Field::Number(v)) => ((0.0..=1.0).contains(*v), "from 0 to 1"),
+                ("start" | "end", Field::Number(v)) if of == "onecycle" => ((0.0..=1.0).contains(*v), "from 0 to 1"),
                 (_, Field::Number(v)) => (**v > 0.0 && **v <= 1.0, "more than 0 and at most 1"),
                 (_, Field::Moments(at)) => (
                     !at.is_empty() && at.iter().all(|v| *v > 0.0 && *v < 1.0) && at.is_sorted_by(|a, b| a < b),
@@ -344,6 +369,8 @@ mod tests {
         // Without a way up, and runs too short for one.
         assert_eq!(rates("onecycle:peak=0,end=0", 5, [0, 1, 2, 3, 4]), [1.0, 0.75, 0.5, 0.25, 0.0]);
         assert_eq!(rates("onecycle", 1, [0, 1]), [1.0, 1.0]);
+        assert_eq!(rates("exponential:start=0.25,end=1", 3, [0, 1, 2, 9]), [0.25, 0.5, 1.0, 1.0]);
+        assert_eq!(rates("exponential", 1, [0]), [1.0]);
         assert_eq!(rates("onecycle", 0, [0]), [1.0]);
         assert_eq!(rates("onecycle:end=0", 2, [0, 1]), [1.0, 0.0]);
     }
@@ -363,6 +390,8 @@ mod tests {
             "milestones:at=0.9",
             "onecycle",
             "onecycle:peak=0.2,start=0.1,end=0",
+            "exponential",
+            "exponential:start=0.001,end=1",
         ] {
             let schedule = text.parse::<Schedule>().unwrap();
             assert_eq!(schedule.to_string(), text);
@@ -388,6 +417,7 @@ mod tests {
         assert!(message("step:every=0").contains("every of step is 0; it must be more than 0"));
         assert!(message("step:factor=-1").contains("factor of step is -1"));
         assert!(message("onecycle:start=2").contains("start of onecycle is 2; it must be from 0 to 1"));
+        assert!(message("exponential:end=0").contains("end of exponential is 0; it must be more than 0"));
         assert!(message("onecycle:peak=NaN").contains("peak of onecycle is NaN"));
         for at in ["0.5/0.5", "0", "0.5/1", "0.7/0.2", "NaN"] {
             assert!(message(&format!("milestones:at={at}")).contains("at of milestones is"), "{at}");

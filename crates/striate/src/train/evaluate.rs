@@ -84,7 +84,7 @@ pub fn logits(
         Evaluator::new(network.description(), batch).each(
             network.parameters(),
             data,
-            images,
+            None,
             normalization,
             &mut |_, logits, _| {
                 values.extend_from_slice(logits);
@@ -137,9 +137,8 @@ fn measure(
     check_run(parameters, evaluator.batch)?;
     let mut tally = Tally::new(data.classes(), temperature);
     on_worker(|| {
-        evaluator.each(parameters, data, data.len(), normalization, &mut |image, logits, label| {
-            tally.add(image, logits, label)
-        })
+        evaluator
+            .each(parameters, data, None, normalization, &mut |image, logits, label| tally.add(image, logits, label))
     })?;
     Ok(tally.finish())
 }
@@ -174,32 +173,33 @@ impl<'a> Evaluator<'a> {
         Self { description, batch, weights: Weights::F32, full: None, rest: None, indices: Vec::new() }
     }
 
-    /// Evaluates the first `images` of `data`.
+    /// Evaluates the images of `data` at the positions of `sample`, or all.
     pub(super) fn run(
         &mut self,
         parameters: &Parameters,
         data: &Dataset,
-        images: usize,
+        sample: Option<&[usize]>,
         normalization: &Normalization,
     ) -> Result<Evaluation, TrainError> {
         let mut tally = Tally::new(data.classes(), 1.0);
-        self.each(parameters, data, images, normalization, &mut |image, logits, label| {
+        self.each(parameters, data, sample, normalization, &mut |image, logits, label| {
             tally.add(image, logits, label)
         })?;
         Ok(tally.finish())
     }
 
-    /// Runs the first `images` of `data` through the network, and gives each one's answer to `take`.
+    /// Runs the images of `data` at the positions of `sample`, or all, through the network, and gives each one's answer
+    /// to `take`.
     fn each(
         &mut self,
         parameters: &Parameters,
         data: &Dataset,
-        images: usize,
+        sample: Option<&[usize]>,
         normalization: &Normalization,
         take: Take<'_>,
     ) -> Result<(), TrainError> {
         check_data(data, self.description.input, normalization)?;
-        let images = images.min(data.len());
+        let images = sample.map_or(data.len(), <[usize]>::len);
         let mut start = 0;
         while start < images {
             let count = self.batch.min(images - start);
@@ -213,14 +213,12 @@ impl<'a> Evaluator<'a> {
                 None => place.insert(Runner::new(Plan::inference(self.description, count, self.weights)?)?),
             };
             self.indices.clear();
-            self.indices.extend(start..start + count);
+            self.indices.extend((start..start + count).map(|at| sample.map_or(at, |sample| sample[at])));
             gather(data, &self.indices, normalization, (&Augment::none(), 0, 0), runner.input_mut());
             let logits = runner.predict(parameters);
             check_classes(data, logits.len() / count)?;
-            for ((image, logits), &label) in
-                (start..).zip(logits.chunks_exact(data.classes())).zip(data.labels().iter().skip(start))
-            {
-                take(image, logits, label).map_err(|value| TrainError::NonFiniteOutput {
+            for (&image, logits) in self.indices.iter().zip(logits.chunks_exact(data.classes())) {
+                take(image, logits, data.labels()[image]).map_err(|value| TrainError::NonFiniteOutput {
                     data: data.name().into(),
                     image,
                     value,

@@ -105,6 +105,11 @@ pub struct EpochMetrics {
     pub test_accuracy: Option<f64>,
     /// Mean loss over the test set, if there is one.
     pub test_loss: Option<f64>,
+    /// Of the validation set, or without one the test set: [`Evaluation::top5`](super::Evaluation::top5).
+    pub top5: Option<f64>,
+    /// Of the same set: the expected calibration error
+    /// ([`Calibration::expected_error`](super::Calibration::expected_error)).
+    pub ece: Option<f64>,
     /// The learning rate of the epoch's last step.
     pub learning_rate: f32,
     /// Seconds of training, without evaluation.

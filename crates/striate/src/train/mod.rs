@@ -11,10 +11,14 @@ mod calibration;
 mod checkpoint;
 mod evaluate;
 mod events;
+mod find_rate;
 mod fingerprint;
+mod freeze;
 mod metrics;
+mod order;
 mod seen;
 mod snapshots;
+mod spread;
 mod trainer;
 mod whiten;
 
@@ -28,11 +32,15 @@ pub use calibration::{BINS, Calibration, CalibrationBin, fit_temperature};
 pub use checkpoint::{CHECKPOINT_VERSION, Checkpoint, CheckpointError, Fingerprints, RunState};
 pub use evaluate::{calibrate, evaluate, evaluate_at, evaluate_parameters, evaluate_with, logits};
 pub use events::{Control, EpochMetrics, Event, TrainSummary};
+pub use find_rate::{FoundRates, RatePoint, RateTest, find_learning_rate};
 pub use fingerprint::Fingerprint;
+use freeze::Frozen;
 pub use metrics::{ClassMetrics, Evaluation, MacroAverage, Mistake, Scaled};
+pub use order::{ClassShare, class_shares};
 pub use seen::{Seen, seen};
 use serde::{Deserialize, Serialize};
 pub use snapshots::Snapshots;
+pub use spread::Spread;
 use std::fmt;
 use std::str::FromStr;
 pub use trainer::Trainer;
@@ -75,11 +83,18 @@ pub struct TrainOptions {
     /// and what the network holds in the end. At step t the decay is at most (1 + t) / (10 + t), so that the average
     /// forgets the initial weights at once.
     pub average: Option<f32>,
+    /// What is done about classes of unequal size.
+    pub balance: Balance,
+    /// Layers and parameters that keep their bits, by name; `*` and `?` stand for any signs and any one. A frozen batch
+    /// normalisation keeps its running statistics and normalises by them; what lies before the first layer that learns
+    /// computes no gradient.
+    pub freeze: Vec<String>,
     /// How training images are changed before each step; evaluation sees them as they are.
     pub augment: Augment,
     /// Steps between two [`Event::Step`]s.
     pub log_every: usize,
-    /// Evaluate only the first so many training images after each epoch but the last, which evaluates all.
+    /// Evaluate only so many of the training images after each epoch but the last, which evaluates all: each class in
+    /// proportion to its size, and always the same ones.
     pub evaluate_train: Option<usize>,
 }
 
@@ -93,6 +108,21 @@ pub enum Decay {
     /// Weights and filters only. Biases and the scales and shifts of normalizations don't overfit, and large ones do no
     /// harm.
     Weights,
+}
+
+/// What is done about classes of unequal size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Balance {
+    /// Nothing: every image counts the same.
+    #[default]
+    None,
+    /// The loss of an image counts by the inverse of its class's size; the mean over the training set is 1. A step's loss
+    /// is the sum over the batch by the number of its images, so that steps add up to the weighted loss of the epoch.
+    Weights,
+    /// An epoch takes as many images of each class, in all as many as there are: small classes several times, each time
+    /// changed otherwise by the augmentation, of large ones another part in each epoch.
+    Sampling,
 }
 
 /// Which epoch's weights the network holds after training.
@@ -129,6 +159,7 @@ macro_rules! words {
 }
 
 words!(Decay, "decay", "all or weights", "all" = All, "weights" = Weights);
+words!(Balance, "balance", "none, weights or sampling", "none" = None, "weights" = Weights, "sampling" = Sampling);
 words!(Keep, "keep", "last or best", "last" = Last, "best" = Best);
 
 impl Default for TrainOptions {
@@ -148,6 +179,8 @@ impl Default for TrainOptions {
             clip: None,
             keep: Keep::Last,
             average: None,
+            balance: Balance::None,
+            freeze: Vec::new(),
             augment: Augment::none(),
             log_every: 10,
             evaluate_train: None,
@@ -295,6 +328,35 @@ pub enum TrainError {
         /// NaN or infinity.
         value: f32,
     },
+    /// A name to freeze that can't be read.
+    #[error("freeze: {pattern:?} is no pattern of names: {reason}; `*` stands for any signs, `?` for one")]
+    Pattern {
+        /// As it was given.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A name to freeze that nothing has.
+    #[error(
+        "freeze: {pattern:?} is the name of no layer that learns and of no parameter; the layers are {}; the parameters \
+         {}",
+        layers.join(", "),
+        parameters.join(", ")
+    )]
+    NothingToFreeze {
+        /// As it was given.
+        pattern: String,
+        /// Those that learn.
+        layers: Vec<String>,
+        /// All.
+        parameters: Vec<String>,
+    },
+    /// Nothing is left to learn.
+    #[error("freeze: {} freeze every layer, so nothing would be learnt; leave one out", patterns.join(", "))]
+    AllFrozen {
+        /// As they were given.
+        patterns: Vec<String>,
+    },
     /// A checkpoint of another run, or options that contradict what has been done.
     #[error("the checkpoint can't be resumed with these settings: {what} was {found} and is {expected} now; {advice}")]
     Resume {
@@ -384,14 +446,15 @@ fn first_non_finite(parameters: &Parameters) -> Option<(&str, f32, usize)> {
 }
 
 /// How the optimizer treats each parameter.
-fn groups(parameters: &Parameters, decay: Decay) -> Groups {
+fn groups(parameters: &Parameters, decay: Decay, frozen: &Frozen) -> Groups {
     let mut groups = Groups::default();
-    for spec in parameters.specs() {
+    for (position, spec) in parameters.specs().iter().enumerate() {
         let kind = match spec.role {
             Role::Statistic => Kind::Statistic,
             Role::Bias | Role::Norm if decay == Decay::Weights => Kind::Plain,
             Role::Weight | Role::Bias | Role::Norm => Kind::Decayed,
         };
+        let kind = frozen.kind(position, kind);
         match spec.shape[..] {
             // Affine weights (inputs, outputs), and filters (FN, C, FH, FW) with one row an output.
             [inputs, outputs] => groups.push_matrix(inputs, outputs, false, kind),
@@ -470,6 +533,10 @@ mod tests {
             assert_eq!(choice.to_string().parse(), Ok(choice));
             assert_eq!(serde_json::to_value(choice).unwrap(), choice.to_string());
         }
+        for choice in [Balance::None, Balance::Weights, Balance::Sampling] {
+            assert_eq!(choice.to_string().parse(), Ok(choice));
+            assert_eq!(serde_json::to_value(choice).unwrap(), choice.to_string());
+        }
         let error = "biases".parse::<Decay>().unwrap_err();
         assert_eq!(error.to_string(), "decay is \"biases\"; it must be all or weights");
         assert!("first".parse::<Keep>().unwrap_err().to_string().contains("last or best"));
@@ -479,6 +546,7 @@ mod tests {
     fn only_weights_are_decayed_where_asked() {
         let shapes = [("W1", vec![3, 2, 2, 2]), ("b1", vec![3]), ("W2", vec![3, 2]), ("b2", vec![2])];
         let parameters = Parameters::zeros(shapes.map(|(name, shape)| (name.into(), shape)).into()).unwrap();
+        let groups = |parameters: &Parameters, decay| groups(parameters, decay, &Frozen::default());
         assert!(groups(&parameters, Decay::All).iter().eq([(0..35, Kind::Decayed)]));
         let expected = [(0..24, Kind::Decayed), (24..27, Kind::Plain), (27..33, Kind::Decayed), (33..35, Kind::Plain)];
         assert!(groups(&parameters, Decay::Weights).iter().eq(expected));

@@ -1,7 +1,7 @@
 //! What a run makes of its images.
 
 use super::TrainOptions;
-use super::trainer::order;
+use super::order::Order;
 use crate::data::augment::partner;
 use crate::data::{Dataset, Loader, Normalization, SecondClass};
 use ndarray::Array3;
@@ -18,15 +18,17 @@ pub struct Seen {
 }
 
 /// What a run with these options sees of some images of its training set in its first epochs: changed, and mixed with the
-/// images that stand opposite in its batches. One list an image, with one entry an epoch; images that `data` does not have
-/// get none.
+/// images that stand opposite in its batches. One list an image, with one entry an epoch that takes it; images that
+/// `data` does not have get none.
 pub fn seen(data: &Dataset, options: &TrainOptions, samples: &[usize], epochs: usize) -> Vec<Vec<Seen>> {
     let (shape, batch) = (data.shape(), options.batch.max(1));
     let mut loader = Loader::new(data, Normalization::identity(), options.augment.clone(), options.seed);
     let mut all: Vec<Vec<Seen>> = samples.iter().map(|_| Vec::new()).collect();
+    let orders = Order::new(options, data);
     for epoch in 1..=epochs {
-        let order = order(options.seed, epoch, data.len());
+        let order = orders.epoch(epoch);
         for (sample, seen) in samples.iter().zip(&mut all) {
+            // With balanced sampling, perhaps not in this epoch.
             let Some(place) = order.iter().position(|other| other == sample) else { continue };
             let others = order.chunks(batch).nth(place / batch).unwrap_or_default();
             // With its partner alone it is mixed as in the whole batch.
@@ -69,7 +71,7 @@ mod tests {
             let mut loader = Loader::new(&data, Normalization::identity(), options.augment.clone(), 3);
             let mut checked = 0;
             for epoch in 1..=2 {
-                for indices in order(3, epoch, 23).chunks(9) {
+                for indices in Order::new(&options, &data).epoch(epoch).chunks(9) {
                     let mut images = vec![0.0; indices.len() * shape.len()];
                     let mut seconds = vec![SecondClass::default(); indices.len()];
                     loader.batch(epoch, indices, &mut images);

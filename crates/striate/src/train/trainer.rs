@@ -2,20 +2,24 @@
 
 use super::checkpoint::{Checkpoint, Fingerprints, Progress, RunState};
 use super::evaluate::Evaluator;
+use super::freeze::Frozen;
+use super::order::{Order, class_shares};
 use super::{
-    Control, EpochMetrics, Evaluation, Event, Fingerprint, Keep, Snapshots, TrainError, TrainOptions, TrainSummary,
+    Balance, Control, EpochMetrics, Evaluation, Event, Fingerprint, Keep, Snapshots, TrainError, TrainOptions,
+    TrainSummary,
 };
 use super::{check_classes, check_data, first_non_finite, groups, on_worker};
-use crate::data::{Dataset, Loader, Normalization};
+use crate::data::{Dataset, Loader, Normalization, stratified};
 use crate::kernels::isa::vectorize;
-use crate::network::plan::{Mode, Plan};
+use crate::network::plan::Plan;
 use crate::network::run::{Runner, StepKey};
 use crate::network::{Network, Parameters};
-use crate::optim::{CHUNK, Groups, Optimizer};
-use crate::random::{Purpose, Random};
+use crate::optim::{CHUNK, Groups, Kind, Optimizer};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// Weights are put aside at most this often, however often the caller wants to hear: the copy costs as much as a tenth
@@ -35,6 +39,8 @@ pub struct Trainer<'a> {
     /// Epochs begun in so many steps.
     epochs: usize,
     checkpoints: Option<Checkpoints>,
+    stop: Option<&'a AtomicBool>,
+    evaluates: bool,
     snapshots: Option<Snapshots>,
     resume: Option<Box<Checkpoint>>,
 }
@@ -72,6 +78,7 @@ impl<'a> Trainer<'a> {
         if let Some((name, value, position)) = first_non_finite(network.parameters()) {
             return Err(TrainError::NonFiniteParameter { parameter: name.into(), value, position });
         }
+        Frozen::find(network, &options.freeze)?;
         let steps_per_epoch = train.len().div_ceil(options.batch);
         let all_steps = steps_per_epoch.checked_mul(options.epochs).ok_or_else(|| TrainError::Option {
             field: "epochs",
@@ -91,6 +98,8 @@ impl<'a> Trainer<'a> {
             total_steps,
             epochs,
             checkpoints: None,
+            stop: None,
+            evaluates: true,
             snapshots: None,
             resume: None,
         })
@@ -112,6 +121,18 @@ impl<'a> Trainer<'a> {
     /// stop, and every so many steps, if a number is given.
     pub fn checkpoints(mut self, every: Option<u64>) -> Self {
         self.checkpoints = Some(Checkpoints { every });
+        self
+    }
+
+    /// Stops after the step in which `flag` becomes true, as [`Control::Stop`] does: events come only every so many steps.
+    pub fn stop_when(mut self, flag: &'a AtomicBool) -> Self {
+        self.stop = Some(flag);
+        self
+    }
+
+    /// Evaluates nothing after an epoch, and keeps no history: for trials of steps.
+    pub(super) fn without_evaluation(mut self) -> Self {
+        self.evaluates = false;
         self
     }
 
@@ -269,6 +290,9 @@ impl<'a> Trainer<'a> {
 struct Run<'a> {
     trainer: Trainer<'a>,
     loader: Loader<'a>,
+    order: Order,
+    /// Positions of the training images that are evaluated after each epoch but the last; none for all.
+    train_sample: Vec<usize>,
     full: Runner,
     /// For the last, smaller batch of an epoch.
     rest: Option<Runner>,
@@ -307,23 +331,37 @@ impl<'a> Run<'a> {
             trainer.check_resume(checkpoint, data)?;
         }
         let (network, options) = (&*trainer.network, &trainer.options);
+        let frozen = Frozen::find(network, &options.freeze)?;
+        let weights: Vec<f32> = class_shares(trainer.train, options.balance).map(|class| class.weight).collect();
         let runner = |batch| -> Result<Runner, TrainError> {
-            let mut runner = Runner::new(Plan::new(network.description(), batch, Mode::Training)?)?;
+            let plan = Plan::training(network.description(), batch, |layer| frozen.layer(layer))?;
+            let mut runner = Runner::new(plan)?;
             runner.set_label_smoothing(options.label_smoothing);
+            if options.balance == Balance::Weights {
+                runner.set_class_weights(&weights);
+            }
             Ok(runner)
         };
         let rest = trainer.train.len() % options.batch;
         let parameters = network.parameters();
-        let groups = groups(parameters, options.decay);
+        let groups = groups(parameters, options.decay, &frozen);
         let loader = Loader::new(trainer.train, trainer.normalization.clone(), options.augment.clone(), options.seed);
+        let train = trainer.train;
+        // The same images whatever the seed, so that runs can be compared.
+        let train_sample = match options.evaluate_train {
+            Some(images) if images < train.len() => stratified(train.labels(), train.classes(), images, 0).1,
+            _ => Vec::new(),
+        };
         let mut run = Self {
             loader,
+            order: Order::new(options, train),
+            train_sample,
             full: runner(options.batch)?,
             rest: if rest == 0 { None } else { Some(runner(rest)?) },
             gradients: parameters.zeros_like(),
             optimizer: options.optimizer.build_grouped(&groups)?,
+            average: options.average.map(|decay| Average::new(decay, parameters.clone(), &groups)),
             groups,
-            average: options.average.map(|decay| Average { decay, parameters: parameters.clone() }),
             guard: Guard::new(network.classes(), options.batch),
             snapshot: Snapshot { step: 0, values: parameters.as_slice().to_vec() },
             best_values: (options.keep == Keep::Best).then(|| parameters.as_slice().to_vec()),
@@ -461,6 +499,9 @@ impl<'a> Run<'a> {
             self.counted = Instant::now();
             let ended = self.train_epoch(epoch, on_event)?;
             self.count_seconds();
+            if ended == Ended::Done && !self.trainer.evaluates {
+                continue;
+            }
             if ended == Ended::Stopped || self.evaluate_epoch(epoch, &mut evaluator, on_event)? == Ended::Stopped {
                 return self.stop(epoch, on_event);
             }
@@ -477,11 +518,11 @@ impl<'a> Run<'a> {
         epoch: usize,
         on_event: &mut (dyn FnMut(&Event<'_>) -> Control + Send),
     ) -> Result<Ended, TrainError> {
-        let Trainer { steps_per_epoch, total_steps, checkpoints, .. } = self.trainer;
+        let Trainer { steps_per_epoch, total_steps, checkpoints, stop, .. } = self.trainer;
         let (log_every, batch) = (self.trainer.options.log_every as u64, self.trainer.options.batch);
         let before = (epoch as u64 - 1) * steps_per_epoch as u64;
         let end = total_steps.min(before + steps_per_epoch as u64);
-        let order = order(self.trainer.options.seed, epoch, self.trainer.train.len());
+        let order = self.order.epoch(epoch);
         let done = self.progress.step.saturating_sub(before) as usize;
         let (mut timed, mut begun) = (0, Instant::now());
         let mut batches = order.chunks(batch).take((end - before) as usize).skip(done).peekable();
@@ -520,6 +561,9 @@ impl<'a> Run<'a> {
                     return Ok(Ended::Stopped);
                 }
             }
+            if stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+                return Ok(Ended::Stopped);
+            }
         }
         Ok(Ended::Done)
     }
@@ -542,7 +586,7 @@ impl<'a> Run<'a> {
         }
         let labels = train.labels();
         for (label, &index) in runner.labels_mut().iter_mut().zip(indices) {
-            *label = labels[index];
+            *label = labels[index % labels.len()];
         }
         self.loader.second_classes(epoch, indices, runner.seconds_mut());
         let key = StepKey { seed: options.seed, step: self.progress.step };
@@ -588,20 +632,21 @@ impl<'a> Run<'a> {
         if first_non_finite(self.trainer.network.parameters()).is_some() {
             return Err(self.diverged(epoch));
         }
-        let Trainer { network, train, validation, test, normalization, options, .. } = &self.trainer;
+        let Trainer { network, train, validation, test, normalization, .. } = &self.trainer;
         let begun = Instant::now();
         let last = epoch == self.trainer.epochs;
-        let train_images = options.evaluate_train.filter(|_| !last).unwrap_or(train.len()).min(train.len());
+        let sample = Some(&self.train_sample[..]).filter(|sample| !last && !sample.is_empty());
+        let train_images = sample.map_or(train.len(), <[usize]>::len);
         let images = train_images + validation.map_or(0, Dataset::len) + test.map_or(0, Dataset::len);
         if on_event(&Event::Evaluating { epoch, images }) == Control::Stop {
             return Ok(Ended::Stopped);
         }
         let parameters = evaluated(network, &self.average);
-        let mut measure = |data: &Dataset, images| evaluator.run(parameters, data, images, normalization);
+        let mut measure = |data: &Dataset, sample| evaluator.run(parameters, data, sample, normalization);
         let mut measure_all = || -> Result<(Evaluation, Option<Evaluation>, Option<Evaluation>), TrainError> {
-            let on_train = measure(train, train_images)?;
-            let on_validation = validation.map(|data| measure(data, data.len())).transpose()?;
-            Ok((on_train, on_validation, test.map(|data| measure(data, data.len())).transpose()?))
+            let on_train = measure(train, sample)?;
+            let on_validation = validation.map(|data| measure(data, None)).transpose()?;
+            Ok((on_train, on_validation, test.map(|data| measure(data, None)).transpose()?))
         };
         let (on_train, on_validation, on_test) = match measure_all() {
             Ok(evaluations) => evaluations,
@@ -623,6 +668,7 @@ impl<'a> Run<'a> {
             _ => {}
         }
         let (sums, seconds) = (self.progress.epoch, self.progress.epoch_seconds);
+        let held_out = on_validation.as_ref().or(on_test.as_ref());
         let metrics = EpochMetrics {
             epoch,
             step: self.progress.step,
@@ -634,6 +680,8 @@ impl<'a> Run<'a> {
             validation_loss: on_validation.as_ref().map(|e| e.loss),
             test_accuracy: on_test.as_ref().map(|e| e.accuracy),
             test_loss: on_test.as_ref().map(|e| e.loss),
+            top5: held_out.map(|e| e.top5),
+            ece: held_out.map(|e| e.calibration.expected_error),
             learning_rate: self.learning_rate,
             seconds,
             evaluation_seconds: begun.elapsed().as_secs_f64(),
@@ -704,11 +752,6 @@ fn evaluated<'a>(network: &'a Network, average: &'a Option<Average>) -> &'a Para
     average.as_ref().map_or(network.parameters(), |average| &average.parameters)
 }
 
-/// The order in which an epoch (from 1) takes the images.
-pub(super) fn order(seed: u64, epoch: usize, images: usize) -> Vec<usize> {
-    Random::new(seed, Purpose::Shuffle, epoch as u64 - 1).permutation(images)
-}
-
 /// Options as text, in the digits that were given.
 fn text(options: &TrainOptions) -> Option<String> {
     serde_json::to_string(options).ok()
@@ -743,22 +786,37 @@ impl Sums {
 struct Average {
     decay: f32,
     parameters: Parameters,
+    /// What changes: all but what is frozen, whose mean need not have the same bits.
+    followed: Vec<Range<usize>>,
 }
 
 impl Average {
+    fn new(decay: f32, parameters: Parameters, groups: &Groups) -> Self {
+        let mut followed: Vec<Range<usize>> = Vec::new();
+        for (range, _) in groups.iter().filter(|(_, kind)| *kind != Kind::Frozen) {
+            match followed.last_mut() {
+                Some(last) if last.end == range.start => last.end = range.end,
+                _ => followed.push(range),
+            }
+        }
+        Self { decay, parameters, followed }
+    }
+
     /// Takes in the weights after update number `step` (from 0).
     fn follow(&mut self, parameters: &Parameters, step: u64) {
         let keep = self.decay.min((1.0 + step as f32) / (10.0 + step as f32));
         let take = 1.0 - keep;
-        self.parameters.as_mut_slice().par_chunks_mut(CHUNK).zip(parameters.as_slice().par_chunks(CHUNK)).for_each(
-            |(average, w)| {
+        let (averages, weights) = (self.parameters.as_mut_slice(), parameters.as_slice());
+        for range in &self.followed {
+            let weights = weights[range.clone()].par_chunks(CHUNK);
+            averages[range.clone()].par_chunks_mut(CHUNK).zip(weights).for_each(|(average, w)| {
                 vectorize(|| {
                     for (average, &w) in average.iter_mut().zip(w) {
                         *average = keep * *average + take * w;
                     }
                 });
-            },
-        );
+            });
+        }
     }
 }
 
@@ -866,7 +924,7 @@ mod tests {
     #[test]
     fn the_average_forgets_its_start_and_then_follows_slowly() {
         let mut weights = Parameters::zeros(vec![("W1".into(), vec![2])]).unwrap();
-        let mut average = Average { decay: 0.99, parameters: weights.clone() };
+        let mut average = Average::new(0.99, weights.clone(), &Groups::from(2));
         average.parameters.as_mut_slice().fill(100.0);
         weights.as_mut_slice().copy_from_slice(&[1.0, -1.0]);
         average.follow(&weights, 0);
@@ -881,13 +939,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_frozen_keeps_its_bits_in_the_average() {
+        let mut groups = Groups::default();
+        for (len, kind) in [(1, Kind::Plain), (1, Kind::Frozen), (1, Kind::Decayed), (1, Kind::Statistic)] {
+            groups.push(len, kind);
+        }
+        let mut weights = Parameters::zeros(vec![("W1".into(), vec![4])]).unwrap();
+        weights.as_mut_slice().fill(0.1);
+        let mut average = Average::new(0.997, weights.clone(), &groups);
+        assert_eq!(average.followed, [0..1, 2..4]);
+        (0..100).for_each(|step| average.follow(&weights, step));
+        assert_eq!(average.parameters.as_slice()[1].to_bits(), 0.1f32.to_bits());
+    }
+
+    #[test]
     fn statistics_are_averaged_as_weights_are() {
         let mut groups = Groups::default();
         groups.push(1, Kind::Decayed);
         groups.push(2, Kind::Statistic);
         let mut optimizer = OptimizerOptions::adamw().build_grouped(&groups).unwrap();
         let mut weights = Parameters::zeros(vec![("W1".into(), vec![1]), ("mean".into(), vec![2])]).unwrap();
-        let mut average = Average { decay: 0.5, parameters: weights.clone() };
+        let mut average = Average::new(0.5, weights.clone(), &groups);
         let mut expected = [0.0f32; 2];
         for step in 0..20 {
             optimizer.update_scaled(0.1, 0.25, weights.as_mut_slice(), &[1.0, -1.0, 0.5]);

@@ -46,6 +46,7 @@ CASES = {
     ),
     "onecycle": lambda o: one_cycle(o, 0.3, 0.04, 1e-4),
     "onecycle:peak=0.55,start=0.25,end=0.01": lambda o: one_cycle(o, 0.55, 0.25, 0.01),
+    "exponential": lambda o: s.ExponentialLR(o, gamma=0.01 ** (1 / (TOTAL - 1))),
 }
 
 

@@ -118,10 +118,11 @@ impl Augment {
         }
     }
 
-    /// Writes what [`Augment::mix`] adds to the targets of these images, whose classes `labels` has by their numbers.
+    /// Writes what [`Augment::mix`] adds to the targets of these images, whose classes `labels` has by their numbers; a number
+    /// beyond these begins again at the first.
     ///
     /// # Panics
-    /// A sample has no label.
+    /// There are no labels.
     pub fn second_classes(
         &self,
         seed: u64,
@@ -135,7 +136,7 @@ impl Augment {
             let other = partner(position, samples.len());
             let is_alone = other == position || !self.mixes();
             let share = if is_alone { 0.0 } else { self.mix_of(seed, epoch, sample, shape).share(shape) };
-            *out = SecondClass { label: labels[samples[other]], share };
+            *out = SecondClass { label: labels[samples[other] % labels.len()], share };
         }
     }
 }
