@@ -239,13 +239,13 @@ fn mark(mut circle: impl FnMut(ShapeStyle, i32) -> Drawn<()>, series: &Series) -
 
 /// One entry of the legend, its right end at `right`; returns where the next one may end.
 fn legend(root: &Canvas<'_>, series: &Series, (right, y): (i32, i32)) -> Drawn<i32> {
-    let width = series.name.len() as i32 * 8;
-    let line = (right - width - 36, right - width - 8);
+    let width = series.name.len() as i32 * 7;
+    let line = (right - width - 28, right - width - 8);
     write(root, series.name, (right - width, y), 15.0, INK, HPos::Left, false)?;
     let stroke = ShapeStyle { color: series.color.to_rgba(), filled: false, stroke_width: 2 };
     root.draw(&PathElement::new(vec![(line.0, y), (line.1, y)], stroke))?;
     mark(|style, radius| root.draw(&Circle::new(((line.0 + line.1) / 2, y), radius, style)), series)?;
-    Ok(line.0 - 16)
+    Ok(line.0 - 12)
 }
 
 fn epoch_axis(points: &[CurvePoint]) -> Axis {

@@ -85,9 +85,14 @@ pub fn learning_rates(points: &[RateLoss], marks: &[(&str, f32)], title: &str) -
             svg.line(ends[0], ends[1], SMOOTHED, 2.5);
         }
     }
-    for (index, (words, rate)) in marks.iter().filter(|(_, rate)| rate.is_finite() && *rate > 0.0).enumerate() {
-        let at = x(*rate).clamp(LEFT, right);
-        svg.line((at, TOP), (at, bottom), CHOSEN, if index == 0 { 2.0 } else { 1.0 });
+    let marks = || marks.iter().filter(|(_, rate)| rate.is_finite() && *rate > 0.0).enumerate();
+    let place = |rate: f32| x(rate).clamp(LEFT, right);
+    for (index, (_, rate)) in marks() {
+        svg.line((place(*rate), TOP), (place(*rate), bottom), CHOSEN, if index == 0 { 2.0 } else { 1.0 });
+    }
+    // Words over all lines.
+    for (index, (words, rate)) in marks() {
+        let at = place(*rate);
         let (anchor, beside) = if at > (LEFT + right) / 2.0 { (Anchor::End, -6.0) } else { (Anchor::Start, 6.0) };
         let style = Style::new(13.0, CHOSEN, anchor);
         let words = clean(words, 60);
