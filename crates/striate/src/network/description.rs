@@ -202,7 +202,7 @@ impl Description {
     /// ```
     /// let description = striate::models::build("lenet", &Default::default())?;
     /// let (changed, head) = description.with_classes(3)?;
-    /// assert_eq!((head.as_str(), changed.shapes()?.last().unwrap().len()), ("Affine3", 3));
+    /// assert_eq!((head.as_str(), changed.shapes()?.last().unwrap().len()), ("output", 3));
     /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
     /// ```
     ///
