@@ -71,7 +71,7 @@ pub(crate) fn run(args: &DataArgs, output: &Output) -> Result<ExitCode, CliError
 
 /// Prints how many images each part has of each class, and gives the counts, part by part.
 pub(crate) fn class_table(parts: &[(&str, &Dataset)], output: &Output) -> Vec<Vec<usize>> {
-    let counts: Vec<Vec<usize>> = parts.iter().map(|(_, data)| class_counts(data)).collect();
+    let counts: Vec<Vec<usize>> = parts.iter().map(|(_, data)| data.class_sizes()).collect();
     let names = parts.first().map_or(&[][..], |(_, data)| data.class_names());
     let head = ["class"].into_iter().chain(parts.iter().map(|(name, _)| *name));
     let mut rows = vec![head.map(String::from).collect::<Vec<_>>()];
@@ -89,15 +89,4 @@ pub(crate) fn add_counts(json: &mut serde_json::Value, parts: &[(&str, &Dataset)
     for ((name, data), counts) in parts.iter().zip(counts) {
         json[*name] = serde_json::json!({ "images": data.len(), "per_class": counts });
     }
-}
-
-/// Images of each class.
-fn class_counts(data: &Dataset) -> Vec<usize> {
-    let mut counts = vec![0; data.classes()];
-    for &label in data.labels() {
-        if let Some(count) = counts.get_mut(label) {
-            *count += 1;
-        }
-    }
-    counts
 }

@@ -296,7 +296,7 @@ fn one(
     let (mut run, checkpoint) = match resumed {
         Some(Resumed { mut run, checkpoint, .. }) => {
             // Refused before anything in the directory is touched.
-            data.trainer(&mut network, &options)?.check_resumes(&checkpoint)?;
+            data.trainer(&mut network, &options)?.known_by(fingerprints.clone()).check_resumes(&checkpoint)?;
             run.cut_metrics(checkpoint.step(), checkpoint.history().len())?;
             (run, Some(checkpoint))
         }
@@ -328,7 +328,7 @@ fn one(
     let mut history = checkpoint.as_ref().map_or(Vec::new(), |checkpoint| checkpoint.history().to_vec());
     let mut is_set_up = false;
     let trainer = data.trainer(&mut network, &options)?.checkpoints(options.checkpoint_every).stop_when(interrupted);
-    let trainer = trainer.snapshots(options.snapshots);
+    let trainer = trainer.snapshots(options.snapshots).known_by(fingerprints);
     let trainer = match checkpoint {
         Some(checkpoint) => trainer.resume(checkpoint),
         None => trainer,

@@ -1,9 +1,11 @@
 //! Training on one's own images from outside: augmentation that can be seen, damaged files, data that changes, and places
 //! that can't be written to.
 
+mod outside;
+
+use outside::{json, refused, striate};
 use serde_json::Value;
 use std::fs;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
@@ -30,30 +32,6 @@ fn place() -> TempDir {
     let cut = fs::read(place.path().join("photos/standing/3.png")).unwrap();
     fs::write(place.path().join("photos/standing/cut.png"), &cut[..cut.len() / 2]).unwrap();
     place
-}
-
-/// Runs `striate`, expects this status, and gives stdout and stderr.
-fn striate(directory: &Path, arguments: &str, status: i32) -> (String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_striate"));
-    command.current_dir(directory).args(arguments.split_whitespace()).stdin(Stdio::null());
-    let output = command.output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    let (stdout, stderr) = (text(output.stdout), text(output.stderr));
-    assert_eq!(output.status.code(), Some(status), "{arguments}\nstdout: {stdout}\nstderr: {stderr}");
-    assert!(!stderr.contains("panicked"), "{stderr}");
-    (stdout, stderr)
-}
-
-fn json(directory: &Path, arguments: &str) -> Value {
-    let (stdout, _) = striate(directory, &format!("{arguments} --json -q"), 0);
-    serde_json::from_str(stdout.lines().last().unwrap()).unwrap()
-}
-
-fn refused(directory: &Path, arguments: &str, status: i32, parts: &[&str]) {
-    let (_, stderr) = striate(directory, arguments, status);
-    for part in parts {
-        assert!(stderr.contains(part), "{arguments}: {part:?} is not in: {stderr}");
-    }
 }
 
 const TRAIN: &str =

@@ -1,37 +1,15 @@
 //! Options of training from outside: balance, fine-tuning, freezing, and what the default recipe makes of photographs.
 
+mod outside;
+
 use image::{GrayImage, Rgb, RgbImage};
+use outside::{json, refused, striate};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 const SIDE: u32 = 12;
-
-/// Runs `striate` in `directory` and gives stdout and stderr.
-fn striate(directory: &Path, arguments: &str, status: i32) -> (String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_striate"));
-    let output =
-        command.current_dir(directory).args(arguments.split_whitespace()).stdin(Stdio::null()).output().unwrap();
-    let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-    assert!(!stderr.contains("panicked"), "{stderr}");
-    assert_eq!(output.status.code(), Some(status), "{arguments}: {stdout}{stderr}");
-    (stdout, stderr)
-}
-
-/// Runs it, expects success, and gives the last line.
-fn json(directory: &Path, arguments: &str) -> Value {
-    let (stdout, _) = striate(directory, &format!("{arguments} --json -q"), 0);
-    serde_json::from_str(stdout.lines().last().unwrap()).unwrap()
-}
-
-fn refused(directory: &Path, arguments: &str, status: i32, parts: &[&str]) {
-    let (_, stderr) = striate(directory, arguments, status);
-    for part in parts {
-        assert!(stderr.contains(part), "{arguments}: {part:?} is not in: {stderr}");
-    }
-}
 
 fn settings(directory: &Path, run: &str) -> toml::Table {
     toml::from_str(&fs::read_to_string(directory.join(run).join("run.toml")).unwrap()).unwrap()

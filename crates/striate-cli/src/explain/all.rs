@@ -72,15 +72,8 @@ pub(super) fn run(args: &AllArgs, path: &Path, model: &ModelFile, output: &Outpu
         };
         match &made {
             Ok(made) => {
-                let mut json = made.json.clone();
-                json["view"] = id.into();
-                for (suffix, png) in &made.pictures {
-                    let file = directory.join(format!("{id}{suffix}.png"));
-                    write_atomically(&file, png)?;
-                    let key = if suffix.is_empty() { "file" } else { suffix.trim_start_matches('-') };
-                    json[key] = file.display().to_string().into();
-                    output.line(format!("{}: {}", file.display(), made.words));
-                }
+                let (files, json) = made.write(&directory.join(format!("{id}.png")), id)?;
+                files.iter().for_each(|file| output.line(format!("{file}: {}", made.words)));
                 views.push(json);
             }
             Err(reason) => {

@@ -1,6 +1,6 @@
 //! `depth`: what makes the units of each layer answer most, among images and as an image made for it.
 
-use super::{DataArgs, Drawn, Out, band, class_name, maximize};
+use super::{DataArgs, Drawn, Out, band, class_name, maximize, spread_to_the_last};
 use crate::error::CliError;
 use crate::output::{Output, thousands, to_json};
 use crate::pictures;
@@ -174,10 +174,4 @@ fn cropped(picture: &RgbImage, rows: &Range<usize>, columns: &Range<usize>) -> R
 fn spread(count: usize, all: usize) -> Vec<usize> {
     let count = count.min(all);
     (0..count).map(|i| i * all / count).collect()
-}
-
-/// The same, the last among them.
-fn spread_to_the_last(count: usize, all: usize) -> impl Iterator<Item = usize> {
-    let count = count.min(all);
-    (0..count).map(move |i| if count == 1 { all - 1 } else { i * (all - 1) / (count - 1) })
 }

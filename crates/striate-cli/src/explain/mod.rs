@@ -142,18 +142,9 @@ pub(crate) fn run(args: &ExplainArgs, output: &Output) -> Result<ExitCode, CliEr
     if let View::All(view) = &args.view {
         return all::run(view, &args.model, &model, output);
     }
-    let Made { pictures, words, lines, mut json } = make(&args.view, &model, &args.model, output)?;
-    json["view"] = name.into();
-    let mut files = Vec::new();
-    for (suffix, bytes) in &pictures {
-        let stem = target.file_stem().unwrap_or_default().to_string_lossy();
-        let file =
-            if suffix.is_empty() { target.clone() } else { target.with_file_name(format!("{stem}{suffix}.png")) };
-        write_atomically(&file, bytes)?;
-        let key = if suffix.is_empty() { "file" } else { suffix.trim_start_matches('-') };
-        json[key] = file.display().to_string().into();
-        files.push(file.display().to_string());
-    }
+    let made = make(&args.view, &model, &args.model, output)?;
+    let (files, json) = made.write(&target, name)?;
+    let Made { words, lines, .. } = made;
     output.line(if files.is_empty() { words } else { format!("{}: {words}", files.join(", ")) });
     lines.iter().for_each(|line| output.line(line));
     output.json(&json);
@@ -173,6 +164,25 @@ struct Made {
 }
 
 impl Made {
+    /// Writes the pictures: the first to `target`, others beside it. Gives the files, and the result for programs with them.
+    fn write(&self, target: &Path, view: &str) -> Result<(Vec<String>, serde_json::Value), CliError> {
+        let mut json = self.json.clone();
+        json["view"] = view.into();
+        let mut files = Vec::new();
+        for (suffix, bytes) in &self.pictures {
+            let stem = target.file_stem().unwrap_or_default().to_string_lossy();
+            let file = match *suffix {
+                "" => target.to_owned(),
+                suffix => target.with_file_name(format!("{stem}{suffix}.png")),
+            };
+            write_atomically(&file, bytes)?;
+            let key = if suffix.is_empty() { "file" } else { suffix.trim_start_matches('-') };
+            files.push(file.display().to_string());
+            json[key] = files.last().cloned().into();
+        }
+        Ok((files, json))
+    }
+
     fn plot(
         plot: &dyn Plot,
         out: &PlotOut,
@@ -308,14 +318,25 @@ fn read_images(names: &[String], class: Option<&str>, model: &ModelFile) -> Resu
             let x = array(model.preprocessing.apply(&sample.pixels))?;
             let shown = array(sample.pixels.iter().map(|&p| f32::from(p) / 255.0).collect())?;
             let logits = model.network.predict(x.view().insert_axis(Axis(0)))?;
-            let predicted =
-                (0..logits.ncols()).fold(0, |best, c| if logits[[0, c]] > logits[[0, best]] { c } else { best });
+            let predicted = place_of_largest(logits.row(0).iter().copied());
             let class = asked.unwrap_or(predicted);
             let label = sample.label.map_or(String::new(), |label| format!(", labelled {}", class_name(model, label)));
             let caption = format!("{name}: predicted {}{label}", class_name(model, predicted));
             Ok(Image { name: name.clone(), shown, x, class, predicted, label: sample.label, caption })
         })
         .collect()
+}
+
+/// The place of the largest number, the first of equals.
+fn place_of_largest(values: impl Iterator<Item = f32>) -> usize {
+    let numbered = values.enumerate();
+    numbered.reduce(|best, one| if one.1 > best.1 { one } else { best }).map_or(0, |(place, _)| place)
+}
+
+/// At most `count` numbers below `all`, evenly spread, the last among them, and with others the first.
+fn spread_to_the_last(count: usize, all: usize) -> impl Iterator<Item = usize> {
+    let count = count.min(all);
+    (0..count).map(move |i| if count == 1 { all - 1 } else { i * (all - 1) / (count - 1) })
 }
 
 fn title(model: &ModelFile, what: &str) -> String {

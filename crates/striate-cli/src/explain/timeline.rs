@@ -1,6 +1,6 @@
 //! `timeline`: how filters and what they make of an image came about while the network was trained.
 
-use super::{Made, Out, class_name, read_images, title};
+use super::{Made, Out, class_name, place_of_largest, read_images, spread_to_the_last, title};
 use crate::error::CliError;
 use crate::output::thousands;
 use crate::run_dir::snapshots;
@@ -44,10 +44,9 @@ pub(super) fn make(args: &TimelineArgs, run: &Path) -> Result<Made, CliError> {
     let last = ModelFile::load(last)?;
     let images = read_images(args.image.as_slice(), None, &last)?;
     let image = images.first();
-    let shown = (0..all.len().min(MOST)).map(|i| i * (all.len() - 1) / (all.len().min(MOST) - 1).max(1));
     let mut timeline = Timeline { image: image.map(|image| sheet::picture(image.shown.view())), ..Timeline::default() };
     let mut steps = Vec::new();
-    for (step, file) in shown.map(|at| &all[at]) {
+    for (step, file) in spread_to_the_last(MOST, all.len()).map(|at| &all[at]) {
         let model = ModelFile::load(file)?;
         if model.network.description() != last.network.description() {
             let problem = "the model is another one than that of the last snapshot; leave only files of one run there";
@@ -65,12 +64,7 @@ pub(super) fn make(args: &TimelineArgs, run: &Path) -> Result<Made, CliError> {
             let classes = seen.logits.len();
             let logits = Array2::from_shape_vec((1, classes), seen.logits).unwrap_or_default();
             frame.probabilities = model.probabilities(&logits).into_iter().collect();
-            let best = (0..classes).fold(
-                0,
-                |best, c| {
-                    if frame.probabilities[c] > frame.probabilities[best] { c } else { best }
-                },
-            );
+            let best = place_of_largest(frame.probabilities.iter().copied());
             let percent = 100.0 * frame.probabilities.get(best).copied().unwrap_or_default();
             frame.heading = format!("{}: {} ({percent:.1} %)", frame.heading, class_name(&model, best));
             timeline.maps = format!("{} of {}", seen.layer, image.name);

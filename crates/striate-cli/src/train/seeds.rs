@@ -32,8 +32,11 @@ impl Family {
         if self.directory.is_none() {
             self.directory = Some(run_dir::claim(self.wanted.as_deref(), stem)?);
         }
-        let directory = self.directory.as_ref().map_or(PathBuf::new(), |(path, _)| path.clone());
-        Ok(directory.join(format!("seed-{seed}")))
+        Ok(self.path().join(format!("seed-{seed}")))
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.as_ref().map_or(PathBuf::new(), |(path, _)| path.clone())
     }
 }
 
@@ -72,7 +75,7 @@ pub(super) fn run(
             break;
         }
     }
-    let directory = family.directory.as_ref().map_or(PathBuf::new(), |(path, _)| path.clone());
+    let directory = family.path();
     show(&lines, output);
     if stopped {
         output.line(format!("stopped after {} of {count} seeds", lines.len()));

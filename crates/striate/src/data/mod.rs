@@ -205,6 +205,13 @@ impl Dataset {
         self.class_names.len()
     }
 
+    /// How many images each class has.
+    pub fn class_sizes(&self) -> Vec<usize> {
+        let mut sizes = vec![0; self.classes()];
+        self.labels.iter().for_each(|&label| sizes[label] += 1);
+        sizes
+    }
+
     /// Whether the classes are written characters, so that a mirrored image is another class or none: each name is one or
     /// two signs, the word of a digit, or a Greek letter's name.
     pub fn shows_characters(&self) -> bool {

@@ -34,12 +34,24 @@ impl Default for Pace {
 /// # Errors
 /// No pictures, or pictures without pixels.
 pub fn animation(frames: &[RgbImage], pace: Pace) -> Result<Vec<u8>, DrawError> {
-    let largest = |side: fn(&RgbImage) -> u32| frames.iter().map(side).max().unwrap_or(0);
-    let (width, height) = (largest(RgbImage::width), largest(RgbImage::height));
+    let (width, height) = largest(frames);
     encode(frames, (width, height), pace).map_err(|source| {
         let source = ImageError::Encoding(EncodingError::new(ImageFormatHint::Exact(ImageFormat::Png), source));
         DrawError { width, height, source }
     })
+}
+
+/// The largest width and the largest height.
+pub(super) fn largest(frames: &[RgbImage]) -> (u32, u32) {
+    let largest = |side: fn(&RgbImage) -> u32| frames.iter().map(side).max().unwrap_or(0);
+    (largest(RgbImage::width), largest(RgbImage::height))
+}
+
+/// A picture with white at its right and below, up to this size.
+pub(super) fn on_white(picture: &RgbImage, (width, height): (u32, u32)) -> RgbImage {
+    let mut canvas = RgbImage::from_pixel(width, height, Rgb([255; 3]));
+    image::imageops::replace(&mut canvas, picture, 0, 0);
+    canvas
 }
 
 fn encode(frames: &[RgbImage], (width, height): (u32, u32), pace: Pace) -> Result<Vec<u8>, png::EncodingError> {
@@ -57,9 +69,7 @@ fn encode(frames: &[RgbImage], (width, height): (u32, u32), pace: Pace) -> Resul
             let is_end = i == 0 || i + 1 == frames.len();
             writer.set_frame_delay(if is_end { pace.ends } else { pace.frame }, 1000)?;
         }
-        let mut canvas = RgbImage::from_pixel(width, height, Rgb([255; 3]));
-        image::imageops::replace(&mut canvas, frame, 0, 0);
-        writer.write_image_data(&canvas)?;
+        writer.write_image_data(&on_white(frame, (width, height)))?;
     }
     writer.finish()?;
     Ok(bytes)

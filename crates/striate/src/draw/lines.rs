@@ -1,6 +1,6 @@
 //! Several lines in several panels side by side, as SVG or as pixels.
 
-use super::plot::{self, Axis, Canvas, Drawn, FAINT, GRID, INK, Plot, bounds, spread, write};
+use super::plot::{self, Axis, Canvas, Drawn, FAINT, INK, Plot, bounds, spread, write};
 use super::svg::clean;
 use image::RgbImage;
 use plotters::backend::DrawingBackend;
@@ -120,16 +120,7 @@ impl Lines {
         let place = |x: f64, y: f64| (across.map(&x, (left, right)), up.map(&y, (bottom, top)));
 
         write(root, &clean(&panel.words, 60), (left, top - 18), 16.0, INK, HPos::Left, true)?;
-        for (value, words) in &across.ticks {
-            let x = across.map(value, (left, right));
-            root.draw(&PathElement::new(vec![(x, top), (x, bottom)], GRID))?;
-            write(root, words, (x, bottom + 14), 15.0, FAINT, HPos::Center, false)?;
-        }
-        for (value, words) in &up.ticks {
-            let y = up.map(value, (bottom, top));
-            root.draw(&PathElement::new(vec![(left, y), (right, y)], GRID))?;
-            write(root, words, (left - 8, y), 15.0, FAINT, HPos::Right, false)?;
-        }
+        plot::grid(root, (&across, &up), (left, right), (top, bottom))?;
         root.draw(&PathElement::new(vec![(left, top), (left, bottom), (right, bottom)], FAINT))?;
         write(root, &clean(&self.across, 60), ((left + right) / 2, bottom + 36), 15.0, INK, HPos::Center, false)?;
 

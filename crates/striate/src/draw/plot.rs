@@ -7,7 +7,7 @@ use plotters::backend::{DrawingBackend, SVGBackend};
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
 use plotters::drawing::{DrawingArea, DrawingAreaErrorKind, IntoDrawingArea};
-use plotters::element::Text;
+use plotters::element::{PathElement, Text};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{FontDesc, FontFamily, FontStyle, FontTransform, RGBColor, TextStyle, WHITE};
 use std::error::Error;
@@ -87,6 +87,29 @@ where
     let font = FontDesc::new(FontFamily::SansSerif, size, face).transform(FontTransform::None);
     let style = TextStyle::from(font).color(&color).pos(Pos::new(h, VPos::Center));
     root.draw(&Text::new(words.to_string(), at, style))
+}
+
+/// Lines across a plane and up, with words below and to the left of it, where its axes have ticks.
+pub(super) fn grid<B: DrawingBackend>(
+    root: &Canvas<B>,
+    (across, up): (&Axis, &Axis),
+    (left, right): (i32, i32),
+    (top, bottom): (i32, i32),
+) -> Drawn<(), B::ErrorType>
+where
+    B::ErrorType: Error + Send + Sync,
+{
+    for (value, words) in &across.ticks {
+        let x = across.map(value, (left, right));
+        root.draw(&PathElement::new(vec![(x, top), (x, bottom)], GRID))?;
+        write(root, words, (x, bottom + 14), 15.0, FAINT, HPos::Center, false)?;
+    }
+    for (value, words) in &up.ticks {
+        let y = up.map(value, (bottom, top));
+        root.draw(&PathElement::new(vec![(left, y), (right, y)], GRID))?;
+        write(root, words, (left - 8, y), 15.0, FAINT, HPos::Right, false)?;
+    }
+    Ok(())
 }
 
 /// A colour for each of `count` kinds: ten that can be told apart, also by most who see colours otherwise, or else hues.

@@ -1,11 +1,11 @@
 //! Points of several classes in a plane, as SVG or as pixels.
 
-use super::plot::{self, Axis, Canvas, Drawn, FAINT, GRID, INK, Plot, bounds, write};
+use super::plot::{self, Axis, Canvas, Drawn, FAINT, INK, Plot, bounds, write};
 use super::svg::clean;
 use image::RgbImage;
 use plotters::backend::DrawingBackend;
 use plotters::coord::ranged1d::Ranged;
-use plotters::element::{Circle, PathElement, Rectangle};
+use plotters::element::{Circle, Rectangle};
 use plotters::style::Color;
 use plotters::style::text_anchor::HPos;
 use std::error::Error;
@@ -86,16 +86,7 @@ impl Scatter {
         let place = |[x, y]: [f64; 2]| (across.map(&x, (left, right)), up.map(&y, (bottom, top)));
 
         if let Some([horizontal, vertical]) = &self.axes {
-            for (value, words) in &across.ticks {
-                let x = across.map(value, (left, right));
-                root.draw(&PathElement::new(vec![(x, top), (x, bottom)], GRID))?;
-                write(root, words, (x, bottom + 14), 15.0, FAINT, HPos::Center, false)?;
-            }
-            for (value, words) in &up.ticks {
-                let y = up.map(value, (bottom, top));
-                root.draw(&PathElement::new(vec![(left, y), (right, y)], GRID))?;
-                write(root, words, (left - 8, y), 15.0, FAINT, HPos::Right, false)?;
-            }
+            plot::grid(root, (&across, &up), (left, right), (top, bottom))?;
             write(root, &clean(horizontal, 80), ((left + right) / 2, bottom + 38), 15.0, INK, HPos::Center, false)?;
             write(root, &clean(vertical, 80), (left, top - 14), 15.0, INK, HPos::Left, false)?;
         }

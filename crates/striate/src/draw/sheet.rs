@@ -133,18 +133,13 @@ pub fn overlay_signed(picture: &RgbImage, values: ArrayView2<'_, f32>) -> RgbIma
     RgbImage::from_fn(picture.width(), picture.height(), |x, y| {
         let level = gray(picture.get_pixel(x, y));
         let value = values.get([y as usize, x as usize]).map_or(0.0, |&value| f64::from(value));
-        let share = match value.is_finite() {
-            true if reach > 0.0 => MOST * value.abs() / f64::from(reach),
-            finite => {
-                if finite {
-                    0.0
-                } else {
-                    1.0
-                }
+        let (share, Rgb(color)) = match value.is_finite() {
+            false => (1.0, BAD),
+            true if reach > 0.0 => {
+                (MOST * value.abs() / f64::from(reach), Palette::Over.color(f64::from(u8::from(value > 0.0))))
             }
+            true => (0.0, BAD),
         };
-        let Rgb(color) =
-            Palette::Over.color(if !value.is_finite() { f64::NAN } else { f64::from(u8::from(value > 0.0)) });
         Rgb(color.map(|c| ((1.0 - share) * level + share * f64::from(c)).round() as u8))
     })
 }

@@ -1,6 +1,7 @@
 //! Filters, what they make of an image, and what the network takes it for, over a training run: as frames of an animation
 //! and as one sheet with time going down.
 
+use super::animation;
 use super::sheet::{Band, Legend, Palette, Sheet, Tile, map, picture};
 use super::text::{self, Weight, fill};
 use image::{Rgb, RgbImage};
@@ -76,24 +77,17 @@ impl Timeline {
                 self.sheet_of(bands, 150).draw()
             })
             .collect();
-        let largest = |side: fn(&RgbImage) -> u32| pictures.iter().map(side).max().unwrap_or(0);
-        let (width, height) = (largest(RgbImage::width), largest(RgbImage::height));
-        let even = |picture: &RgbImage| {
-            let mut canvas = RgbImage::from_pixel(width, height, Rgb([255; 3]));
-            image::imageops::replace(&mut canvas, picture, 0, 0);
-            canvas
-        };
-        pictures.iter().map(even).collect()
+        let size = animation::largest(&pictures);
+        pictures.iter().map(|picture| animation::on_white(picture, size)).collect()
     }
 
     /// One picture of some moments, evenly chosen, the first and the last among them.
     pub fn sheet(&self) -> RgbImage {
         let scales = self.scales();
         let mut bands: Vec<Band> = Vec::new();
-        bands.extend(self.image.iter().map(|image| Band {
-            heading: String::new(),
-            tiles: vec![Tile { image: image.clone(), caption: String::new(), side: Some(84) }],
-        }));
+        bands.extend(
+            self.image.iter().map(|image| Band { heading: String::new(), tiles: vec![small(image.clone(), 84)] }),
+        );
         bands.push(Band {
             heading: format!("{}; below them {}", self.filters_heading(), self.maps_heading()),
             tiles: vec![],
@@ -190,7 +184,7 @@ fn left_out(count: usize) -> String {
 /// A tile as it is, without any enlargement.
 fn exactly(image: RgbImage) -> Tile {
     let side = image.width().max(image.height());
-    Tile { image, caption: String::new(), side: Some(side) }
+    small(image, side)
 }
 
 fn filter_tiles(frame: &Frame, scales: &Scales, side: u32) -> Vec<Tile> {

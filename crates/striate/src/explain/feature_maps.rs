@@ -32,7 +32,7 @@ pub fn feature_maps(network: &Network, x: ArrayView3<'_, f32>) -> Result<Vec<Fea
     lens::check_sample(network, x)?;
     let description = network.description();
     let mut runner = lens::runner(network, 1, Mode::Inference, &Taps::all(description))?;
-    runner.input_mut().iter_mut().zip(x.iter()).for_each(|(to, &from)| *to = from);
+    runner.write_input(x);
     runner.predict(network.parameters());
     let mut maps = vec![FeatureMaps { layer: "input".into(), kind: "Input", values: x.to_owned() }];
     for node in description.nodes()? {

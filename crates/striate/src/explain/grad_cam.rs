@@ -50,7 +50,7 @@ pub fn cam(
     lens::check_class(network, class)?;
     let (layer, shape) = lens::maps_layer(network, layer, "grad-cam")?;
     let mut runner = lens::runner(network, 1, Mode::Gradient, &Taps::of([layer.as_str()]))?;
-    runner.input_mut().iter_mut().zip(x.iter()).for_each(|(to, &from)| *to = from);
+    runner.write_input(x);
     runner.gradient_from(network.parameters(), lens::last_layer(network), |_, gradient| {
         gradient.fill(0.0);
         gradient[class] = 1.0;

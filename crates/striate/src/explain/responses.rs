@@ -4,7 +4,7 @@ use super::filters::{Filters, filters};
 use super::{ExplainError, lens};
 use crate::layers::{ConvolutionOptions, Init, Layer, PoolingOptions};
 use crate::network::description::Source;
-use crate::network::{Description, Mode, Network, Plan, Runner};
+use crate::network::{Description, Mode, Network, Taps};
 use crate::shape::{Rounding, Shape};
 use ndarray::{Array2, Array3, ArrayView3, ArrayView4, Axis};
 
@@ -119,8 +119,8 @@ pub fn responses(filters: &Filters, image: ArrayView3<'_, f32>) -> Result<Respon
         w.iter_mut().zip(filters.values.iter()).for_each(|(to, &from)| *to = from);
     }
     lens::check_sample(&network, image)?;
-    let mut runner = Runner::new(Plan::new(network.description(), 1, Mode::Inference)?)?;
-    runner.input_mut().iter_mut().zip(image.iter()).for_each(|(to, &from)| *to = from);
+    let mut runner = lens::runner(&network, 1, Mode::Inference, &Taps::default())?;
+    runner.write_input(image);
     let maps = runner.predict(network.parameters());
     let (rows, columns) = (rows - height + 1, columns - width + 1);
     let maps = ArrayView4::from_shape((1, count, rows, columns), maps).map_err(|_| ExplainError::Option {
@@ -219,8 +219,8 @@ fn output_of(network: &Network, last: usize, image: ArrayView3<'_, f32>) -> Resu
     }
     to.copy_from_slice(&values);
     lens::check_sample(&part, image)?;
-    let mut runner = lens::runner(&part, 1, Mode::Inference, &crate::network::Taps::default())?;
-    runner.input_mut().iter_mut().zip(image.iter()).for_each(|(to, &from)| *to = from);
+    let mut runner = lens::runner(&part, 1, Mode::Inference, &Taps::default())?;
+    runner.write_input(image);
     Ok(lens::array(shape, runner.predict(part.parameters())))
 }
 

@@ -118,7 +118,7 @@ impl ClassMeans {
         lens::check_class(network, class)?;
         let names = self.layers.iter().map(|(name, _)| name.as_str());
         let mut runner = lens::runner(network, 1, Mode::Inference, &Taps::of(names))?;
-        runner.input_mut().iter_mut().zip(x.iter()).for_each(|(to, &from)| *to = from);
+        runner.write_input(x);
         runner.predict(network.parameters());
         let mut readouts = Vec::with_capacity(self.layers.len());
         for (name, means) in &self.layers {

@@ -49,7 +49,7 @@ pub fn moment(network: &Network, layer: Option<&str>, x: Option<ArrayView3<'_, f
     let node = &nodes[lens::activation_of(&nodes, at)];
     let layer = node.named.name.clone();
     let mut runner = lens::runner(network, 1, Mode::Inference, &Taps::of([layer.as_str()]))?;
-    runner.input_mut().iter_mut().zip(x.iter()).for_each(|(to, &from)| *to = from);
+    runner.write_input(x);
     let logits = runner.predict(network.parameters()).to_vec();
     let maps = lens::array(node.output, runner.tap(&layer).unwrap_or_default());
     Ok(Moment { filters, seen: Some(Seen { layer, maps, logits }) })

@@ -386,7 +386,7 @@ impl Network {
 }
 
 fn fill(runner: &mut Runner, x: ArrayView4<'_, f32>, t: Option<&[usize]>) {
-    runner.input_mut().iter_mut().zip(x.iter()).for_each(|(target, &value)| *target = value);
+    runner.write_input(x);
     if let Some(t) = t {
         runner.labels_mut().copy_from_slice(t);
     }

@@ -5,6 +5,7 @@ use super::{NetworkError, Parameters};
 pub use crate::kernels::softmax::SecondClass;
 use crate::kernels::softmax::cross_entropy;
 use crate::layers::{Backward, Forward, Gradient, step_random};
+use ndarray::{ArrayView, Dimension};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -104,6 +105,11 @@ impl Runner {
     /// The batch (N, C, H, W), to fill before a run; a run leaves it as it is.
     pub fn input_mut(&mut self) -> &mut [f32] {
         &mut aligned(&mut self.arena)[self.plan.input.clone()]
+    }
+
+    /// Fills the batch with these numbers, in the order of their places.
+    pub(crate) fn write_input<D: Dimension>(&mut self, x: ArrayView<'_, f32, D>) {
+        self.input_mut().iter_mut().zip(&x).for_each(|(to, &from)| *to = from);
     }
 
     /// The labels (N), to fill before a run with loss; each below the number of classes.

@@ -88,8 +88,7 @@ pub struct ClassShare {
 /// # Ok::<(), striate::data::DataError>(())
 /// ```
 pub fn class_shares(data: &Dataset, balance: Balance) -> impl Iterator<Item = ClassShare> {
-    let mut counts = vec![0usize; data.classes()];
-    data.labels().iter().for_each(|&label| counts[label] += 1);
+    let counts = data.class_sizes();
     let (images, present) = (data.len(), counts.iter().filter(|&&count| count > 0).count());
     let mut position = 0;
     counts.into_iter().map(move |count| {

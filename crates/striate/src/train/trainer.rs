@@ -42,6 +42,7 @@ pub struct Trainer<'a> {
     stop: Option<&'a AtomicBool>,
     evaluates: bool,
     snapshots: Option<Snapshots>,
+    fingerprints: Option<Fingerprints>,
     resume: Option<Box<Checkpoint>>,
 }
 
@@ -101,6 +102,7 @@ impl<'a> Trainer<'a> {
             stop: None,
             evaluates: true,
             snapshots: None,
+            fingerprints: None,
             resume: None,
         })
     }
@@ -160,13 +162,19 @@ impl<'a> Trainer<'a> {
         self.check_resume(checkpoint, &self.fingerprints())
     }
 
-    /// What tells the data of this run from others. Reads all pixels that lie in memory.
+    /// Takes what [`Trainer::fingerprints`] gave for the same data, so that they need not be read again.
+    pub fn known_by(mut self, fingerprints: Fingerprints) -> Self {
+        self.fingerprints = Some(fingerprints);
+        self
+    }
+
+    /// What tells the data of this run from others. Reads all pixels that lie in memory, unless they are known already.
     pub fn fingerprints(&self) -> Fingerprints {
-        Fingerprints {
+        self.fingerprints.clone().unwrap_or_else(|| Fingerprints {
             train: Fingerprint::of(self.train),
             validation: self.validation.map(Fingerprint::of),
             test: self.test.map(Fingerprint::of),
-        }
+        })
     }
 
     fn check_resume(&self, checkpoint: &Checkpoint, data: &Fingerprints) -> Result<(), TrainError> {

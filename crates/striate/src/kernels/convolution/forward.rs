@@ -35,15 +35,21 @@ pub(super) struct Addends<'a> {
     pub(super) relu: bool,
 }
 
-impl Addends<'_> {
+impl<'a> Addends<'a> {
     pub(super) fn bias(&self, filter: usize) -> f32 {
         self.bias.map_or(0.0, |b| b[filter])
+    }
+
+    /// What is added to the map of filter `f` of image `n` of the batch.
+    #[inline]
+    pub(super) fn residual_map(&self, g: &Geometry, n: usize, f: usize) -> Option<&'a [f32]> {
+        self.residual.map(|r| &r[(n * g.filters() + f) * g.pixels()..][..g.pixels()])
     }
 
     /// Finishes the sums of the pixels from `first` on of filter `f` of image `n` of the batch.
     #[inline]
     pub(super) fn finish(&self, g: &Geometry, n: usize, f: usize, first: usize, sums: &[f32], y: &mut [f32]) {
-        let residual = self.residual.map(|r| &r[(n * g.filters() + f) * g.pixels() + first..][..y.len()]);
+        let residual = self.residual_map(g, n, f).map(|r| &r[first..][..y.len()]);
         finish_row(sums, self.bias(f), residual, self.relu, y);
     }
 
@@ -52,8 +58,7 @@ impl Addends<'_> {
         if self.bias.is_none() && self.residual.is_none() && !self.relu {
             return;
         }
-        let residual = self.residual.map(|r| &r[(n * g.filters() + f) * g.pixels()..][..map.len()]);
-        finish_map(self.bias(f), residual, self.relu, map);
+        finish_map(self.bias(f), self.residual_map(g, n, f), self.relu, map);
     }
 }
 

@@ -227,8 +227,7 @@ pub(super) fn forward(
     let y_len = part.pool.map_or(g.output, |pool| pool.output).len();
     for (n, (x, y)) in x.chunks_exact(g.input.len()).zip(y.chunks_exact_mut(y_len)).enumerate() {
         let source = part.pad(&d.gather.source, x, padded);
-        let residual =
-            |f: usize| addends.residual.map(|r| &r[((part.first + n) * g.filters() + f) * g.pixels()..][..g.pixels()]);
+        let residual = |f: usize| addends.residual_map(g, part.first + n, f);
         let winner = winner.as_deref_mut().map(|w| &mut w[n * y_len..][..y_len]);
         let how = (part.pool.is_some(), cut.parallel);
         let finish = |f: usize, rows: Range<usize>, sums: &mut [f32], y: &mut [f32], winner: Option<&mut [u32]>| {

@@ -566,9 +566,7 @@ pub(super) fn forward(
     for (step, (x, y)) in images.enumerate() {
         let first = step * cut.together;
         let source = part.pad(&d.gather.source, x, padded);
-        let residual = |n: usize, f: usize| {
-            addends.residual.map(|r| &r[((part.first + first + n) * g.filters() + f) * g.pixels()..][..g.pixels()])
-        };
+        let residual = |n: usize, f: usize| addends.residual_map(g, part.first + first + n, f);
         let buffers = (&mut *tiles, &mut *products);
         match &part.pool {
             None => convolve(&d, &lens, cut.parallel, source, prepared, buffers, y, |n, f| Finish::Outputs {

@@ -1,0 +1,31 @@
+//! The command as a user runs it, given as one line of words.
+
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Runs `striate`, expects this status, and gives stdout and stderr.
+pub(crate) fn striate(directory: &Path, arguments: &str, status: i32) -> (String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_striate"));
+    command.current_dir(directory).args(arguments.split_whitespace()).stdin(Stdio::null());
+    let output = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let (stdout, stderr) = (text(output.stdout), text(output.stderr));
+    assert_eq!(output.status.code(), Some(status), "{arguments}\nstdout: {stdout}\nstderr: {stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    (stdout, stderr)
+}
+
+/// Runs it for its result as JSON.
+pub(crate) fn json(directory: &Path, arguments: &str) -> Value {
+    let (stdout, _) = striate(directory, &format!("{arguments} --json -q"), 0);
+    serde_json::from_str(stdout.lines().last().unwrap()).unwrap()
+}
+
+/// Expects a failure whose message has these parts.
+pub(crate) fn refused(directory: &Path, arguments: &str, status: i32, parts: &[&str]) {
+    let (_, stderr) = striate(directory, arguments, status);
+    for part in parts {
+        assert!(stderr.contains(part), "{arguments}: {part:?} is not in: {stderr}");
+    }
+}
