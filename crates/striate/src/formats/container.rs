@@ -311,6 +311,27 @@ pub fn read_file(path: &Path) -> Result<Vec<u8>, FormatError> {
     Ok(bytes)
 }
 
+/// The bytes of a file of any format.
+///
+/// # Errors
+/// No file, one that can't be read, or one beyond [`MAX_FILE_BYTES`].
+pub(super) fn read_any_file(path: &Path) -> Result<Vec<u8>, FormatError> {
+    let failed = |action: &'static str| {
+        move |source: io::Error| FormatError::Read { path: path.to_path_buf(), action, hint: "", source }
+    };
+    // Opening a FIFO would wait for ever, so look first.
+    refuse_unless_file(path, &std::fs::metadata(path).map_err(failed("open"))?)?;
+    let mut file = File::open(path).map_err(failed("open"))?;
+    let length = file.metadata().map_err(failed("look at"))?.len();
+    let name = path.display().to_string();
+    if length > MAX_FILE_BYTES {
+        return Err(FormatError::TooLarge { name, bytes: length, limit: MAX_FILE_BYTES });
+    }
+    let mut bytes = Vec::new();
+    read_on(&mut file, &mut bytes, length, length, &name)?.map_err(failed("read"))?;
+    Ok(bytes)
+}
+
 /// Reads on until `bytes` are `end` bytes of a file of `length` bytes.
 fn read_on(
     file: &mut File,

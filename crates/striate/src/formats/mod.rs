@@ -6,7 +6,7 @@
 //!   test vectors.
 //! * [`model_toml`] is a network without weights, as people write it.
 //! * [`tensorboard`] is what TensorBoard reads.
-//! * [`onnx`] writes a model for other runtimes.
+//! * [`onnx`] writes a model for other runtimes, and reads those of others.
 //! * [`npz`] writes weights for NumPy.
 //! * [`digest`] names weights by their SHA-256.
 //!
@@ -29,4 +29,4 @@ pub use error::FormatError;
 pub use model_file::{Difference, ModelFile, Temperature, TestVectors, Verification};
 pub use model_toml::{TomlError, from_toml, to_toml};
 pub use npz::to_npz;
-pub use onnx::{OnnxError, OnnxOptions, to_onnx};
+pub use onnx::{ImportOptions, NodeProblem, OnnxError, OnnxImportError, OnnxOptions, from_onnx, load_onnx, to_onnx};

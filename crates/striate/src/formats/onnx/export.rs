@@ -46,12 +46,14 @@ pub(super) fn model(file: &ModelFile, options: OnnxOptions) -> Result<Vec<u8>, O
             initializer: graph.initializers,
             input: vec![value(super::INPUT, element, &[channels, height, width])],
             output: vec![value(super::OUTPUT, data_type::FLOAT, &[file.network.classes()])],
+            ..GraphProto::default()
         }),
         opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
         metadata_props: entries
             .map(|(key, value)| StringStringEntryProto { key: key.into(), value })
             .into_iter()
             .collect(),
+        functions: Vec::new(),
     };
     Ok(model.encode_to_vec())
 }
@@ -125,6 +127,7 @@ impl<'a> Graph<'a> {
             name: super::OUTPUT.into(),
             op_type: "Flatten".into(),
             attribute: vec![int("axis", 1)],
+            domain: String::new(),
         });
         Ok(())
     }
@@ -259,6 +262,7 @@ impl<'a> Graph<'a> {
             name: name.into(),
             op_type: operator.into(),
             attribute,
+            domain: String::new(),
         });
         name.into()
     }
@@ -273,17 +277,18 @@ impl<'a> Graph<'a> {
     }
 
     fn constant(&mut self, name: &str, shape: &[usize], values: &[f32]) -> String {
-        let raw_data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let raw_data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         self.initializer(name, data_type::FLOAT, shape.iter().map(|&n| n as i64).collect(), raw_data)
     }
 
     fn integers(&mut self, name: &str, values: &[i64]) -> String {
-        let raw_data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let raw_data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         self.initializer(name, data_type::INT64, vec![values.len() as i64], raw_data)
     }
 
     fn initializer(&mut self, name: &str, data_type: i32, dims: Vec<i64>, raw_data: Vec<u8>) -> String {
-        self.initializers.push(TensorProto { dims, data_type, name: name.into(), raw_data });
+        let raw_data = raw_data.into();
+        self.initializers.push(TensorProto { dims, data_type, name: name.into(), raw_data, ..TensorProto::default() });
         name.into()
     }
 }
