@@ -49,6 +49,11 @@ impl Node {
         Self { name, operator, inputs: proto.input, outputs: proto.output, opset, attributes }
     }
 
+    /// A node without attributes.
+    pub(super) fn bare() -> Self {
+        Self::new(NodeProto::default(), 1)
+    }
+
     /// The name of an input, if it is given.
     pub(super) fn input(&self, at: usize) -> Option<&str> {
         self.inputs.get(at).map(String::as_str).filter(|name| !name.is_empty())

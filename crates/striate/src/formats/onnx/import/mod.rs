@@ -364,7 +364,7 @@ impl<'a> Importer<'a> {
             })
             .collect();
         if let Some(constants) = constants {
-            let outputs = interpret::run(node, &constants)?;
+            let outputs = interpret::fold(node, &constants)?;
             return Ok(outputs.into_iter().map(|tensor| Value::Constant(Rc::new(tensor))).collect());
         }
         let call = Call { node, inputs };

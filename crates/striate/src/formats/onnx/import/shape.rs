@@ -5,7 +5,7 @@ use crate::formats::onnx::interpret::{resize, shape as rules};
 use crate::formats::onnx::node::{Problem, invalid, unsupported};
 use crate::formats::onnx::tensor::Tensor;
 use crate::layers::{
-    ConcatOptions, PadMode, PadOptions, ResizeOptions, SliceOptions, SliceRange, TransposeOptions,
+    ConcatOptions, Coordinates, PadMode, PadOptions, ResizeOptions, SliceOptions, SliceRange, TransposeOptions,
 };
 
 impl Importer<'_> {
@@ -174,19 +174,28 @@ impl Importer<'_> {
         let constants: Vec<Option<&Tensor>> =
             (1..call.inputs.len()).map(|at| call.optional(at)).collect::<Result<_, _>>()?;
         let plan = resize::plan(node, &flow.dims, &constants)?;
-        let Some(spatial) = plan.get(2..).filter(|axes| rank >= 3 && axes.len() <= 2) else {
+        let [_, channels, rest @ ..] = plan.as_slice() else {
             return unsupported(format!("its input has {rank} axes; 3 or 4 are needed"));
         };
-        if plan[..2].iter().zip(&flow.dims).any(|(axis, &size)| axis.output != size || !axis.is_identity()) {
-            return unsupported("it resizes the batch or the channels");
-        }
-        let one = |axis: &resize::Axis| axis.options(&node.text("mode", "nearest"));
-        let options = match spatial {
-            [columns] => ResizeOptions { rows: None, columns: Some(one(columns)?) },
-            [rows, columns] => ResizeOptions { rows: Some(one(rows)?), columns: Some(one(columns)?) },
-            _ => return unsupported(format!("its input has {rank} axes; 3 or 4 are needed")),
+        let (Some(first), true) = (rest.first(), rest.len() <= 2 && plan[0].is_identity() && channels.is_identity()) else {
+            return unsupported(format!("of {:?} to {:?}; maps are resized, not their number", flow.dims, plan.iter().map(|axis| axis.output).collect::<Vec<_>>()));
         };
-        let flow = self.unary(call, options, vec![])?;
-        Ok(flow)
+        if first.coordinates == Coordinates::Crop {
+            return unsupported("coordinate_transformation_mode tf_crop_and_resize");
+        }
+        let pair = |f: &dyn Fn(&resize::Axis) -> f64| match rest {
+            [columns] => (1.0, f(columns)),
+            _ => (f(first), rest.get(1).map_or(1.0, f)),
+        };
+        let size = pair(&|axis| axis.output as f64);
+        let options = ResizeOptions {
+            output: (size.0 as usize, size.1 as usize),
+            scale: pair(&|axis| axis.scale),
+            interpolation: first.interpolation,
+            coordinates: first.coordinates,
+            antialias: first.antialias,
+            exclude_outside: first.exclude_outside,
+        };
+        self.unary(call, options, vec![])
     }
 }
