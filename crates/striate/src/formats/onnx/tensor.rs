@@ -194,24 +194,24 @@ impl Tensor {
         let dims = sizes(&proto.dims)?;
         let len = count(&dims)?;
         let raw = external.unwrap_or(&proto.raw_data);
-        let wrong = |found: usize, what: &str| invalid(format!("its shape {dims:?} asks for {len} {what}, but it has {found}"));
+        let wrong = |found: usize, what: &str| Problem::Invalid(format!("its shape {dims:?} asks for {len} {what}, but it has {found}"));
         let is_raw = external.is_some() || !raw.is_empty();
         if is_raw && element != Element::Text {
             let bytes = element.bytes();
             if raw.len() != len * bytes {
-                return wrong(raw.len(), &format!("numbers of {bytes} bytes"));
+                return Err(wrong(raw.len(), &format!("numbers of {bytes} bytes")));
             }
         }
         let shape = IxDyn(&dims);
         let array = |values: Vec<f32>| -> Result<Values, Problem> {
             if values.len() != len {
-                return wrong(values.len(), "numbers");
+                return Err(wrong(values.len(), "numbers"));
             }
             ArrayD::from_shape_vec(shape.clone(), values).map(Values::Float).or_else(|e| invalid(e.to_string()))
         };
         let whole = |values: Vec<i64>| -> Result<Values, Problem> {
             if values.len() != len {
-                return wrong(values.len(), "numbers");
+                return Err(wrong(values.len(), "numbers"));
             }
             ArrayD::from_shape_vec(shape.clone(), values).map(Values::Int).or_else(|e| invalid(e.to_string()))
         };
@@ -243,7 +243,7 @@ impl Tensor {
             }
             (Element::Text, _) => {
                 if proto.string_data.len() != len {
-                    return wrong(proto.string_data.len(), "texts");
+                    return Err(wrong(proto.string_data.len(), "texts"));
                 }
                 let texts = proto.string_data.iter().map(|text| String::from_utf8_lossy(text).into_owned()).collect();
                 ArrayD::from_shape_vec(shape, texts).map(Values::Text).or_else(|e| invalid(e.to_string()))?

@@ -12,7 +12,7 @@ pub(super) fn run(node: &Node, inputs: &Inputs<'_>) -> Result<Vec<Tensor>, Probl
             let dims = sizes(&input(inputs, 0)?.to_ints()?)?;
             folded_count(&dims)?;
             let value = node.tensor("value")?.unwrap_or(Tensor::floats(ArrayD::zeros(IxDyn(&[1]))));
-            let Values::Float(_) | Values::Int(_) = value.values else { return unsupported("of text") };
+            let (Values::Float(_) | Values::Int(_)) = value.values else { return unsupported("of text") };
             if value.len() != 1 {
                 return invalid(format!("its value has {} numbers; 1 is needed", value.len()));
             }

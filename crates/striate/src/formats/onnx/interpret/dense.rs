@@ -4,7 +4,7 @@ use super::arithmetic::{broadcast, widen};
 use super::{Inputs, input, optional};
 use crate::formats::onnx::node::{Node, Problem, invalid, unsupported};
 use crate::formats::onnx::tensor::{Tensor, Values, folded_count};
-use ndarray::{ArrayD, Axis, Ix2, IxDyn};
+use ndarray::{ArrayD, ArrayView2, Axis, Ix2, IxDyn};
 
 pub(super) fn run(node: &Node, inputs: &Inputs<'_>) -> Result<Vec<Tensor>, Problem> {
     let (a, b) = (input(inputs, 0)?, input(inputs, 1)?);
@@ -14,13 +14,14 @@ pub(super) fn run(node: &Node, inputs: &Inputs<'_>) -> Result<Vec<Tensor>, Probl
     }])
 }
 
+fn matrix(tensor: &Tensor, transposed: bool) -> Result<ArrayView2<'_, f32>, Problem> {
+    let matrix = tensor.as_floats()?.view().into_dimensionality::<Ix2>().or_else(|e| invalid(e.to_string()))?;
+    Ok(if transposed { matrix.reversed_axes() } else { matrix })
+}
+
 /// `alpha a b + beta c`.
 fn gemm(node: &Node, a: &Tensor, b: &Tensor, c: Option<&Tensor>) -> Result<Tensor, Problem> {
-    let matrix = |tensor: &Tensor, transposed: &str| {
-        let matrix = tensor.as_floats()?.view().into_dimensionality::<Ix2>().or_else(|e| invalid(e.to_string()))?;
-        Ok::<_, Problem>(if node.int(transposed, 0) != 0 { matrix.reversed_axes() } else { matrix })
-    };
-    let (a, b) = (matrix(a, "transA")?, matrix(b, "transB")?);
+    let (a, b) = (matrix(a, node.int("transA", 0) != 0)?, matrix(b, node.int("transB", 0) != 0)?);
     if a.ncols() != b.nrows() {
         return invalid(format!("a product of {:?} and {:?}", a.shape(), b.shape()));
     }
