@@ -7,7 +7,7 @@ use striate::bench::BenchError;
 use striate::data::DataError;
 use striate::draw::DrawError;
 use striate::explain::ExplainError;
-use striate::formats::{FormatError, OnnxError, TomlError, WriteError};
+use striate::formats::{FormatError, OnnxError, OnnxImportError, TomlError, WriteError};
 use striate::kernels::isa::IsaError;
 use striate::models::ModelError;
 use striate::network::NetworkError;
@@ -42,6 +42,8 @@ pub(crate) enum CliError {
     Network(#[from] NetworkError),
     #[error(transparent)]
     Onnx(#[from] OnnxError),
+    #[error(transparent)]
+    OnnxImport(#[from] OnnxImportError),
     #[error(transparent)]
     Toml(#[from] TomlError),
     #[error(transparent)]

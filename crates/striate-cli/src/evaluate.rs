@@ -58,6 +58,14 @@ pub(crate) struct EvaluateArgs {
 
 /// Evaluates and prints.
 pub(crate) fn run(args: &EvaluateArgs, output: &Output) -> Result<ExitCode, CliError> {
+    if args.calibrate && model::is_onnx(&args.model) {
+        return Err(CliError::Usage(format!(
+            "{}: --calibrate writes the temperature into the model file, which an ONNX file has no place for; convert it \
+             first: striate convert {} model.safetensors",
+            args.model.display(),
+            args.model.display()
+        )));
+    }
     let mut model = model::load(&args.model)?;
     let Source { splits, report, .. } = source::for_model(args.data.as_deref(), &args.reading, &model, output)?;
     let data = if args.split == "train" { splits.train } else { splits.test };

@@ -7,6 +7,8 @@
 //! [`load_onnx`] and [`from_onnx`] read such a file and those of others: `read` takes the graph from the bytes, `import`
 //! makes layers of its nodes, and `interpret` computes what depends on constants alone.
 
+#[cfg(test)]
+mod conformance;
 mod error;
 mod export;
 mod import;
