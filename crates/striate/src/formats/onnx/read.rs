@@ -96,6 +96,12 @@ impl Graph {
         Some(self.tensor(tensor).map_err(named))
     }
 
+    /// About how many numbers the file's own bytes hold.
+    pub(super) fn numbers(&self) -> usize {
+        let count = |t: &TensorProto| t.raw_data.len() + t.float_data.len() + t.int32_data.len() + t.int64_data.len();
+        self.constants.values().map(count).sum()
+    }
+
     fn tensor(&self, proto: &TensorProto) -> Result<Tensor, Problem> {
         match proto.data_location {
             0 => Tensor::read(proto, None),

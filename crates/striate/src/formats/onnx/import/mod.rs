@@ -13,6 +13,8 @@ mod normalization;
 mod pooling;
 mod quantize;
 mod shape;
+#[cfg(test)]
+mod tests;
 
 use super::interpret;
 use super::node::{Node, Problem, invalid, unsupported};
@@ -32,6 +34,8 @@ use std::rc::Rc;
 /// The batch size with which a graph is read that leaves it open: no size that a file would have by chance, so that a
 /// node that confuses the batch with something else is found.
 const OPEN_BATCH: usize = 7;
+/// How many numbers are computed from constants beyond twice those that the file has.
+const FREE_FOLDED: usize = 1 << 24;
 /// The most layers that a model file holds.
 const MOST_LAYERS: usize = 4096;
 
@@ -199,6 +203,8 @@ struct Importer<'a> {
     output: &'a str,
     layers: Vec<Made>,
     names: HashSet<String>,
+    /// How many numbers may yet be computed from constants: else a short file could ask for work without end.
+    foldable: usize,
 }
 
 impl<'a> Importer<'a> {
@@ -233,6 +239,7 @@ impl<'a> Importer<'a> {
             output,
             layers: Vec::new(),
             names: HashSet::from([crate::network::description::INPUT.to_owned()]),
+            foldable: FREE_FOLDED.saturating_add(graph.numbers().saturating_mul(2)),
         };
         importer.take_input(input, options).map_err(interface)?;
         Ok(importer)
@@ -365,6 +372,11 @@ impl<'a> Importer<'a> {
             .collect();
         if let Some(constants) = constants {
             let outputs = interpret::fold(node, &constants)?;
+            let made = outputs.iter().map(Tensor::len).sum();
+            match self.foldable.checked_sub(made) {
+                Some(rest) => self.foldable = rest,
+                None => return unsupported("more numbers would be computed from constants, in all, than is allowed"),
+            }
             return Ok(outputs.into_iter().map(|tensor| Value::Constant(Rc::new(tensor))).collect());
         }
         let call = Call { node, inputs };
