@@ -45,7 +45,9 @@ fn main() -> ExitCode {
     for path in &paths {
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
         match compare(path) {
-            Ok(difference) if difference <= TOLERANCE => println!("{name}: agrees, largest relative difference {difference:.1e}"),
+            Ok(difference) if difference <= TOLERANCE => {
+                println!("{name}: agrees, largest relative difference {difference:.1e}")
+            }
             Ok(difference) => {
                 failed += 1;
                 println!("{name}: DIFFERS, largest relative difference {difference:.1e}");

@@ -79,7 +79,13 @@ impl Axis {
         let place = match self.coordinates {
             Coordinates::HalfPixel => half,
             Coordinates::HalfPixelSymmetric => size / 2.0 * (1.0 - self.output as f64 / output) + half,
-            Coordinates::PytorchHalfPixel => if output == 1.0 { -0.5 } else { half },
+            Coordinates::PytorchHalfPixel => {
+                if output == 1.0 {
+                    -0.5
+                } else {
+                    half
+                }
+            }
             Coordinates::AlignCorners if output == 1.0 => 0.0,
             Coordinates::AlignCorners => at * (size - 1.0) / (output - 1.0),
             Coordinates::Asymmetric => at / self.scale,

@@ -53,6 +53,10 @@ impl Function for EluOptions {
         if self.alpha.is_finite() {
             return Ok(());
         }
-        Err(ShapeError::Option { what: "the alpha of ELU", found: self.alpha.to_string(), expected: "a finite number, such as 1" })
+        Err(ShapeError::Option {
+            what: "the alpha of ELU",
+            found: self.alpha.to_string(),
+            expected: "a finite number, such as 1",
+        })
     }
 }

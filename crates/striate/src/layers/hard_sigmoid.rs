@@ -59,6 +59,10 @@ impl Function for HardSigmoidOptions {
         if self.alpha.is_finite() && self.beta.is_finite() {
             return Ok(());
         }
-        Err(ShapeError::Option { what: "the constants of hard sigmoid", found: format!("{} and {}", self.alpha, self.beta), expected: "finite numbers, such as 0.2 and 0.5" })
+        Err(ShapeError::Option {
+            what: "the constants of hard sigmoid",
+            found: format!("{} and {}", self.alpha, self.beta),
+            expected: "finite numbers, such as 0.2 and 0.5",
+        })
     }
 }

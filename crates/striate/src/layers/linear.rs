@@ -54,6 +54,10 @@ impl Function for LinearOptions {
         if self.factor.is_finite() && self.shift.is_finite() {
             return Ok(());
         }
-        Err(ShapeError::Option { what: "the constants of a linear layer", found: format!("{} and {}", self.factor, self.shift), expected: "finite numbers" })
+        Err(ShapeError::Option {
+            what: "the constants of a linear layer",
+            found: format!("{} and {}", self.factor, self.shift),
+            expected: "finite numbers",
+        })
     }
 }

@@ -74,14 +74,16 @@ impl Operator for LogSoftmaxOperator {
         let (area, len) = (self.0.area(), self.0.len());
         let dx = b.input_gradient;
         let samples = dx.values.par_chunks_exact_mut(len);
-        samples.zip(b.output_gradient.par_chunks_exact(len)).zip(b.output.par_chunks_exact(len)).for_each(|((to, dy), y)| {
-            for pixel in 0..area {
-                let sum: f32 = dy[pixel..].iter().step_by(area).sum();
-                for i in (pixel..len).step_by(area) {
-                    let gradient = dy[i] - exp(y[i]) * sum;
-                    to[i] = if dx.accumulate { to[i] + gradient } else { gradient };
+        samples.zip(b.output_gradient.par_chunks_exact(len)).zip(b.output.par_chunks_exact(len)).for_each(
+            |((to, dy), y)| {
+                for pixel in 0..area {
+                    let sum: f32 = dy[pixel..].iter().step_by(area).sum();
+                    for i in (pixel..len).step_by(area) {
+                        let gradient = dy[i] - exp(y[i]) * sum;
+                        to[i] = if dx.accumulate { to[i] + gradient } else { gradient };
+                    }
                 }
-            }
-        });
+            },
+        );
     }
 }

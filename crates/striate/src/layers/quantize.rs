@@ -66,6 +66,10 @@ impl Function for QuantizeOptions {
         if self.scale.is_finite() && self.scale > 0.0 && self.low < self.high && self.zero_point.is_finite() {
             return Ok(());
         }
-        Err(ShapeError::Option { what: "the scale, zero point and bounds of quantize", found: format!("{}, {}, {} and {}", self.scale, self.zero_point, self.low, self.high), expected: "a positive scale, a whole number, a lower and a higher one" })
+        Err(ShapeError::Option {
+            what: "the scale, zero point and bounds of quantize",
+            found: format!("{}, {}, {} and {}", self.scale, self.zero_point, self.low, self.high),
+            expected: "a positive scale, a whole number, a lower and a higher one",
+        })
     }
 }

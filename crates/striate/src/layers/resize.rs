@@ -1,8 +1,8 @@
 //! Resize: a map of another height and width, each new pixel between the old ones.
 
 use super::{Backward, Forward, Operator, Reach, Rule, Whole};
-pub use crate::kernels::resize::{Coordinates, Interpolation, Nearest};
 use crate::kernels::resize::{self as kernel, Axis, Taps};
+pub use crate::kernels::resize::{Coordinates, Interpolation, Nearest};
 use crate::shape::{Shape, ShapeError};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -88,7 +88,11 @@ impl Rule for ResizeOptions {
         let scales = [self.scale.0, self.scale.1];
         if output.is_empty() || scales.iter().any(|scale| !(scale.is_finite() && *scale >= FINEST)) {
             let found = format!("{}x{} by {} and {}", self.output.0, self.output.1, self.scale.0, self.scale.1);
-            return Err(ShapeError::Option { what: "the size of resize", found, expected: "at least 1x1, by 0.001 or more" });
+            return Err(ShapeError::Option {
+                what: "the size of resize",
+                found,
+                expected: "at least 1x1, by 0.001 or more",
+            });
         }
         Ok(output)
     }

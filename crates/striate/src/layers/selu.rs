@@ -51,6 +51,10 @@ impl Function for SeluOptions {
         if self.alpha.is_finite() && self.gamma.is_finite() {
             return Ok(());
         }
-        Err(ShapeError::Option { what: "the constants of SELU", found: format!("{} and {}", self.alpha, self.gamma), expected: "finite numbers, such as 1.6733 and 1.0507" })
+        Err(ShapeError::Option {
+            what: "the constants of SELU",
+            found: format!("{} and {}", self.alpha, self.gamma),
+            expected: "finite numbers, such as 1.6733 and 1.0507",
+        })
     }
 }

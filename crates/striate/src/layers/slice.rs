@@ -33,7 +33,8 @@ pub struct SliceRange {
 
 impl SliceRange {
     fn check(&self, what: &'static str, size: usize) -> Result<usize, ShapeError> {
-        let last = self.count.checked_sub(1).and_then(|n| n.checked_mul(self.step)).and_then(|n| n.checked_add(self.start));
+        let last =
+            self.count.checked_sub(1).and_then(|n| n.checked_mul(self.step)).and_then(|n| n.checked_add(self.start));
         match last {
             Some(last) if self.step > 0 && last < size => Ok(self.count),
             _ => {

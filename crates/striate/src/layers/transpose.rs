@@ -33,7 +33,8 @@ pub struct TransposeOptions {
 
 impl TransposeOptions {
     fn check(&self, input: Shape) -> Result<(), ShapeError> {
-        let is_order = self.order.len() == self.sizes.len() && (0..self.sizes.len()).all(|axis| self.order.contains(&axis));
+        let is_order =
+            self.order.len() == self.sizes.len() && (0..self.sizes.len()).all(|axis| self.order.contains(&axis));
         if !is_order {
             let found = format!("{:?} for sizes {:?}", self.order, self.sizes);
             return Err(ShapeError::Option { what: "the order of transpose", found, expected: "each axis once" });

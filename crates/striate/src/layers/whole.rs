@@ -79,7 +79,8 @@ impl<O: Clone + Into<Layer>> Whole<O> {
     /// # Errors
     /// No forward pass before, or a gradient of another shape.
     pub fn backward(&mut self, dy: &Array4<f32>) -> Result<Array4<f32>, ShapeError> {
-        let Passed { operator, x, y, prepared, saved } = self.passed.as_ref().ok_or(ShapeError::BackwardBeforeForward)?;
+        let Passed { operator, x, y, prepared, saved } =
+            self.passed.as_ref().ok_or(ShapeError::BackwardBeforeForward)?;
         expect_shape("the layer's output gradient", y.shape(), dy.shape())?;
         let mut dx = Array4::zeros(x.raw_dim());
         let mut gradients = vec![0.0; self.parameters.len()];

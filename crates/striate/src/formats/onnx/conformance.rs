@@ -13,11 +13,52 @@ use std::path::Path;
 
 /// Operators that must pass every test.
 const NAMED: &[&str] = &[
-    "Conv", "ConvTranspose", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LRN", "BatchNormalization",
-    "Gemm", "MatMul", "Add", "Sub", "Mul", "Div", "Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Sigmoid", "HardSigmoid",
-    "HardSwish", "Tanh", "Softmax", "LogSoftmax", "Clip", "Dropout", "Flatten", "Reshape", "Squeeze", "Unsqueeze",
-    "Transpose", "Concat", "Split", "Slice", "Pad", "Identity", "Constant", "Cast", "Shape", "Gather", "ReduceMean",
-    "Resize", "QuantizeLinear", "DequantizeLinear", "QLinearConv",
+    "Conv",
+    "ConvTranspose",
+    "MaxPool",
+    "AveragePool",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "LRN",
+    "BatchNormalization",
+    "Gemm",
+    "MatMul",
+    "Add",
+    "Sub",
+    "Mul",
+    "Div",
+    "Relu",
+    "LeakyRelu",
+    "PRelu",
+    "Elu",
+    "Selu",
+    "Sigmoid",
+    "HardSigmoid",
+    "HardSwish",
+    "Tanh",
+    "Softmax",
+    "LogSoftmax",
+    "Clip",
+    "Dropout",
+    "Flatten",
+    "Reshape",
+    "Squeeze",
+    "Unsqueeze",
+    "Transpose",
+    "Concat",
+    "Split",
+    "Slice",
+    "Pad",
+    "Identity",
+    "Constant",
+    "Cast",
+    "Shape",
+    "Gather",
+    "ReduceMean",
+    "Resize",
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "QLinearConv",
 ];
 
 #[derive(Debug, PartialEq)]
@@ -68,12 +109,16 @@ fn same(found: &Tensor, expected: &Tensor, tolerance: (f32, f32)) -> Result<(), 
         ));
     }
     let differs = match (&found.values, &expected.values) {
-        (Values::Float(a), Values::Float(b)) => {
-            a.iter().zip(b).position(|(&a, &b)| !close(a, b, tolerance)).map(|i| format!("{:?}, expected {:?}", a.iter().nth(i), b.iter().nth(i)))
-        }
-        (Values::Int(a), Values::Int(b)) => {
-            a.iter().zip(b).position(|(a, b)| a != b).map(|i| format!("{:?}, expected {:?}", a.iter().nth(i), b.iter().nth(i)))
-        }
+        (Values::Float(a), Values::Float(b)) => a
+            .iter()
+            .zip(b)
+            .position(|(&a, &b)| !close(a, b, tolerance))
+            .map(|i| format!("{:?}, expected {:?}", a.iter().nth(i), b.iter().nth(i))),
+        (Values::Int(a), Values::Int(b)) => a
+            .iter()
+            .zip(b)
+            .position(|(a, b)| a != b)
+            .map(|i| format!("{:?}, expected {:?}", a.iter().nth(i), b.iter().nth(i))),
         (Values::Text(a), Values::Text(b)) => (a != b).then(|| format!("{a:?}, expected {b:?}")),
         _ => Some("another type".into()),
     };
@@ -134,11 +179,14 @@ fn imported(folder: &Path, bytes: &[u8], tolerance: (f32, f32)) -> Outcome {
     }
     let inputs = tensors(folder, "input");
     let names: Vec<String> = graph.input.iter().map(|input| input.name.clone()).collect();
-    for (name, (mut proto, _)) in names.into_iter().zip(&inputs).skip(1).map(|(name, (proto, tensor))| (name, (proto.clone(), tensor))) {
+    for (name, (mut proto, _)) in
+        names.into_iter().zip(&inputs).skip(1).map(|(name, (proto, tensor))| (name, (proto.clone(), tensor)))
+    {
         proto.name = name;
         graph.initializer.push(proto);
     }
-    let (Some((_, Ok(x))), Some((_, Ok(expected)))) = (inputs.first(), tensors(folder, "output").into_iter().next()) else {
+    let (Some((_, Ok(x))), Some((_, Ok(expected)))) = (inputs.first(), tensors(folder, "output").into_iter().next())
+    else {
         return Outcome::NotSupported("other numbers than floats".into());
     };
     let model = match import::model(model.encode_to_vec(), "test", None, ImportOptions::default()) {
@@ -148,7 +196,8 @@ fn imported(folder: &Path, bytes: &[u8], tolerance: (f32, f32)) -> Outcome {
     };
     let shape = model.network.input();
     let batch = x.dims().first().copied().unwrap_or(0);
-    let Ok(x) = Array4::from_shape_vec((batch, shape.channels, shape.height, shape.width), x.to_floats().unwrap()) else {
+    let Ok(x) = Array4::from_shape_vec((batch, shape.channels, shape.height, shape.width), x.to_floats().unwrap())
+    else {
         return Outcome::NotSupported("an input with its channels last".into());
     };
     if x.iter().any(|x| !x.is_finite()) {
@@ -163,7 +212,9 @@ fn imported(folder: &Path, bytes: &[u8], tolerance: (f32, f32)) -> Outcome {
     // Sums of other orders: relative to the largest number.
     let tolerance = (tolerance.0, tolerance.1.max(1e-5 * largest));
     match found.iter().zip(&expected).position(|(&a, &b)| !close(a, b, tolerance)) {
-        _ if found.len() != expected.len() => Outcome::Failed(format!("{} numbers, expected {}", found.len(), expected.len())),
+        _ if found.len() != expected.len() => {
+            Outcome::Failed(format!("{} numbers, expected {}", found.len(), expected.len()))
+        }
         Some(at) => Outcome::Failed(format!("{:?}, expected {}", found.iter().nth(at), expected[at])),
         None => Outcome::Passed,
     }
@@ -195,7 +246,8 @@ fn onnx_conformance() {
             Err(error) => Outcome::NotSupported(error.to_string()),
         };
         let is_named = NAMED.contains(&operator.as_str());
-        let as_network = if is_named { imported(&folder, &bytes, tolerance) } else { Outcome::NotSupported(String::new()) };
+        let as_network =
+            if is_named { imported(&folder, &bytes, tolerance) } else { Outcome::NotSupported(String::new()) };
         let count = counts.entry(operator.clone()).or_default();
         for (at, outcome) in [(0, &outcome), (3, &as_network)] {
             let (column, reason) = match outcome {
@@ -211,19 +263,26 @@ fn onnx_conformance() {
             }
         }
     }
-    println!("{:24} {:>7} {:>14} {:>7}   as networks: {:>7} {:>7}", "operator", "passed", "not supported", "failed", "passed", "failed");
+    println!(
+        "{:24} {:>7} {:>14} {:>7}   as networks: {:>7} {:>7}",
+        "operator", "passed", "not supported", "failed", "passed", "failed"
+    );
     let mut unknown = 0;
     for (operator, count) in &counts {
         if count[0] + count[2] + count[3] + count[5] == 0 && !NAMED.contains(&operator.as_str()) {
             unknown += count[1];
             continue;
         }
-        println!("{operator:24} {:7} {:14} {:7}                {:7} {:7}", count[0], count[1], count[2], count[3], count[5]);
+        println!(
+            "{operator:24} {:7} {:14} {:7}                {:7} {:7}",
+            count[0], count[1], count[2], count[3], count[5]
+        );
     }
     println!("and {unknown} tests of operators that are not supported at all");
     lines.iter().for_each(|line| println!("{line}"));
     let failed: usize = counts.values().map(|count| count[2] + count[5]).sum();
-    let missing: usize = counts.iter().filter(|(operator, _)| NAMED.contains(&operator.as_str())).map(|(_, count)| count[1]).sum();
+    let missing: usize =
+        counts.iter().filter(|(operator, _)| NAMED.contains(&operator.as_str())).map(|(_, count)| count[1]).sum();
     println!("failed: {failed}; tests of the named operators that are not supported: {missing}");
     assert_eq!(failed, 0);
 }

@@ -8,8 +8,9 @@ use super::{OnnxError, OnnxOptions};
 use crate::data::Normalization;
 use crate::formats::ModelFile;
 use crate::layers::{
-    AdaptivePoolingOptions, Arithmetic, ConvolutionOptions, Coordinates, Interpolation, Layer, LocalResponseNormOptions,
-    Nearest, PadMode, PoolingKind, PoolingOptions, QuantizeOptions, ResizeOptions, SliceRange,
+    AdaptivePoolingOptions, Arithmetic, ConvolutionOptions, Coordinates, Interpolation, Layer,
+    LocalResponseNormOptions, Nearest, PadMode, PoolingKind, PoolingOptions, QuantizeOptions, ResizeOptions,
+    SliceRange,
 };
 use crate::network::description::Node;
 use crate::network::{Network, NetworkError};

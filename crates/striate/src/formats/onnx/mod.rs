@@ -18,8 +18,8 @@ mod proto;
 mod read;
 mod tensor;
 
-use super::container::read_any_file;
 use super::ModelFile;
+use super::container::read_any_file;
 use crate::shape::Shape;
 pub use error::{NodeProblem, OnnxError, OnnxImportError};
 use std::path::Path;

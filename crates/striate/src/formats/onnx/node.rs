@@ -97,9 +97,7 @@ impl Node {
     /// A tensor among the attributes.
     pub(super) fn tensor(&self, name: &str) -> Result<Option<Tensor>, Problem> {
         match self.attributes.get(name).and_then(|a| a.t.as_ref()) {
-            Some(proto) if proto.data_location != 0 => {
-                unsupported("an attribute whose numbers are in another file")
-            }
+            Some(proto) if proto.data_location != 0 => unsupported("an attribute whose numbers are in another file"),
             Some(proto) => Tensor::read(proto, None).map(Some),
             None => Ok(None),
         }

@@ -70,7 +70,8 @@ impl Graph {
                 return Err(malformed(format!("two tensors are called {:?}", twice.name)));
             }
         }
-        let inputs: Vec<Input> = graph.input.into_iter().map(input).filter(|input| !constants.contains_key(&input.name)).collect();
+        let inputs: Vec<Input> =
+            graph.input.into_iter().map(input).filter(|input| !constants.contains_key(&input.name)).collect();
         let nodes: Vec<Node> = graph.node.into_iter().map(|node| Node::new(node, opset)).collect();
         check_order(&nodes, inputs.iter().map(|input| input.name.as_str()).chain(constants.keys().map(String::as_str)))
             .map_err(malformed)?;
@@ -152,7 +153,8 @@ fn input(value: ValueInfoProto) -> Input {
         _ => None,
     };
     let element = tensor.as_ref().map_or(0, |tensor| tensor.elem_type);
-    let dims = tensor.and_then(|tensor| tensor.shape).map_or_else(Vec::new, |shape| shape.dim.into_iter().map(size).collect());
+    let dims =
+        tensor.and_then(|tensor| tensor.shape).map_or_else(Vec::new, |shape| shape.dim.into_iter().map(size).collect());
     Input { name: value.name, element, dims }
 }
 
@@ -162,15 +164,19 @@ fn external(entries: &[StringStringEntryProto], directory: Option<&Path>) -> Res
     let number = |key: &str| match entry(key).map(str::parse::<u64>) {
         None => Ok(None),
         Some(Ok(n)) => Ok(Some(n)),
-        Some(Err(_)) => invalid(format!("the {key} of its numbers in another file is {:?}", entry(key).unwrap_or_default())),
+        Some(Err(_)) => {
+            invalid(format!("the {key} of its numbers in another file is {:?}", entry(key).unwrap_or_default()))
+        }
     };
     let location = entry("location").unwrap_or_default();
     let Some(directory) = directory else {
         return invalid(format!("its numbers are in another file, {location:?}, and only these bytes were given"));
     };
     let path = Path::new(location);
-    let inside = !location.is_empty() && path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
-    let outside = || format!("its numbers are in {location:?}, which is not in the model's own directory; nothing else is read");
+    let inside =
+        !location.is_empty() && path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    let outside =
+        || format!("its numbers are in {location:?}, which is not in the model's own directory; nothing else is read");
     if !inside {
         return invalid(outside());
     }

@@ -194,7 +194,9 @@ impl Tensor {
         let dims = sizes(&proto.dims)?;
         let len = count(&dims)?;
         let raw = external.unwrap_or(&proto.raw_data);
-        let wrong = |found: usize, what: &str| Problem::Invalid(format!("its shape {dims:?} asks for {len} {what}, but it has {found}"));
+        let wrong = |found: usize, what: &str| {
+            Problem::Invalid(format!("its shape {dims:?} asks for {len} {what}, but it has {found}"))
+        };
         let is_raw = external.is_some() || !raw.is_empty();
         if is_raw && element != Element::Text {
             let bytes = element.bytes();
@@ -255,7 +257,9 @@ impl Tensor {
 
 /// Sizes of axes, none of them negative.
 pub(super) fn sizes(dims: &[i64]) -> Result<Vec<usize>, Problem> {
-    dims.iter().map(|&n| usize::try_from(n).or_else(|_| invalid(format!("a size of {n} in the shape {dims:?}")))).collect()
+    dims.iter()
+        .map(|&n| usize::try_from(n).or_else(|_| invalid(format!("a size of {n} in the shape {dims:?}"))))
+        .collect()
 }
 
 /// How many numbers an array of this shape has, within what memory can hold.
@@ -266,7 +270,9 @@ pub(super) fn count(dims: &[usize]) -> Result<usize, Problem> {
 /// [`count`] for an array that folding makes.
 pub(super) fn folded_count(dims: &[usize]) -> Result<usize, Problem> {
     match count(dims)? {
-        n if n > MOST_FOLDED => unsupported(format!("a constant of shape {dims:?}; at most {MOST_FOLDED} numbers are computed")),
+        n if n > MOST_FOLDED => {
+            unsupported(format!("a constant of shape {dims:?}; at most {MOST_FOLDED} numbers are computed"))
+        }
         n => Ok(n),
     }
 }

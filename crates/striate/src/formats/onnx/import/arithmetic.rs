@@ -120,7 +120,8 @@ impl Importer<'_> {
         }
         let mut inputs = source;
         if negate && first {
-            let (at, _) = self.push(node, "/negative", LinearOptions { factor: -1.0, shift: 0.0 }, &[source], vec![])?;
+            let (at, _) =
+                self.push(node, "/negative", LinearOptions { factor: -1.0, shift: 0.0 }, &[source], vec![])?;
             inputs = Some(at);
         }
         let options = ScaleOptions { factor: factor.as_ref().map(|_| sample), shift: shift.as_ref().map(|_| sample) };

@@ -92,7 +92,8 @@ impl Importer<'_> {
         let transposed = crate::formats::onnx::interpret::window::transposed(node, &kernel, &sizes)?;
         // The window of the convolution that goes the other way.
         let mut window = self::window(&Node::bare(), &kernel, input, rank)?;
-        let pair = |values: &[usize], one: usize| if values.len() == 1 { (one, values[0]) } else { (values[0], values[1]) };
+        let pair =
+            |values: &[usize], one: usize| if values.len() == 1 { (one, values[0]) } else { (values[0], values[1]) };
         let (before, after): (Vec<usize>, Vec<usize>) = transposed.spatial.pads.iter().copied().unzip();
         let ((top, left), (bottom, right)) = (pair(&before, 0), pair(&after, 0));
         window.stride = pair(&transposed.spatial.strides, 1);

@@ -33,7 +33,10 @@ impl Importer<'_> {
             Some(c) => {
                 let c = c.as_floats()?;
                 let Some(row) = c.broadcast((1, outputs)) else {
-                    return unsupported(format!("its bias has the shape {:?}; one number an output is needed", c.shape()));
+                    return unsupported(format!(
+                        "its bias has the shape {:?}; one number an output is needed",
+                        c.shape()
+                    ));
                 };
                 Some(row.iter().map(|c| beta * c).collect())
             }

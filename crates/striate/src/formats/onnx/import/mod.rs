@@ -250,7 +250,10 @@ impl<'a> Importer<'a> {
         const FLOAT: i32 = 1;
         let normalizes = self.graph.metadata.get("striate.includes_normalization").is_some_and(|text| text == "true");
         if input.element != FLOAT && !normalizes {
-            return Err(format!("the input {:?} has numbers of type {}; float (1) is needed", input.name, input.element));
+            return Err(format!(
+                "the input {:?} has numbers of type {}; float (1) is needed",
+                input.name, input.element
+            ));
         }
         let mut dims = input.dims.clone();
         self.batch = dims.first().copied().flatten().unwrap_or(OPEN_BATCH);
@@ -311,7 +314,9 @@ impl<'a> Importer<'a> {
     fn channels_last(&self, input: &str, rank: usize) -> Option<&'a str> {
         let reader = self.nodes.iter().find(|node| node.inputs.iter().any(|name| name == input))?;
         let turns = reader.operator == "Transpose" && reader.ints("perm") == Some(&[0, 3, 1, 2]);
-        (rank == 4 && turns && self.uses.get(input) == Some(&1)).then(|| reader.outputs.first().map(String::as_str)).flatten()
+        (rank == 4 && turns && self.uses.get(input) == Some(&1))
+            .then(|| reader.outputs.first().map(String::as_str))
+            .flatten()
     }
 
     /// Takes every node; the output's flow, or everything that stands in the way.
@@ -333,7 +338,8 @@ impl<'a> Importer<'a> {
         match self.values.get(self.output) {
             Some(Value::Flow(flow)) if flow.source.is_some() => Ok(flow.source),
             _ => {
-                let reason = format!("the output {:?} does not depend on the input; there is no network in it", self.output);
+                let reason =
+                    format!("the output {:?} does not depend on the input; there is no network in it", self.output);
                 Err(OnnxImportError::Interface { name: name.into(), reason })
             }
         }

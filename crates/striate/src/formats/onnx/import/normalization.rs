@@ -25,7 +25,9 @@ impl Importer<'_> {
         let node = call.node;
         let size = match usize::try_from(node.int("size", 0)) {
             Ok(size) if size % 2 == 1 => size,
-            Ok(size) if size > 0 => return unsupported(format!("an even number of channels ({size}); an odd one is needed")),
+            Ok(size) if size > 0 => {
+                return unsupported(format!("an even number of channels ({size}); an odd one is needed"));
+            }
             _ => return invalid("it has no size"),
         };
         let options = LocalResponseNormOptions {

@@ -66,7 +66,10 @@ impl Importer<'_> {
         let whole = axes.iter().all(|axis| *axis >= 2 || flow.dims[*axis] == 1 && *axis > 0)
             && pixels.iter().all(|axis| axes.contains(axis) || flow.dims[*axis] == 1);
         if !whole {
-            return unsupported(format!("a mean over axes {axes:?} of {:?}; those of all pixels are supported", flow.dims));
+            return unsupported(format!(
+                "a mean over axes {axes:?} of {:?}; those of all pixels are supported",
+                flow.dims
+            ));
         }
         let (source, _) = self.map(node, &flow)?;
         let (at, _) = self.push(node, "", AdaptivePoolingOptions::global(), &[source], vec![])?;

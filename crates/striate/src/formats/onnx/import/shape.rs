@@ -43,8 +43,10 @@ impl Importer<'_> {
             // Axes of one number may stand anywhere.
             return Ok(Flow { dims, ..flow });
         }
-        let options =
-            TransposeOptions { sizes: flow.dims[1..].to_vec(), order: order[1..].iter().map(|axis| axis - 1).collect() };
+        let options = TransposeOptions {
+            sizes: flow.dims[1..].to_vec(),
+            order: order[1..].iter().map(|axis| axis - 1).collect(),
+        };
         let (at, _) = self.push(call.node, "", options, &[flow.source], vec![])?;
         Ok(Flow { source: Some(at), dims, quantized: false })
     }
@@ -120,11 +122,7 @@ impl Importer<'_> {
         let (all, [channels, height, width]) = (|count| SliceRange { start: 0, count, step: 1 }, shape.into());
         let [channels, rows, columns] = match rank {
             3 => [range(1).unwrap_or(all(channels)), all(height), range(2).unwrap_or(all(width))],
-            _ => [
-                range(1).unwrap_or(all(channels)),
-                range(2).unwrap_or(all(height)),
-                range(3).unwrap_or(all(width)),
-            ],
+            _ => [range(1).unwrap_or(all(channels)), range(2).unwrap_or(all(height)), range(3).unwrap_or(all(width))],
         };
         let options = SliceOptions { channels, rows, columns };
         let (at, shape) = self.push(call.node, suffix, options, &[source], vec![])?;
@@ -177,8 +175,13 @@ impl Importer<'_> {
         let [_, channels, rest @ ..] = plan.as_slice() else {
             return unsupported(format!("its input has {rank} axes; 3 or 4 are needed"));
         };
-        let (Some(first), true) = (rest.first(), rest.len() <= 2 && plan[0].is_identity() && channels.is_identity()) else {
-            return unsupported(format!("of {:?} to {:?}; maps are resized, not their number", flow.dims, plan.iter().map(|axis| axis.output).collect::<Vec<_>>()));
+        let (Some(first), true) = (rest.first(), rest.len() <= 2 && plan[0].is_identity() && channels.is_identity())
+        else {
+            return unsupported(format!(
+                "of {:?} to {:?}; maps are resized, not their number",
+                flow.dims,
+                plan.iter().map(|axis| axis.output).collect::<Vec<_>>()
+            ));
         };
         if first.coordinates == Coordinates::Crop {
             return unsupported("coordinate_transformation_mode tf_crop_and_resize");

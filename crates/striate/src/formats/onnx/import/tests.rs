@@ -151,7 +151,8 @@ fn an_imported_network_can_be_trained() {
     ];
     let mut model = read(file(&[0, 1, 4, 4], nodes, constants)).unwrap();
     assert_eq!(layers(&model), ["Convolution", "SiLU", "GlobalAveragePooling", "Sigmoid", "Product", "Affine"]);
-    let x = Array4::from_shape_fn((8, 1, 4, 4), |(n, _, i, j)| if (i < 2) == (n % 2 == 0) { 1.0 } else { j as f32 * 0.1 });
+    let x =
+        Array4::from_shape_fn((8, 1, 4, 4), |(n, _, i, j)| if (i < 2) == (n % 2 == 0) { 1.0 } else { j as f32 * 0.1 });
     let labels: Vec<usize> = (0..8).map(|n| n % 2).collect();
     let loss = |network: &Network| network.loss(x.view(), &labels).unwrap();
     let before = loss(&model.network);
@@ -178,7 +179,10 @@ fn everything_unsupported_is_listed_at_once() {
     let expected = [("first", "Det"), ("second", "com.example.Fancy"), ("third", "Transpose")];
     assert_eq!(found, expected.map(|(node, operator)| (node.to_owned(), operator.to_owned())));
     let text = read(bytes).unwrap_err().to_string();
-    assert!(text.contains("3 nodes") && text.contains("Det (first)") && text.contains("com.example.Fancy (second)"), "{text}");
+    assert!(
+        text.contains("3 nodes") && text.contains("Det (first)") && text.contains("com.example.Fancy (second)"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -219,7 +223,12 @@ fn sizes_beyond_memory_are_refused() {
     // Ever larger sums of constants: the numbers that are computed in all are limited.
     let mut nodes = vec![node("ConstantOfShape", "c0", &["size"], &["c0"])];
     for i in 0..1000 {
-        nodes.push(node("Add", &format!("c{}", i + 1), &[&format!("c{i}"), &format!("c{i}")], &[&format!("c{}", i + 1)]));
+        nodes.push(node(
+            "Add",
+            &format!("c{}", i + 1),
+            &[&format!("c{i}"), &format!("c{i}")],
+            &[&format!("c{}", i + 1)],
+        ));
     }
     nodes.push(node("Add", "add", &["x", "c1000"], &["y"]));
     let found = problems(file(&[0, 1, 2, 2], nodes, vec![ints("size", &[1 << 20])]));
@@ -241,7 +250,8 @@ fn sizes_beyond_memory_are_refused() {
 
 #[test]
 fn circles_and_unknown_names_are_refused() {
-    let circle = vec![node("Relu", "a", &["b"], &["a"]), node("Relu", "b", &["a"], &["b"]), node("Relu", "c", &["a"], &["y"])];
+    let circle =
+        vec![node("Relu", "a", &["b"], &["a"]), node("Relu", "b", &["a"], &["b"]), node("Relu", "c", &["a"], &["y"])];
     assert!(malformed(file(&[0, 1, 2, 2], circle, vec![])).contains("circle"));
     let itself = vec![node("Add", "a", &["x", "y"], &["y"])];
     assert!(malformed(file(&[0, 1, 2, 2], itself, vec![])).contains("circle"));

@@ -90,7 +90,11 @@ fn softmax(node: &Node, x: &Tensor) -> Result<Vec<Tensor>, Problem> {
     let mut y = if flat {
         let rows = dims[..axis].iter().product::<usize>();
         let columns = dims[axis..].iter().product::<usize>();
-        array.as_standard_layout().into_owned().into_shape_with_order(ndarray::IxDyn(&[rows, columns])).or_else(|e| invalid(e.to_string()))?
+        array
+            .as_standard_layout()
+            .into_owned()
+            .into_shape_with_order(ndarray::IxDyn(&[rows, columns]))
+            .or_else(|e| invalid(e.to_string()))?
     } else {
         array.clone()
     };

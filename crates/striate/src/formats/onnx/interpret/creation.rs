@@ -66,7 +66,9 @@ fn range(start: &Tensor, limit: &Tensor, delta: &Tensor) -> Result<Tensor, Probl
             return invalid("it has no end");
         }
         let count = folded_count(&[count as usize])?;
-        return Ok(Tensor::floats((0..count).map(|i| start + i as f32 * delta).collect::<ndarray::Array1<f32>>().into_dyn()));
+        return Ok(Tensor::floats(
+            (0..count).map(|i| start + i as f32 * delta).collect::<ndarray::Array1<f32>>().into_dyn(),
+        ));
     };
     let one = |tensor: &Tensor| match tensor.to_ints()?[..] {
         [n] => Ok(i128::from(n)),

@@ -36,13 +36,19 @@ fn gemm(node: &Node, a: &Tensor, b: &Tensor, c: Option<&Tensor>) -> Result<Tenso
 
 /// Products of the last two axes, the others broadcast; a missing axis is one of 1 that vanishes again.
 fn matmul(a: &Tensor, b: &Tensor) -> Result<Tensor, Problem> {
-    if matches!(a.values, Values::Text(_)) || matches!(b.values, Values::Text(_)) || a.dims().is_empty() || b.dims().is_empty() {
+    if matches!(a.values, Values::Text(_))
+        || matches!(b.values, Values::Text(_))
+        || a.dims().is_empty()
+        || b.dims().is_empty()
+    {
         return invalid("arrays with numbers along at least one axis are needed");
     }
     if a.element != b.element {
         return unsupported(format!("of {} and {}", a.element, b.element));
     }
-    let wide = |tensor: &Tensor| ArrayD::from_shape_vec(tensor.dims(), tensor.to_floats()?).or_else(|e| invalid(e.to_string()));
+    let wide = |tensor: &Tensor| {
+        ArrayD::from_shape_vec(tensor.dims(), tensor.to_floats()?).or_else(|e| invalid(e.to_string()))
+    };
     let (mut x, mut y) = (wide(a)?, wide(b)?);
     let (row, column) = (x.ndim() == 1, y.ndim() == 1);
     if row {
@@ -68,7 +74,8 @@ fn matmul(a: &Tensor, b: &Tensor) -> Result<Tensor, Problem> {
             right = right.index_axis_move(Axis(0), at);
         }
         for (i, j) in (0..m * n).map(|i| (i / n, i % n)) {
-            let sum: f64 = (0..k).map(|k| f64::from(left[[i, k].as_slice()]) * f64::from(right[[k, j].as_slice()])).sum();
+            let sum: f64 =
+                (0..k).map(|k| f64::from(left[[i, k].as_slice()]) * f64::from(right[[k, j].as_slice()])).sum();
             products.push(sum as f32);
         }
     });

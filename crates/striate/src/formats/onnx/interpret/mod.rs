@@ -42,15 +42,15 @@ type Family = fn(&Node, &Inputs<'_>) -> Result<Vec<Tensor>, Problem>;
 /// many is left to layers.
 fn family(operator: &str) -> Option<(Family, bool)> {
     Some(match operator {
-        "Add" | "Sub" | "Mul" | "Div" | "Mod" | "Pow" | "Equal" | "Less" | "Greater" | "And" | "Or" | "Not" | "Min" | "Max"
-        | "Where" | "Floor" | "Ceil" | "Round" | "Neg" | "Abs" | "Sqrt" | "Reciprocal" | "Exp" | "Log" => {
+        "Add" | "Sub" | "Mul" | "Div" | "Mod" | "Pow" | "Equal" | "Less" | "Greater" | "And" | "Or" | "Not" | "Min"
+        | "Max" | "Where" | "Floor" | "Ceil" | "Round" | "Neg" | "Abs" | "Sqrt" | "Reciprocal" | "Exp" | "Log" => {
             (arithmetic::run, true)
         }
         "Relu" | "LeakyRelu" | "PRelu" | "Elu" | "Selu" | "Sigmoid" | "HardSigmoid" | "HardSwish" | "Tanh" | "Clip"
         | "Softmax" | "LogSoftmax" | "Dropout" | "Erf" => (activation::run, true),
         "Constant" | "ConstantOfShape" | "Range" | "Cast" | "Identity" => (creation::run, true),
-        "Flatten" | "Reshape" | "Squeeze" | "Unsqueeze" | "Shape" | "Size" | "Transpose" | "Concat" | "Split" | "Slice"
-        | "Pad" | "Gather" | "Expand" => (shape::run, true),
+        "Flatten" | "Reshape" | "Squeeze" | "Unsqueeze" | "Shape" | "Size" | "Transpose" | "Concat" | "Split"
+        | "Slice" | "Pad" | "Gather" | "Expand" => (shape::run, true),
         "QuantizeLinear" | "DequantizeLinear" => (quantize::run, true),
         "QLinearConv" => (quantize::run, false),
         "Conv" | "ConvTranspose" => (convolution::run, false),
@@ -66,7 +66,9 @@ fn family(operator: &str) -> Option<(Family, bool)> {
 pub(super) fn fold(node: &Node, inputs: &Inputs<'_>) -> Result<Vec<Tensor>, Problem> {
     match family(&node.operator) {
         Some((run, true)) => run(node, inputs),
-        _ => unsupported("all its inputs are constants; only what changes shapes and numbers one by one is then computed"),
+        _ => unsupported(
+            "all its inputs are constants; only what changes shapes and numbers one by one is then computed",
+        ),
     }
 }
 

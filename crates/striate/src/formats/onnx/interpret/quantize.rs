@@ -34,7 +34,8 @@ fn spread(values: &[f32], dims: &[usize], x: &[usize], axis: i64, block: usize) 
         if block == 0 {
             return values.get(index[axis]).copied();
         }
-        let place = (0..x.len()).fold(0, |place, a| place * dims[a] + if a == axis { index[a] / block } else { index[a] });
+        let place =
+            (0..x.len()).fold(0, |place, a| place * dims[a] + if a == axis { index[a] / block } else { index[a] });
         values.get(place).copied()
     };
     let fits = match block {
@@ -68,7 +69,9 @@ fn quantized(
     };
     let (low, high) = element.range();
     let x = ArrayD::from_shape_vec(x.dims(), x.to_floats()?).or_else(|e| invalid(e.to_string()))?;
-    let to = |&x: &f32, &scale: &f32, &zero: &f32| ((x / scale).round_ties_even() as i64).saturating_add(zero as i64).clamp(low, high);
+    let to = |&x: &f32, &scale: &f32, &zero: &f32| {
+        ((x / scale).round_ties_even() as i64).saturating_add(zero as i64).clamp(low, high)
+    };
     let values = ndarray::Zip::from(&x).and(&scales).and(&zeros).map_collect(to);
     Ok(Tensor { element, values: Values::Int(values) })
 }
@@ -107,7 +110,8 @@ fn convolution(node: &Node, inputs: &Inputs<'_>) -> Result<Tensor, Problem> {
         let ones = Tensor::floats(ArrayD::ones(IxDyn(&[w_zero.len()])));
         dequantized(input(inputs, 3)?, &ones, Some(w_zero), 0)?
     };
-    let bias = optional(inputs, 8).map(|bias| bias.to_floats().map(|b| ArrayD::from_shape_vec(bias.dims(), b).unwrap_or_default()));
+    let bias = optional(inputs, 8)
+        .map(|bias| bias.to_floats().map(|b| ArrayD::from_shape_vec(bias.dims(), b).unwrap_or_default()));
     let bias = bias.transpose()?.map(Tensor::floats);
     let sums = super::convolution::convolve(node, &x, &w, bias.as_ref())?;
     let (x_scale, w_scale) = (input(inputs, 1)?.scalar()?, input(inputs, 4)?.to_floats()?);

@@ -24,7 +24,9 @@ pub(super) fn run(node: &Node, inputs: &Inputs<'_>) -> Result<Vec<Tensor>, Probl
         dims[at] = axis.output;
         let mut wider = ArrayD::zeros(dims);
         for (from, mut to) in array.lanes(At(at)).into_iter().zip(wider.lanes_mut(At(at))) {
-            to.iter_mut().zip(&taps).for_each(|(to, taps)| *to = taps.iter().map(|&(i, weight)| weight * from[i]).sum());
+            to.iter_mut()
+                .zip(&taps)
+                .for_each(|(to, taps)| *to = taps.iter().map(|&(i, weight)| weight * from[i]).sum());
         }
         array = wider;
     }
@@ -66,15 +68,16 @@ pub(in crate::formats::onnx) fn plan(
         Some(axes) => axes.iter().map(|&axis| Node::axis(axis, rank)).collect::<Result<_, _>>()?,
         None => (0..rank).collect(),
     };
-    let coordinates = match node.text("coordinate_transformation_mode", if early { "asymmetric" } else { "half_pixel" }).as_str() {
-        "half_pixel" => Coordinates::HalfPixel,
-        "half_pixel_symmetric" => Coordinates::HalfPixelSymmetric,
-        "pytorch_half_pixel" => Coordinates::PytorchHalfPixel,
-        "align_corners" => Coordinates::AlignCorners,
-        "asymmetric" => Coordinates::Asymmetric,
-        "tf_crop_and_resize" => Coordinates::Crop,
-        other => return unsupported(format!("coordinate_transformation_mode {other:?}")),
-    };
+    let coordinates =
+        match node.text("coordinate_transformation_mode", if early { "asymmetric" } else { "half_pixel" }).as_str() {
+            "half_pixel" => Coordinates::HalfPixel,
+            "half_pixel_symmetric" => Coordinates::HalfPixelSymmetric,
+            "pytorch_half_pixel" => Coordinates::PytorchHalfPixel,
+            "align_corners" => Coordinates::AlignCorners,
+            "asymmetric" => Coordinates::Asymmetric,
+            "tf_crop_and_resize" => Coordinates::Crop,
+            other => return unsupported(format!("coordinate_transformation_mode {other:?}")),
+        };
     let nearest = match node.text("nearest_mode", if early { "floor" } else { "round_prefer_floor" }).as_str() {
         "round_prefer_floor" => Nearest::PreferFloor,
         "round_prefer_ceil" => Nearest::PreferCeil,

@@ -118,7 +118,9 @@ pub(in crate::formats::onnx) fn transposed(
         let given = if auto == "VALID" { (0, 0) } else { (list[axis], list[rank + axis]) };
         // A goal beyond all there is adds zeros at the end.
         let (before, after) = match goal {
-            Some(size) => halves(full.saturating_sub(size), auto == "SAME_UPPER" || auto == "NOTSET" && wanted.is_none()),
+            Some(size) => {
+                halves(full.saturating_sub(size), auto == "SAME_UPPER" || auto == "NOTSET" && wanted.is_none())
+            }
             None => given,
         };
         let size = match goal {
