@@ -12,7 +12,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 
 /// The newest operator set that is known; an operator of a later one may mean something else.
-const NEWEST_OPSET: i64 = 25;
+const NEWEST_OPSET: i64 = 28;
 /// Beyond any network that trains; a bound for what a stranger's file may ask of us.
 const MOST_NODES: usize = 1 << 16;
 

@@ -25,6 +25,78 @@ pub(super) enum Element {
     U32,
     U64,
     Bf16,
+    F8E4M3Fn,
+    F8E4M3Fnuz,
+    F8E5M2,
+    F8E5M2Fnuz,
+    U4,
+    I4,
+    F4E2M1,
+    F8E8M0,
+    U2,
+    I2,
+}
+
+/// A float of 8 bits or fewer: a sign, an exponent and a fraction.
+#[derive(Clone, Copy)]
+struct Small {
+    bits: u32,
+    /// Bits of the fraction.
+    fraction: i32,
+    /// The exponent of the least number with all its digits.
+    least: i32,
+    most: f32,
+    special: Special,
+}
+
+/// Which codes of a small float are no numbers.
+#[derive(Clone, Copy, PartialEq)]
+enum Special {
+    /// Those with the largest exponent: infinities and NaN.
+    Ieee,
+    /// The largest code alone is NaN.
+    Last,
+    /// What would be -0 is NaN.
+    MinusZero,
+    None,
+}
+
+impl Small {
+    fn value(self, code: u8) -> f32 {
+        let (sign, fraction_bits) = (code >> (self.bits - 1) & 1, self.fraction as u32);
+        let fraction = code & ((1 << fraction_bits) - 1);
+        let size = code & ((1 << (self.bits - 1)) - 1);
+        let exponent = i32::from(size >> fraction_bits);
+        let largest = (1 << (self.bits - 1 - fraction_bits)) - 1;
+        match self.special {
+            Special::Ieee if exponent == largest && fraction != 0 => return f32::NAN,
+            Special::Ieee if exponent == largest => return if sign == 1 { f32::NEG_INFINITY } else { f32::INFINITY },
+            Special::Last if i32::from(size) == (1 << (self.bits - 1)) - 1 => return f32::NAN,
+            Special::MinusZero if sign == 1 && size == 0 => return f32::NAN,
+            _ => {}
+        }
+        let unit = 2f32.powi(exponent.max(1) - 1 + self.least - self.fraction);
+        let whole = if exponent == 0 { f32::from(fraction) } else { f32::from(fraction) + 2f32.powi(self.fraction) };
+        if sign == 1 { -whole * unit } else { whole * unit }
+    }
+
+    /// The nearest number; beyond the largest, that one with `saturate`.
+    fn round(self, x: f32, saturate: bool) -> f32 {
+        if x.is_nan() {
+            // Without NaN there is nothing else it could be.
+            return if self.special == Special::None { 0.0 } else { x };
+        }
+        let rounded = round_to(x, self.fraction, self.least, self.most);
+        if rounded.is_infinite() {
+            return match self.special {
+                _ if saturate => self.most.copysign(x),
+                Special::None => self.most.copysign(x),
+                Special::Ieee => rounded,
+                _ => f32::NAN,
+            };
+        }
+        if rounded == 0.0 && self.special == Special::MinusZero { 0.0 } else { rounded }
+    }
 }
 
 impl Element {
@@ -45,12 +117,44 @@ impl Element {
             12 => Element::U32,
             13 => Element::U64,
             16 => Element::Bf16,
+            17 => Element::F8E4M3Fn,
+            18 => Element::F8E4M3Fnuz,
+            19 => Element::F8E5M2,
+            20 => Element::F8E5M2Fnuz,
+            21 => Element::U4,
+            22 => Element::I4,
+            23 => Element::F4E2M1,
+            24 => Element::F8E8M0,
+            25 => Element::U2,
+            26 => Element::I2,
             _ => return unsupported(format!("numbers of type {code}")),
         })
     }
 
     pub(super) fn is_float(self) -> bool {
-        matches!(self, Element::F32 | Element::F16 | Element::F64 | Element::Bf16)
+        matches!(self, Element::F32 | Element::F16 | Element::F64 | Element::Bf16 | Element::F8E8M0)
+            || self.small().is_some()
+    }
+
+    fn small(self) -> Option<Small> {
+        let small = |bits, fraction, least, most, special| Some(Small { bits, fraction, least, most, special });
+        match self {
+            Element::F8E4M3Fn => small(8, 3, -6, 448.0, Special::Last),
+            Element::F8E4M3Fnuz => small(8, 3, -7, 240.0, Special::MinusZero),
+            Element::F8E5M2 => small(8, 2, -14, 57_344.0, Special::Ieee),
+            Element::F8E5M2Fnuz => small(8, 2, -15, 57_344.0, Special::MinusZero),
+            Element::F4E2M1 => small(4, 1, 0, 6.0, Special::None),
+            _ => None,
+        }
+    }
+
+    /// Bits of one number, for those of which several are in a byte.
+    fn bits(self) -> u32 {
+        match self {
+            Element::U4 | Element::I4 | Element::F4E2M1 => 4,
+            Element::U2 | Element::I2 => 2,
+            _ => 8,
+        }
     }
 
     /// The least and the largest whole number it can be; for the others, those of 64 bits.
@@ -63,12 +167,19 @@ impl Element {
             Element::I32 => (i32::MIN.into(), i32::MAX.into()),
             Element::U32 => (0, u32::MAX.into()),
             Element::Bool => (0, 1),
+            Element::U4 => (0, 15),
+            Element::I4 => (-8, 7),
+            Element::U2 => (0, 3),
+            Element::I2 => (-2, 1),
             _ => (i64::MIN, i64::MAX),
         }
     }
 
     /// The nearest number that this type of float holds.
-    pub(super) fn round(self, x: f32) -> f32 {
+    pub(super) fn round(self, x: f32, saturate: bool) -> f32 {
+        if let Some(small) = self.small() {
+            return small.round(x, saturate);
+        }
         match self {
             Element::F16 => round_to(x, 10, -14, 65_504.0),
             Element::Bf16 => round_to(x, 7, -126, f32::from_bits(0x7f7f_0000)),
@@ -80,6 +191,9 @@ impl Element {
     fn bytes(self) -> usize {
         match self {
             Element::U8 | Element::I8 | Element::Bool => 1,
+            Element::F8E4M3Fn | Element::F8E4M3Fnuz | Element::F8E5M2 | Element::F8E5M2Fnuz | Element::F8E8M0 => 1,
+            // Several in a byte.
+            Element::U4 | Element::I4 | Element::F4E2M1 | Element::U2 | Element::I2 => 0,
             Element::U16 | Element::I16 | Element::F16 | Element::Bf16 => 2,
             Element::F32 | Element::I32 | Element::U32 => 4,
             Element::I64 | Element::U64 | Element::F64 => 8,
@@ -198,6 +312,9 @@ impl Tensor {
             Problem::Invalid(format!("its shape {dims:?} asks for {len} {what}, but it has {found}"))
         };
         let is_raw = external.is_some() || !raw.is_empty();
+        if element.bits() < 8 || element.small().is_some() || element == Element::F8E8M0 {
+            return Self::read_small(proto, raw, is_raw, element, &dims, len);
+        }
         if is_raw && element != Element::Text {
             let bytes = element.bytes();
             if raw.len() != len * bytes {
@@ -250,8 +367,50 @@ impl Tensor {
                 let texts = proto.string_data.iter().map(|text| String::from_utf8_lossy(text).into_owned()).collect();
                 ArrayD::from_shape_vec(shape, texts).map(Values::Text).or_else(|e| invalid(e.to_string()))?
             }
+            // Read above.
+            _ => return unsupported(format!("numbers of type {element}")),
         };
         Ok(Self { element, values })
+    }
+}
+
+impl Tensor {
+    /// Numbers of 8 bits or fewer, those of fewer from the lowest bits of each byte on.
+    fn read_small(
+        proto: &TensorProto,
+        raw: &[u8],
+        is_raw: bool,
+        element: Element,
+        dims: &[usize],
+        len: usize,
+    ) -> Result<Self, Problem> {
+        let bits = element.bits();
+        let bytes: Vec<u8> = if is_raw { raw.to_vec() } else { proto.int32_data.iter().map(|&n| n as u8).collect() };
+        let each = 8 / bits as usize;
+        if bytes.len() != len.div_ceil(each) {
+            return invalid(format!(
+                "its shape {dims:?} asks for {len} numbers of {bits} bits, but it has {} bytes",
+                bytes.len()
+            ));
+        }
+        let codes = (0..len).map(|i| bytes[i / each] >> (i % each * bits as usize) & ((1u16 << bits) - 1) as u8);
+        let shape = IxDyn(dims);
+        let values = match element.small() {
+            Some(small) => {
+                ArrayD::from_shape_vec(shape, codes.map(|code| small.value(code)).collect()).map(Values::Float)
+            }
+            None if element == Element::F8E8M0 => {
+                let power = |code: u8| if code == 255 { f32::NAN } else { 2f64.powi(i32::from(code) - 127) as f32 };
+                ArrayD::from_shape_vec(shape, codes.map(power).collect()).map(Values::Float)
+            }
+            None => {
+                let (_, high) = element.range();
+                let whole =
+                    |code: u8| if i64::from(code) > high { i64::from(code) - (1 << bits) } else { i64::from(code) };
+                ArrayD::from_shape_vec(shape, codes.map(whole).collect()).map(Values::Int)
+            }
+        };
+        Ok(Self { element, values: values.or_else(|error| invalid(error.to_string()))? })
     }
 }
 

@@ -122,6 +122,10 @@ pub(super) fn wrap(element: Element, n: i64) -> i64 {
         Element::I16 => (n as i16).into(),
         Element::I32 => (n as i32).into(),
         Element::U32 => (n as u32).into(),
+        Element::U4 => n & 15,
+        Element::I4 => (n << 60) >> 60,
+        Element::U2 => n & 3,
+        Element::I2 => (n << 62) >> 62,
         _ => n,
     }
 }

@@ -25,7 +25,9 @@ pub(super) fn run(node: &Node, inputs: &Inputs<'_>) -> Result<Vec<Tensor>, Probl
         "Identity" => input(inputs, 0)?.clone(),
         _ => {
             let code = node.int("to", 0);
-            cast(input(inputs, 0)?, Element::from_code(i32::try_from(code).unwrap_or(0))?)?
+            let element = Element::from_code(i32::try_from(code).unwrap_or(0))?;
+            let rounding = Rounding { saturate: node.int("saturate", 1) != 0, mode: node.text("round_mode", "up") };
+            cast(input(inputs, 0)?, element, &rounding)?
         }
     }])
 }
@@ -84,25 +86,54 @@ fn range(start: &Tensor, limit: &Tensor, delta: &Tensor) -> Result<Tensor, Probl
     Ok(Tensor::list((0..count as i128).map(|i| (start + i * delta) as i64).collect()))
 }
 
+/// How a cast to floats of few bits rounds.
+struct Rounding {
+    /// Whether what is too large becomes the largest number.
+    saturate: bool,
+    /// For powers of 2 alone: `up`, `down` or `nearest`.
+    mode: String,
+}
+
+impl Rounding {
+    fn round(&self, element: Element, x: f32) -> f32 {
+        if element != Element::F8E8M0 || !x.is_finite() {
+            return if element == Element::F8E8M0 && x.is_infinite() && self.saturate {
+                2f32.powi(127)
+            } else {
+                element.round(x, self.saturate)
+            };
+        }
+        let exact = f64::from(x.abs()).log2();
+        let power = match self.mode.as_str() {
+            "up" => exact.ceil(),
+            "down" => exact.floor(),
+            // Halfway between two powers, not between their logarithms.
+            _ if f64::from(x.abs()) >= 1.5 * 2f64.powf(exact.floor()) => exact.floor() + 1.0,
+            _ => exact.floor(),
+        };
+        2f64.powf(power.clamp(-127.0, 127.0)) as f32
+    }
+}
+
 /// Numbers of another type: whole ones lose their fraction and wrap around at the ends, truths are what is not 0.
-pub(super) fn cast(tensor: &Tensor, to: Element) -> Result<Tensor, Problem> {
+fn cast(tensor: &Tensor, to: Element, rounding: &Rounding) -> Result<Tensor, Problem> {
     if to == tensor.element {
         return Ok(tensor.clone());
     }
     let whole = |n: i64| if to == Element::Bool { i64::from(n != 0) } else { super::arithmetic::wrap(to, n) };
     let values = match &tensor.values {
-        Values::Float(array) if to.is_float() => Values::Float(array.mapv(|x| to.round(x))),
-        Values::Float(array) if to == Element::Text => Values::Text(array.mapv(|x| text(x))),
+        Values::Float(array) if to.is_float() => Values::Float(array.mapv(|x| rounding.round(to, x))),
+        Values::Float(array) if to == Element::Text => Values::Text(array.mapv(text)),
         Values::Float(array) if to == Element::Bool => Values::Int(array.mapv(|x| i64::from(x != 0.0))),
         Values::Float(array) => Values::Int(array.mapv(|x| whole(x as i64))),
-        Values::Int(array) if to.is_float() => Values::Float(array.mapv(|n| to.round(n as f32))),
+        Values::Int(array) if to.is_float() => Values::Float(array.mapv(|n| rounding.round(to, n as f32))),
         Values::Int(array) if to == Element::Text => Values::Text(array.mapv(|n| n.to_string())),
         Values::Int(array) => Values::Int(array.mapv(whole)),
         Values::Text(array) => {
             let parsed: Result<Vec<f32>, _> = array.iter().map(|text| text.trim().parse::<f32>()).collect();
             let Ok(parsed) = parsed else { return invalid("text that is no number") };
             let numbers = Tensor::floats(ArrayD::from_shape_vec(array.raw_dim(), parsed).unwrap_or_default());
-            return cast(&numbers, to);
+            return cast(&numbers, to, rounding);
         }
     };
     Ok(Tensor { element: to, values })

@@ -59,8 +59,8 @@ fn quantized(
     block: usize,
     element: Element,
 ) -> Result<Tensor, Problem> {
-    if element.is_float() || element == Element::Text {
-        return unsupported(format!("to numbers of type {element}"));
+    if element == Element::Text {
+        return unsupported("to text");
     }
     let scales = spread(&scale.to_floats()?, scale.dims(), x.dims(), axis, block)?;
     let zeros = match zero {
@@ -72,6 +72,11 @@ fn quantized(
     let to = |&x: &f32, &scale: &f32, &zero: &f32| {
         ((x / scale).round_ties_even() as i64).saturating_add(zero as i64).clamp(low, high)
     };
+    if element.is_float() {
+        let to = |&x: &f32, &scale: &f32, &zero: &f32| element.round(x / scale + zero, true);
+        let values = ndarray::Zip::from(&x).and(&scales).and(&zeros).map_collect(to);
+        return Ok(Tensor { element, values: Values::Float(values) });
+    }
     let values = ndarray::Zip::from(&x).and(&scales).and(&zeros).map_collect(to);
     Ok(Tensor { element, values: Values::Int(values) })
 }
