@@ -232,6 +232,9 @@ enum Kind {
     Tensor,
     SparseTensor,
     Value,
+    Type,
+    TensorType,
+    Shape,
     /// Nothing inside that counts.
     Leaf,
 }
@@ -251,8 +254,10 @@ impl Kind {
             (Kind::Attribute, 9) => Kind::Leaf,
             (Kind::Tensor, 6 | 13) => Kind::Leaf,
             (Kind::SparseTensor, 1) => Kind::Tensor,
-            // Type, tensor type and shape, one in the other: what counts are the sizes in the last.
-            (Kind::Value, 1 | 2) => Kind::Value,
+            (Kind::Value, 2) => Kind::Type,
+            (Kind::Type, 1) => Kind::TensorType,
+            (Kind::TensorType, 2) => Kind::Shape,
+            (Kind::Shape, 1) => Kind::Leaf,
             _ => return None,
         })
     }
