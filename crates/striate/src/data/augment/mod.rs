@@ -72,7 +72,7 @@ impl Augment {
     ///
     /// | images | augmentation |
     /// |---|---|
-    /// | written characters ([`Dataset::shows_characters`]) | small rotations, scalings and shifts; a mirrored 3 is no 3 |
+    /// | written characters ([`Dataset::shows_characters`]) | small rotations, scalings, slants and shifts, small parts erased; a mirrored 3 is no 3 |
     /// | other grey ones up to 32 x 32 | flips, and crops with a fourteenth of the side as padding (2 for 28 x 28) |
     /// | any others up to 96 pixels a side | flips, and crops with an eighth of the side as padding (4 for 32 x 32) |
     /// | larger ones | flips, resized crops; a little colour where there is some |
@@ -83,7 +83,10 @@ impl Augment {
         let by_name = |names: &[&str]| names.iter().filter_map(|name| Transform::by_name(name).ok()).collect();
         let transforms = match data.pixels() {
             Pixels::F32(_) => Vec::new(),
-            _ if data.shows_characters() => by_name(&["affine"]),
+            _ if data.shows_characters() => vec![
+                Transform::Affine { rotate: 10.0, scale: 0.12, shear: 10.0, shift: 0.08, fill: Fill::Zero },
+                Transform::Erase { probability: 0.5, share: 0.1 },
+            ],
             _ if channels == 1 && side <= 32 => vec![
                 Transform::Flip { probability: 0.5 },
                 Transform::Crop { padding: (side / 14) as u32, fill: Fill::Zero },
