@@ -363,7 +363,6 @@ fn pages_of_other_sites_and_strangers_get_nothing() {
     assert_eq!(ask(&host), 200);
     assert_eq!(ask("Host: evil.example\r\n"), 421);
     assert_eq!(ask(&format!("{host}Origin: https://evil.example\r\n")), 403);
-    drop(ask);
     let server = Running::start(Options { token: Some("correct-horse".into()), ..Options::default() });
     assert_eq!(server.get("/model").0, 401);
     assert_eq!(server.get("/healthz").0, 200);
