@@ -200,7 +200,10 @@ fn what_it_says_of_itself() {
     let server = Running::start(Options::default());
     let (status, head, body) = server.ask("GET", "/model", "", &[]);
     let found: Value = serde_json::from_slice(&body).unwrap();
-    assert_eq!((status, &found["classes"][3], &found["input"]), (200, &"digit 3".into(), &serde_json::json!([1, 28, 28])));
+    assert_eq!(
+        (status, &found["classes"][3], &found["input"]),
+        (200, &"digit 3".into(), &serde_json::json!([1, 28, 28]))
+    );
     assert_eq!(found["summary"]["layers"][0]["name"], "Conv1");
     for header in ["content-security-policy: default-src 'none'", "x-content-type-options: nosniff", "no-store"] {
         assert!(head.contains(header), "{head}");

@@ -52,7 +52,8 @@ impl Bodies {
     }
 
     async fn collect(&self, body: &mut Body) -> Result<Read, Refusal> {
-        let too_large = || Refusal::large(format!("the body is larger than {} bytes, the most that is read", self.most));
+        let too_large =
+            || Refusal::large(format!("the body is larger than {} bytes, the most that is read", self.most));
         if http_body::Body::size_hint(body).lower() > self.most as u64 {
             return Err(too_large());
         }

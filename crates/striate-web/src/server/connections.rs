@@ -91,7 +91,9 @@ impl Table {
         let open = self.open();
         let idle = open.iter().filter(|(_, one)| one.busy.load(Ordering::Relaxed) == 0);
         let idle = idle.map(|(id, one)| (one.since.load(Ordering::Relaxed), *id, one));
-        if let Some((_, _, one)) = idle.filter(|(since, ..)| since + IDLE <= now).min_by_key(|&(since, id, _)| (since, id)) {
+        if let Some((_, _, one)) =
+            idle.filter(|(since, ..)| since + IDLE <= now).min_by_key(|&(since, id, _)| (since, id))
+        {
             one.evict.notify_one();
             self.metrics.evicted.fetch_add(1, Ordering::Relaxed);
         }

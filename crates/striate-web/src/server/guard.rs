@@ -40,10 +40,12 @@ impl Guard {
         if let Some(hosts) = &self.hosts
             && !hosts.contains(&host)
         {
-            let reason = format!("the host {host:?} is not this server; use {}", hosts.first().map_or("", String::as_str));
+            let reason =
+                format!("the host {host:?} is not this server; use {}", hosts.first().map_or("", String::as_str));
             return Err(Refusal::new(StatusCode::MISDIRECTED_REQUEST, reason));
         }
-        let foreign = || Refusal::new(StatusCode::FORBIDDEN, "a page of another site asked; only this server's own page may");
+        let foreign =
+            || Refusal::new(StatusCode::FORBIDDEN, "a page of another site asked; only this server's own page may");
         if let Some(origin) = text(header::ORIGIN.as_str())
             && origin.strip_prefix("http://").or(origin.strip_prefix("https://")) != Some(&host)
         {

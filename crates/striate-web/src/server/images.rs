@@ -6,8 +6,8 @@ use axum::extract::{FromRequest, Multipart, Request};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::de::{DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
 use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
 use std::fmt;
 use striate::data::Preprocessing;
 use striate::shape::Shape;
@@ -47,7 +47,10 @@ pub(super) async fn images(
         return Err(Refusal::bad("there is no image in the request"));
     }
     if images.len() > most {
-        return Err(Refusal::large(format!("{} images are more than the {most} that a request may have", images.len())));
+        return Err(Refusal::large(format!(
+            "{} images are more than the {most} that a request may have",
+            images.len()
+        )));
     }
     Ok((images, many))
 }
@@ -257,7 +260,13 @@ mod tests {
     #[test]
     fn nested_lists_of_the_right_sizes_are_images() {
         let grey = Shape::new(1, 2, 3);
-        for text in ["[[1,2,3],[4,5,6]]", "[[[1,2,3],[4,5,6]]]", "[1,2,3,4,5,6]", "[[1.0,2,3],[4,5,6.0]]", "[[[[1,2,3],[4,5,6]]]]"] {
+        for text in [
+            "[[1,2,3],[4,5,6]]",
+            "[[[1,2,3],[4,5,6]]]",
+            "[1,2,3,4,5,6]",
+            "[[1.0,2,3],[4,5,6.0]]",
+            "[[[[1,2,3],[4,5,6]]]]",
+        ] {
             let (images, many) = read(&format!("{{\"image\": {text}}}"), grey).unwrap();
             assert!(!many && matches!(&images[..], [Sent::Pixels(pixels)] if pixels == &[1, 2, 3, 4, 5, 6]), "{text}");
         }

@@ -71,9 +71,8 @@ impl Metrics {
 
     /// The text format, version 0.0.4.
     pub(super) fn text(&self, waiting: usize) -> String {
-        let mut out = String::from(
-            "# HELP striate_requests_total Requests answered.\n# TYPE striate_requests_total counter\n",
-        );
+        let mut out =
+            String::from("# HELP striate_requests_total Requests answered.\n# TYPE striate_requests_total counter\n");
         for ((route, status), count) in &*self.requests.lock().unwrap_or_else(PoisonError::into_inner) {
             let _ = writeln!(out, "striate_requests_total{{route=\"{route}\",status=\"{status}\"}} {count}");
         }
@@ -81,7 +80,12 @@ impl Metrics {
         for (name, kind, help, value) in [
             ("striate_images_total", "counter", "Images predicted.", count(&self.images)),
             ("striate_connections_accepted_total", "counter", "Connections accepted.", count(&self.accepted)),
-            ("striate_connections_evicted_total", "counter", "Idle connections closed for others.", count(&self.evicted)),
+            (
+                "striate_connections_evicted_total",
+                "counter",
+                "Idle connections closed for others.",
+                count(&self.evicted),
+            ),
             ("striate_connections", "gauge", "Open connections.", self.connections.load(Ordering::Relaxed) as u64),
             ("striate_queue_images", "gauge", "Images that wait to be predicted.", waiting as u64),
         ] {

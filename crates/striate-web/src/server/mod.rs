@@ -264,7 +264,9 @@ fn router(service: Arc<Service>) -> Router {
         .route("/healthz", get(async || ([(header::CONTENT_TYPE, "application/json")], "{\"status\":\"ok\"}")))
         .route("/metrics", get(metrics))
         .route("/openapi.json", get(openapi))
-        .fallback(async || Refusal::new(StatusCode::NOT_FOUND, "there is nothing here; /openapi.json says what there is"))
+        .fallback(async || {
+            Refusal::new(StatusCode::NOT_FOUND, "there is nothing here; /openapi.json says what there is")
+        })
         .method_not_allowed_fallback(async || {
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "not in this way; /openapi.json says how")
         })

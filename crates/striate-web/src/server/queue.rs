@@ -185,9 +185,10 @@ impl Predictors<'_> {
             let rest = jobs.split_off(size);
             let rows = self.predict(&jobs);
             for (k, job) in jobs.into_iter().enumerate() {
-                let row = rows.as_ref().map_err(Clone::clone).and_then(|rows| {
-                    rows.get(k).cloned().ok_or_else(|| "the network gave too few answers".to_owned())
-                });
+                let row = rows
+                    .as_ref()
+                    .map_err(Clone::clone)
+                    .and_then(|rows| rows.get(k).cloned().ok_or_else(|| "the network gave too few answers".to_owned()));
                 // A client that has gone away needs no answer.
                 let _ = job.answer.send(row);
             }

@@ -27,7 +27,10 @@ impl Refusal {
 
     /// No room now.
     pub(super) fn full() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "the server has as many requests as it can hold; try again in a second")
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the server has as many requests as it can hold; try again in a second",
+        )
     }
 }
 
