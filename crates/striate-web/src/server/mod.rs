@@ -10,6 +10,7 @@ mod guard;
 mod images;
 mod metrics;
 mod openapi;
+pub mod page;
 mod predict;
 mod queue;
 mod refusal;
@@ -259,6 +260,10 @@ fn checked(token: &str) -> Result<String, ServeError> {
 
 fn router(service: Arc<Service>) -> Router {
     Router::new()
+        .route("/", get(page::index))
+        .route("/page/{*name}", get(page::named))
+        .route("/studio", post(page::ask))
+        .route("/run", post(page::control))
         .route("/predict", post(predict::predict))
         .route("/model", get(model))
         .route("/healthz", get(async || ([(header::CONTENT_TYPE, "application/json")], "{\"status\":\"ok\"}")))
@@ -278,6 +283,8 @@ fn router(service: Arc<Service>) -> Router {
 async fn watch(State(service): State<Arc<Service>>, request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let route = match request.uri().path() {
+        "/" => "/",
+        "/studio" => "/studio",
         "/predict" => "/predict",
         "/model" => "/model",
         "/healthz" => "/healthz",
