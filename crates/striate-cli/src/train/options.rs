@@ -6,6 +6,7 @@ use crate::model::{parse_setting, parse_shape};
 use crate::output::to_json;
 use crate::recipe::{Recipe, RecipeOptions, Subject, parse_init};
 use crate::source::ReadingArgs;
+use crate::watch::WatchArgs;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -39,6 +40,7 @@ const EXAMPLES: &str = "Examples:
   striate train --data photos --model runs/pets --freeze 'block[12]-*'    fine-tune a trained model, its first layers frozen
   striate train --data photos --find-lr          which learning rate suits: find-lr.svg
   striate train --seeds 5 --out runs/five        five runs, mean and spread of their results
+  striate train --watch                          a page that shows it learn: curves, filters, mistakes; pause and stop
   striate train --snapshots                      keep the weights along the way, for `striate explain RUN timeline`
   striate train --resume runs/simple-convnet-mnist-1
   striate train --data ~/fashion --json          a directory of IDX files; the result as JSON
@@ -168,6 +170,9 @@ pub(crate) struct TrainArgs {
     #[command(flatten)]
     #[serde(skip)]
     pub(crate) reading: ReadingArgs,
+    #[command(flatten)]
+    #[serde(skip)]
+    pub(crate) watch: WatchArgs,
     /// Go on with the run in this directory from its last.ckpt; its options stand, only --epochs may be raised where the
     /// schedule allows it
     #[arg(long, value_name = "DIR", conflicts_with = "out")]
@@ -190,6 +195,7 @@ impl TrainArgs {
                     freeze: if self.freeze.is_empty() { before.freeze.clone() } else { self.freeze.clone() },
                     tensorboard: self.tensorboard || before.tensorboard,
                     reading: self.reading.clone(),
+                    watch: self.watch.clone(),
                     seeds: None,
                     find_lr: false,
                     resume: None,

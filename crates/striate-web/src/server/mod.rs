@@ -99,7 +99,7 @@ impl Default for Options {
 #[non_exhaustive]
 pub enum ServeError {
     /// An address that can't be listened on.
-    #[error("{address}: cannot listen there: {source}; choose another --addr, such as 127.0.0.1:0 for any free port")]
+    #[error("{address}: cannot listen there: {source}; choose another address, such as 127.0.0.1:0 for any free port")]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -210,12 +210,56 @@ impl Server {
         runtime.shutdown_timeout(Duration::from_millis(100));
     }
 
+    /// Serves on a thread of its own.
+    ///
+    /// # Errors
+    /// A thread that can't be had.
+    pub fn start(self) -> Result<Running, ServeError> {
+        let url = self.url();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let work = move || {
+            self.run(async {
+                // Also if whoever could stop it is gone.
+                let _ = stopped.await;
+            });
+        };
+        let thread = std::thread::Builder::new().name("page".into()).spawn(work).map_err(ServeError::Threads)?;
+        Ok(Running { url, stop: Some(stop), thread: Some(thread) })
+    }
+
     /// As [`Server::run`], until the process is told to end (SIGINT, and SIGTERM where there is one).
     pub fn run_until_signal(self, on_stop: impl FnOnce()) {
         self.run(async move {
             signal().await;
             on_stop();
         });
+    }
+}
+
+/// A server on a thread of its own; it ends, with everything accepted answered, when this is dropped.
+pub struct Running {
+    url: String,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Running {
+    /// The page, with the token if one is needed.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Ends it.
+    pub fn stop(self) {}
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // Nothing in it panics; if it did, there is nobody left to tell.
+            let _ = thread.join();
+        }
     }
 }
 
