@@ -77,9 +77,9 @@ export function setup(place, app) {
   }
 
   const submit = latest(async () => {
-    const drawn = strokes;
-    if (!drawn.length) return;
+    if (!strokes.length) return;
     const image = await app.ask({ ask: "read", file: canvas.toDataURL("image/png") });
+    // Meanwhile it may have been cleared, or another image opened.
     if (image && strokes.length) app.setImage({ ...image, origin: "drawn" });
   });
 
@@ -92,7 +92,6 @@ export function setup(place, app) {
   canvas.addEventListener("pointerdown", (event) => {
     if (event.button) return;
     canvas.setPointerCapture(event.pointerId);
-    if (app.image?.origin !== "drawn") strokes = [];
     drawing = true;
     strokes.push([place_of(event)]);
     redraw();
@@ -141,7 +140,6 @@ export function setup(place, app) {
     if (event.key === " ") {
       down = !down;
       if (down) {
-        if (app.image?.origin !== "drawn") strokes = [];
         strokes.push([[x, y]]);
       }
     } else if (step) {
@@ -225,7 +223,6 @@ export function setup(place, app) {
     bars.replaceChildren();
     delete verdict.dataset.t;
     verdict.textContent = origin.textContent = "";
-    delete origin.dataset.t;
     if (!image) return;
     seen.append(picture(image.picture));
     if (image.origin !== "drawn") onPad(image);
@@ -248,11 +245,8 @@ export function setup(place, app) {
       probability: percent(image.probabilities[image.class]),
     });
     if (image.index !== undefined) {
-      say(origin, `from_${image.origin}`, { index: image.index });
-      const label = el("span");
-      say(label, "labelled", { label: app.className(image.label) });
-      origin.replaceChildren(say(el("span"), `from_${image.origin}`, { index: image.index }), ", ", label);
-      delete origin.dataset.t;
+      const label = say(el("span"), "labelled", { label: app.className(image.label) });
+      origin.append(say(el("span"), `from_${image.origin}`, { index: image.index }), ", ", label);
     }
   }
 

@@ -1,0 +1,5 @@
+//! The server and its page from outside.
+
+mod common;
+mod page;
+mod server;
