@@ -15,9 +15,9 @@ use striate::shape::Shape;
 use striate_web::Studio;
 use striate_web::server::{self, Options, Server};
 
-pub const SHAPE: Shape = Shape::new(1, 28, 28);
+pub(crate) const SHAPE: Shape = Shape::new(1, 28, 28);
 
-pub fn model() -> ModelFile {
+pub(crate) fn model() -> ModelFile {
     let network = Network::new(models::by_name("simple-convnet", SHAPE, 10).unwrap(), 1).unwrap();
     ModelFile {
         network,
@@ -31,31 +31,31 @@ pub fn model() -> ModelFile {
 }
 
 /// A server of its own, which drains when this is dropped.
-pub struct Running {
-    pub address: SocketAddr,
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
     server: Option<server::Running>,
     stopping: Option<JoinHandle<()>>,
 }
 
 impl Running {
-    pub fn start(options: Options) -> Self {
+    pub(crate) fn start(options: Options) -> Self {
         Self::of(Arc::new(Studio::new(model())), options)
     }
 
-    pub fn of(studio: Arc<Studio>, options: Options) -> Self {
+    pub(crate) fn of(studio: Arc<Studio>, options: Options) -> Self {
         let options = Options { address: SocketAddr::from(([127, 0, 0, 1], 0)), ..options };
         let server = Server::bind(studio, options).unwrap();
         let address = server.address();
         Self { address, server: Some(server.start().unwrap()), stopping: None }
     }
 
-    pub fn connect(&self) -> TcpStream {
+    pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         stream
     }
 
-    pub fn head(&self, method: &str, path: &str, kind: &str, length: usize) -> String {
+    pub(crate) fn head(&self, method: &str, path: &str, kind: &str, length: usize) -> String {
         format!(
             "{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n",
             self.address
@@ -63,7 +63,7 @@ impl Running {
     }
 
     /// Status, head and body.
-    pub fn ask(&self, method: &str, path: &str, kind: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
+    pub(crate) fn ask(&self, method: &str, path: &str, kind: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
         let mut stream = self.connect();
         stream.write_all(self.head(method, path, kind, body.len()).as_bytes()).unwrap();
         // A server that has seen enough may stop reading.
@@ -71,28 +71,28 @@ impl Running {
         answer(stream)
     }
 
-    pub fn post(&self, kind: &str, body: &[u8]) -> (u16, Value) {
+    pub(crate) fn post(&self, kind: &str, body: &[u8]) -> (u16, Value) {
         let (status, _, body) = self.ask("POST", "/predict", kind, body);
         (status, serde_json::from_slice(&body).unwrap())
     }
 
     /// JSON to a path.
-    pub fn send(&self, path: &str, value: &Value) -> (u16, Value) {
+    pub(crate) fn send(&self, path: &str, value: &Value) -> (u16, Value) {
         let (status, _, body) = self.ask("POST", path, "application/json", value.to_string().as_bytes());
         (status, serde_json::from_slice(&body).unwrap())
     }
 
-    pub fn get(&self, path: &str) -> (u16, Vec<u8>) {
+    pub(crate) fn get(&self, path: &str) -> (u16, Vec<u8>) {
         let (status, _, body) = self.ask("GET", path, "", &[]);
         (status, body)
     }
 
-    pub fn begin_to_stop(&mut self) {
+    pub(crate) fn begin_to_stop(&mut self) {
         let server = self.server.take();
         self.stopping = Some(thread::spawn(move || drop(server)));
     }
 
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         drop(self.server.take());
         if let Some(thread) = self.stopping.take() {
             thread.join().unwrap();
@@ -106,7 +106,7 @@ impl Drop for Running {
     }
 }
 
-pub fn answer(mut stream: TcpStream) -> (u16, String, Vec<u8>) {
+pub(crate) fn answer(mut stream: TcpStream) -> (u16, String, Vec<u8>) {
     let mut bytes = Vec::new();
     // A connection that is reset after the answer has still given it.
     let _ = stream.read_to_end(&mut bytes);
@@ -118,7 +118,7 @@ pub fn answer(mut stream: TcpStream) -> (u16, String, Vec<u8>) {
     (status, head, bytes[end + 4..].to_vec())
 }
 
-pub fn png(image: &GrayImage) -> Vec<u8> {
+pub(crate) fn png(image: &GrayImage) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
     image.write_to(&mut bytes, ImageFormat::Png).unwrap();
     bytes.into_inner()
