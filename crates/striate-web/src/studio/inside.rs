@@ -29,12 +29,7 @@ impl Studio {
         Ok(json!({ "picture": pictures::png(&sheet::picture(image.shown.view()))?, "layers": layers }))
     }
 
-    pub(super) fn worked(
-        &self,
-        pixels: &str,
-        layer: &str,
-        at: (usize, usize, usize),
-    ) -> Result<Value, StudioError> {
+    pub(super) fn worked(&self, pixels: &str, layer: &str, at: (usize, usize, usize)) -> Result<Value, StudioError> {
         let model = self.model();
         let image = Image::from_text(pixels, &model.preprocessing)?;
         let maps = explain::feature_maps(&model.network, image.x.view())?;

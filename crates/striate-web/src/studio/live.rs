@@ -168,11 +168,8 @@ impl Live {
         state.revision += 1;
         while state.wants_pause && !interrupted() {
             // A signal wakes nobody up.
-            state = self
-                .changed
-                .wait_timeout(state, Duration::from_millis(100))
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            state =
+                self.changed.wait_timeout(state, Duration::from_millis(100)).unwrap_or_else(PoisonError::into_inner).0;
         }
         if state.phase == Phase::Paused {
             state.phase = before;
@@ -204,7 +201,8 @@ impl State {
 
     /// Whether the weights are to be copied now.
     fn wants_copy(&self) -> bool {
-        self.asked_at.is_some_and(|at| at.elapsed() < LOOKING) && self.copied_at.is_none_or(|at| at.elapsed() >= BETWEEN)
+        self.asked_at.is_some_and(|at| at.elapsed() < LOOKING)
+            && self.copied_at.is_none_or(|at| at.elapsed() >= BETWEEN)
     }
 }
 

@@ -98,9 +98,10 @@ impl Studio {
         let train = &self.splits(&model)?.train;
         let features = self.features(&model, train)?;
         let maps = explain::feature_maps(&model.network, image.x.view())?;
-        let own = maps.iter().find(|maps| maps.layer == features.layer).ok_or_else(|| {
-            StudioError::Question(format!("the layer {} has no output", features.layer))
-        })?;
+        let own = maps
+            .iter()
+            .find(|maps| maps.layer == features.layer)
+            .ok_or_else(|| StudioError::Question(format!("the layer {} has no output", features.layer)))?;
         let query = ndarray::Array1::from_iter(own.values.iter().copied());
         let found = explain::nearest(features.rows.view(), query.view(), SHOWN);
         let images = found.into_iter().filter_map(|(row, cosine)| Some((*features.indices.get(row)?, cosine)));
@@ -156,8 +157,11 @@ impl Studio {
         let test = &self.splits(&model)?.test;
         let answers = self.answers(&model, test)?;
         let labels = test.labels();
-        let mut there: Vec<&(usize, usize, f32)> =
-            answers.images.iter().filter(|(index, predicted, _)| (labels[*index], *predicted) == (row, column)).collect();
+        let mut there: Vec<&(usize, usize, f32)> = answers
+            .images
+            .iter()
+            .filter(|(index, predicted, _)| (labels[*index], *predicted) == (row, column))
+            .collect();
         // Mistakes the surest first; of what is right the least sure, which is more worth a look.
         let sign = if row == column { -1.0 } else { 1.0 };
         there.sort_by(|a, b| (sign * b.2).total_cmp(&(sign * a.2)).then(a.0.cmp(&b.0)));

@@ -88,7 +88,10 @@ fn the_words_are_there_in_both_languages() {
 fn every_question_has_an_answer() {
     let server = looking();
     let about = asked(&server, &json!({ "ask": "about" }));
-    assert_eq!((&about["name"], &about["data"], &about["live"]), (&json!("simple-convnet"), &json!("tiny"), &json!(false)));
+    assert_eq!(
+        (&about["name"], &about["data"], &about["live"]),
+        (&json!("simple-convnet"), &json!("tiny"), &json!(false))
+    );
     assert!(is_png(&about["legends"]["heat"]) && about["draws"] == true);
     // What is drawn is centred and scaled as the data's digits were.
     let drawn = GrayImage::from_fn(280, 280, |x, y| Luma([if x < 40 && (10..200).contains(&y) { 0 } else { 255 }]));
@@ -102,7 +105,8 @@ fn every_question_has_an_answer() {
     assert!(is_png(&read["picture"]) && read["probabilities"].as_array().unwrap().len() == 10);
     let pixels = &read["pixels"];
     let maps = asked(&server, &json!({ "ask": "maps", "pixels": pixels }));
-    let layers: Vec<&str> = maps["layers"].as_array().unwrap().iter().map(|one| one["layer"].as_str().unwrap()).collect();
+    let layers: Vec<&str> =
+        maps["layers"].as_array().unwrap().iter().map(|one| one["layer"].as_str().unwrap()).collect();
     assert_eq!(layers, ["Conv1", "Relu1", "Pool1", "Affine1", "Relu2", "Affine2"]);
     assert!(maps["layers"][0]["maps"].as_array().unwrap().iter().all(|one| is_png(&one["picture"])));
     for (layer, at, kind) in [

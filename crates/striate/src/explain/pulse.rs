@@ -83,7 +83,8 @@ pub fn pulse(network: &Network, images: &Images<'_>) -> Result<Pulse, ExplainErr
             runner.input_mut().copy_from_slice(pixels);
             runner.labels_mut().copy_from_slice(&labels);
         }
-        loss += f64::from(backward.loss_and_gradient(network.parameters(), &mut gradients, None).loss) * range.len() as f64;
+        loss +=
+            f64::from(backward.loss_and_gradient(network.parameters(), &mut gradients, None).loss) * range.len() as f64;
         let share = range.len() as f64 / images.len() as f64;
         sums.iter_mut().zip(gradients.as_slice()).for_each(|(sum, &g)| *sum += share * f64::from(g));
         forward.predict(network.parameters());
@@ -118,7 +119,8 @@ pub fn pulse(network: &Network, images: &Images<'_>) -> Result<Pulse, ExplainErr
     for (&i, alive) in relus.iter().zip(&alive) {
         dead[i] = Some(alive.iter().filter(|alive| !**alive).count() as f64 / alive.len().max(1) as f64);
     }
-    let layers = nodes.iter().zip(norms.into_iter().zip(dead)).filter(|(_, (norm, dead))| norm.is_some() || dead.is_some());
+    let layers =
+        nodes.iter().zip(norms.into_iter().zip(dead)).filter(|(_, (norm, dead))| norm.is_some() || dead.is_some());
     let layers = layers.map(|(node, (norm, dead))| LayerPulse {
         layer: node.named.name.clone(),
         gradient_norm: norm.map(f64::sqrt),
@@ -148,7 +150,8 @@ mod tests {
         let found = pulse(&network, &Images::new(&data, &scale)).unwrap();
         let expected = network.gradient(x.view(), &labels).unwrap();
         let norm = |names: [&str; 2]| {
-            let values = names.map(|name| expected.get(name).unwrap().iter().map(|g| f64::from(*g).powi(2)).sum::<f64>());
+            let values =
+                names.map(|name| expected.get(name).unwrap().iter().map(|g| f64::from(*g).powi(2)).sum::<f64>());
             values.iter().sum::<f64>().sqrt()
         };
         for (layer, names) in [(0, ["W1", "b1"]), (2, ["W2", "b2"]), (4, ["W3", "b3"])] {

@@ -98,15 +98,18 @@ pub fn worked(
     let inputs: Vec<&FeatureMaps> = node
         .sources
         .iter()
-        .filter_map(|source| maps.get(match source {
-            Source::Input => 0,
-            Source::Layer(j) => j + 1,
-        }))
+        .filter_map(|source| {
+            maps.get(match source {
+                Source::Input => 0,
+                Source::Layer(j) => j + 1,
+            })
+        })
         .collect();
     let field = network.description().receptive_fields()?[position].patch((at.1, at.2), network.input());
-    let work = inputs.first().and_then(|input| work(network, node, position, input, &inputs, at)).unwrap_or_else(|| {
-        Work::Point { inputs: inputs.iter().filter_map(|input| input.values.get(at).copied()).collect() }
-    });
+    let work =
+        inputs.first().and_then(|input| work(network, node, position, input, &inputs, at)).unwrap_or_else(|| {
+            Work::Point { inputs: inputs.iter().filter_map(|input| input.values.get(at).copied()).collect() }
+        });
     Ok(Worked { at, value, field, work })
 }
 
@@ -120,7 +123,8 @@ fn work(
     (map, row, column): (usize, usize, usize),
 ) -> Option<Work> {
     let owners = network.description().parameter_owners().ok()?;
-    let mut own = network.parameters().iter().zip(&owners).filter(|(_, owner)| **owner == position).map(|(one, _)| one.1);
+    let mut own =
+        network.parameters().iter().zip(&owners).filter(|(_, owner)| **owner == position).map(|(one, _)| one.1);
     let (weights, bias) = (own.next(), own.next());
     let bias = bias.as_ref().and_then(|bias| bias.as_slice()?.get(map).copied()).unwrap_or(0.0);
     let x = &input.values;
@@ -218,7 +222,9 @@ mod tests {
                 assert!(worked.field.0.end <= shape.height && worked.field.1.start < worked.field.1.end);
                 let expected = match &worked.work {
                     Work::Sum { terms, bias } => terms.iter().map(|term| term.sum).sum::<f32>() + bias,
-                    Work::Window { pooling: PoolingKind::Max, values } => values.iter().copied().fold(f32::MIN, f32::max),
+                    Work::Window { pooling: PoolingKind::Max, values } => {
+                        values.iter().copied().fold(f32::MIN, f32::max)
+                    }
                     Work::Window { values, .. } => {
                         let there = values.iter().filter(|v| !v.is_nan());
                         there.clone().sum::<f32>() / there.count() as f32
