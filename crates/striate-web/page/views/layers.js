@@ -116,6 +116,7 @@ function written(answer, layer, app) {
         el(
           "div",
           { class: "sum" },
+          el("span"),
           grid(term.window, work.all > 1 ? "window_of" : "window", { map: term.channel }),
           el("span", { class: "sign" }, "×"),
           grid(term.weights, "weights"),

@@ -22,8 +22,8 @@ export function setup(panel, app) {
   const resume = button("resume", () => act("resume"), "primary");
   const stop = button("stop", reallyStop);
   const message = el("p", { class: "faint", t: "stop_hint" });
-  const curves = el("div", { class: "paper" });
-  const pulse = el("div", { class: "paper", hidden: true });
+  const curves = el("div", { class: "plots" });
+  const pulse = el("div", { class: "plots" });
   const filters = el("div", { class: "paper", hidden: true });
   const mistakes = el("div", { class: "thumbs" });
   const none = el("p", { class: "faint", t: "no_mistakes", hidden: true });
@@ -112,9 +112,9 @@ export function setup(panel, app) {
       delete message.dataset.t;
       message.textContent = answer.message;
     } else message.hidden = !running;
-    curves.replaceChildren(svg(answer.curves));
-    pulse.hidden = !answer.pulse;
-    if (answer.pulse) pulse.replaceChildren(svg(answer.pulse));
+    const plots = (list) => list.map((text) => el("div", { class: "paper" }, svg(text)));
+    curves.replaceChildren(...plots(answer.curves));
+    pulse.replaceChildren(...plots(answer.pulse));
     filters.hidden = !answer.filters;
     if (answer.filters) {
       const image = picture(answer.filters, "");

@@ -332,8 +332,8 @@ impl Studio {
             "loss": state.points.last().map(|point| point.loss),
             "accuracy": state.points.last().map(|point| point.accuracy),
             "history": state.history,
-            "curves": curves(&state).svg(),
-            "pulse": pulse(&state).map(|lines| lines.svg()),
+            "curves": curves(&state).iter().map(Plot::svg).collect::<Vec<_>>(),
+            "pulse": pulse(&state).iter().map(Plot::svg).collect::<Vec<_>>(),
             "layers": state.beats.last().map(|beat| &beat.pulse.layers),
             "probed": state.beats.last().map(|beat| beat.pulse.images),
             "filters": filters,
@@ -372,7 +372,7 @@ fn around(network: Network, model: &ModelFile) -> ModelFile {
 }
 
 /// Loss and accuracy so far.
-fn curves(state: &State) -> Lines {
+fn curves(state: &State) -> [Lines; 2] {
     let judged = |m: &EpochMetrics| m.validation_accuracy.or(m.test_accuracy);
     let lost = |m: &EpochMetrics| m.validation_loss.or(m.test_loss);
     // Both lines over the places of either.
@@ -404,48 +404,43 @@ fn curves(state: &State) -> Lines {
         training(&|point| 100.0 * point.accuracy),
         held_out(&|metrics| judged(metrics).map(|share| 100.0 * share)),
     ];
-    Lines {
-        title: "Loss and accuracy".into(),
+    let plot = |title: &str, limits, decimals, lines| Lines {
+        title: title.into(),
         subtitle: format!("step {} of {}", state.step, state.total_steps),
         across: "step".into(),
         places: places.iter().map(|&place| place as f64).collect(),
         names: vec!["training images, as they are trained".into(), name.into()],
-        panels: vec![
-            LinePanel { words: "loss".into(), limits: (0.0, f64::MAX), decimals: 4, lines: loss },
-            LinePanel { words: "accuracy, %".into(), limits: (0.0, 100.0), decimals: 2, lines: percent },
-        ],
-    }
+        panels: vec![LinePanel { words: String::new(), limits, decimals, lines }],
+    };
+    [plot("Loss", (0.0, f64::MAX), 4, loss), plot("Accuracy, %", (0.0, 100.0), 2, percent)]
 }
 
 /// Gradients and dead units so far.
-fn pulse(state: &State) -> Option<Lines> {
-    let layers = &state.beats.last()?.pulse.layers;
+fn pulse(state: &State) -> Vec<Lines> {
+    let Some(Beat { pulse: Pulse { layers, images, .. }, .. }) = state.beats.last() else { return Vec::new() };
     let line = |layer: &str, value: &dyn Fn(&explain::LayerPulse) -> Option<f64>| -> Vec<f64> {
         let of = |beat: &Beat| beat.pulse.layers.iter().find(|one| one.layer == layer).and_then(value);
         state.beats.iter().map(|beat| of(beat).unwrap_or(f64::NAN)).collect()
     };
-    let every = |value: &dyn Fn(&explain::LayerPulse) -> Option<f64>| -> Vec<Vec<f64>> {
-        layers.iter().map(|one| line(&one.layer, value)).collect()
+    let plot = |title: &str, limits, decimals, value: &dyn Fn(&explain::LayerPulse) -> Option<f64>| {
+        let shown: Vec<&explain::LayerPulse> = layers.iter().filter(|one| value(one).is_some()).collect();
+        Lines {
+            title: title.into(),
+            subtitle: format!("over {images} test images, while somebody looks"),
+            across: "step".into(),
+            places: state.beats.iter().map(|beat| beat.step as f64).collect(),
+            names: shown.iter().map(|one| one.layer.clone()).collect(),
+            panels: vec![LinePanel {
+                words: String::new(),
+                limits,
+                decimals,
+                lines: shown.iter().map(|one| line(&one.layer, value)).collect(),
+            }],
+        }
     };
-    Some(Lines {
-        title: "Layer by layer".into(),
-        subtitle: format!("over {} test images, while somebody looks", state.beats.last()?.pulse.images),
-        across: "step".into(),
-        places: state.beats.iter().map(|beat| beat.step as f64).collect(),
-        names: layers.iter().map(|one| one.layer.clone()).collect(),
-        panels: vec![
-            LinePanel {
-                words: "gradient norm (log10)".into(),
-                limits: (-12.0, 6.0),
-                decimals: 2,
-                lines: every(&|one| one.gradient_norm.filter(|norm| *norm > 0.0).map(f64::log10)),
-            },
-            LinePanel {
-                words: "dead ReLU units, %".into(),
-                limits: (0.0, 100.0),
-                decimals: 1,
-                lines: every(&|one| one.dead.map(|share| 100.0 * share)),
-            },
-        ],
-    })
+    let norm = plot("Gradient norm (log10)", (-12.0, 6.0), 2, &|one| {
+        one.gradient_norm.filter(|norm| *norm > 0.0).map(f64::log10)
+    });
+    let dead = plot("Dead ReLU units, %", (0.0, 100.0), 1, &|one| one.dead.map(|share| 100.0 * share));
+    [norm, dead].into_iter().filter(|lines| !lines.names.is_empty()).collect()
 }

@@ -169,7 +169,7 @@ async function watches() {
     const { page, clean } = await open(url, {});
     const step = async () => Number((await page.locator("#live-step").textContent()).split("/")[0].replaceAll(",", ""));
     await page.waitForFunction(() => /[1-9]/.test(document.querySelector("#live-step").textContent));
-    await page.locator("#panel-training svg").nth(1).waitFor({ timeout: 30000 });
+    await page.locator("#panel-training svg").nth(3).waitFor({ timeout: 30000 });
     await page.waitForTimeout(4000);
     await page.locator("#live-pause").click();
     await page.locator("#live-resume").waitFor();

@@ -204,7 +204,7 @@ fn a_run_is_watched_paused_resumed_and_stopped_and_not_disturbed() {
     };
     let found = wait_for("its pulse", &|found| found["layers"].is_array());
     assert_eq!(found["layers"][1]["layer"], "Relu1");
-    assert!(found["curves"].as_str().unwrap().contains("loss") && is_png(&found["filters"]));
+    assert!(found["curves"][0].as_str().unwrap().contains("Loss") && is_png(&found["filters"]));
     // A page of another site can do nothing to it.
     let body = b"{\"action\":\"stop\"}";
     let mut stream = server.connect();
