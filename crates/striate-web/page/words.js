@@ -93,8 +93,8 @@ const WORDS = {
   filters_of: ["Filters of", "필터를 볼 계층"],
   filters_are: ["{count} filters of {channels} x {rows} x {columns}", "{channels} x {rows} x {columns} 필터 {count}개"],
   similar_are: [
-    "The training images whose features ({layer}) are most alike, among {among}.",
-    "훈련 이미지 {among}장 가운데 특징({layer})이 가장 비슷한 것들.",
+    "The training images whose features ({layer}) are most alike (cosine), among {among}.",
+    "훈련 이미지 {among}장 가운데 특징({layer})이 가장 비슷한 것들(코사인).",
   ],
   looking: ["Looking through the data …", "데이터를 살펴보는 중 …"],
   matrix: ["{correct} of {images} test images are right. Choose a cell to see its images.", "시험 이미지 {images}장 가운데 {correct}장을 맞혔습니다. 칸을 고르면 그 이미지들이 보입니다."],
@@ -148,10 +148,12 @@ export function choose(name) {
   document.querySelectorAll("[data-t], [data-t-label]").forEach(fill);
 }
 
+const written = (value) => (Number.isInteger(value) && value >= 1000 ? value.toLocaleString("en") : value);
+
 /** The words of this key with values in their places. */
 export function words(key, values = {}) {
   const text = WORDS[key]?.[language] ?? key;
-  return text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+  return text.replace(/\{(\w+)\}/g, (whole, name) => written(values[name]) ?? whole);
 }
 
 /** Writes an element's words anew. */

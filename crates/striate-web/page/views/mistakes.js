@@ -45,7 +45,7 @@ export function setup(panel, app) {
         asked = false;
         return;
       }
-      say(words, "matrix", answer);
+      say(words, "matrix", { correct: answer.correct, images: answer.images });
       const drawing = svg(answer.svg);
       drawing.setAttribute("role", "group");
       const cells = [...drawing.querySelectorAll("[data-cell]")];

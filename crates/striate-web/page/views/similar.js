@@ -1,6 +1,6 @@
 // Training images that the network holds for alike.
 
-import { el, percent, picture, say } from "../dom.js";
+import { el, picture, say } from "../dom.js";
 
 export function setup(panel, app) {
   const words = el("p", { role: "status" });
@@ -12,7 +12,7 @@ export function setup(panel, app) {
       if (!images.children.length) say(words, "looking");
       const answer = await app.ask({ ask: "similar", pixels: image.pixels });
       if (!answer) return;
-      say(words, "similar_are", answer);
+      say(words, "similar_are", { layer: answer.layer, among: answer.among });
       images.replaceChildren(
         ...answer.images.map(({ index, label, similarity, picture: source }) =>
           el(
@@ -20,7 +20,7 @@ export function setup(panel, app) {
             { type: "button", onclick: () => app.open("train", index) },
             picture(source, app.className(label)),
             el("b", {}, app.className(label)),
-            el("span", { class: "faint" }, percent(similarity)),
+            el("span", { class: "faint" }, similarity.toFixed(3)),
           ),
         ),
       );

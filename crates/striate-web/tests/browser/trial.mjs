@@ -110,7 +110,8 @@ async function looksInside(url, name, settings) {
 
   const layers = await tab(page, "layers");
   const map = layers.locator(".map img").nth(3);
-  await map.scrollIntoViewIfNeeded();
+  // At the top, where the panel at the bottom of a phone is not before it.
+  await map.evaluate((element) => element.scrollIntoView({ block: "start" }));
   const area = await map.boundingBox();
   await page.mouse.move(area.x + area.width / 2, area.y + area.height / 2);
   await page.waitForFunction(() => /map 3|맵 3/.test(document.querySelector("#worked h3")?.textContent ?? ""));
