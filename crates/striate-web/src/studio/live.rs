@@ -412,7 +412,7 @@ fn curves(state: &State) -> [Lines; 2] {
         names: vec!["training images, as they are trained".into(), name.into()],
         panels: vec![LinePanel { words: String::new(), limits, decimals, lines }],
     };
-    [plot("Loss", (0.0, f64::MAX), 4, loss), plot("Accuracy, %", (0.0, 100.0), 2, percent)]
+    [plot("Loss", (0.0, 1.0), 4, loss), plot("Accuracy, %", (0.0, 100.0), 2, percent)]
 }
 
 /// Gradients and dead units so far.
