@@ -116,12 +116,9 @@ function written(answer, layer, app) {
         el(
           "div",
           { class: "sum" },
-          el("span"),
-          grid(term.window, work.all > 1 ? "window_of" : "window", { map: term.channel }),
-          el("span", { class: "sign" }, "×"),
-          grid(term.weights, "weights"),
-          el("span", { class: "sign" }, "="),
-          grid(term.products, "products"),
+          el("span", {}, grid(term.window, work.all > 1 ? "window_of" : "window", { map: term.channel })),
+          el("span", {}, el("i", { class: "sign" }, "×"), grid(term.weights, "weights")),
+          el("span", {}, el("i", { class: "sign" }, "="), grid(term.products, "products")),
           say(el("b"), "sum_is", { sum: short(term.sum) }),
         ),
       );

@@ -130,6 +130,8 @@ struct Service {
     bodies: Bodies,
     /// Decoders and views at work.
     work: Arc<Semaphore>,
+    /// Views that go over the data, of which one at a time runs beside the others.
+    long: Arc<Semaphore>,
     /// Requests that have been read and are being answered.
     requests: Semaphore,
 }
@@ -177,6 +179,7 @@ impl Server {
             queue,
             bodies: Bodies::new(options.max_body, options.max_memory, options.body_timeout),
             work: Arc::new(Semaphore::new(cores)),
+            long: Arc::new(Semaphore::new(1)),
             requests: Semaphore::new(options.queue.max(1)),
             options,
         });

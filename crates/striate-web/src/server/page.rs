@@ -67,8 +67,12 @@ pub(super) async fn ask(
     let read = connection.while_receiving(service.bodies.read(body)).await?;
     let question: Question = parsed(&headers, &read.bytes)?;
     let _request = service.requests.try_acquire().map_err(|_| Refusal::full())?;
-    let permit = Arc::clone(&service.work).acquire_owned();
-    let permit = tokio::time::timeout(service.options.decode_timeout, permit).await;
+    // Long ones wait for each other, and none of the short ones for them.
+    let (semaphore, patience) = match question.is_long() {
+        true => (&service.long, 6 * service.options.decode_timeout),
+        false => (&service.work, service.options.decode_timeout),
+    };
+    let permit = tokio::time::timeout(patience, Arc::clone(semaphore).acquire_owned()).await;
     let permit = permit.map_err(|_| Refusal::full())?.map_err(|_| Refusal::full())?;
     let of_thread = Arc::clone(&service);
     let answer = tokio::task::spawn_blocking(move || {

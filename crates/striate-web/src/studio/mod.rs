@@ -132,6 +132,13 @@ pub enum Question {
     },
 }
 
+impl Question {
+    /// Whether all of the data may be gone over for it.
+    pub fn is_long(&self) -> bool {
+        matches!(self, Question::Similar { .. } | Question::Confusion | Question::Cell { .. })
+    }
+}
+
 /// A model that is looked at.
 pub struct Studio {
     /// That of a live run changes.

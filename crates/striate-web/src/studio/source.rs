@@ -14,8 +14,8 @@ use striate::train::logits;
 
 /// Training images that are compared, and test images that are counted, at most.
 const MOST_IMAGES: usize = 20_000;
-/// Operations that going over the images may take: some ten seconds on one core.
-const MOST_OPERATIONS: u64 = 1_000_000_000_000;
+/// Operations that going over the images may take: some seconds on one core.
+const MOST_OPERATIONS: u64 = 200_000_000_000;
 /// While a run goes on, views that go over the data take no more than a part of a second of it.
 const MOST_OPERATIONS_LIVE: u64 = 20_000_000_000;
 /// Images shown that are alike, and of a cell.

@@ -2,8 +2,8 @@
 
 use super::svg::{Anchor, Color, FAINT, INK, Style, Svg, clean, text_width};
 
-const WIDTH: f64 = 560.0;
-const LEFT: f64 = 150.0;
+const WIDTH: f64 = 680.0;
+const LEFT: f64 = 180.0;
 /// The widest block.
 const BLOCK: f64 = 210.0;
 const ROW: f64 = 46.0;
@@ -86,7 +86,7 @@ pub fn diagram(title: &str, input: (usize, usize, usize), layers: &[DiagramLayer
         let (y, (width, height)) = (middle(row), size(output));
         svg.rect((center - width / 2.0, y - height / 2.0), (width, height), color(kind), Some(words));
         let right = Style::new(13.0, INK, Anchor::End);
-        svg.text((LEFT - 14.0, y - 7.0), &clean(name, 16), right.bold());
+        svg.text((LEFT - 14.0, y - 7.0), &clean(name, 20), right.bold());
         svg.text((LEFT - 14.0, y + 8.0), &clean(kind, 20), Style { size: 11.0, color: FAINT, ..right });
         let (channels, rows, columns) = output;
         let shape = if rows * columns == 1 { channels.to_string() } else { format!("{channels} x {rows} x {columns}") };
