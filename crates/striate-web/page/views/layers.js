@@ -70,7 +70,8 @@ export function setup(panel, app) {
       point(layer, within(at.map + step[0], layer.elements.length), within(at.row + step[1], rows), within(at.column + step[2], columns));
     });
     const shape = height * width === 1 ? String(channels) : data.shape.join(" x ");
-    const card = el("div", { class: "card" }, el("h3", {}, data.layer, " ", el("small", {}, `${data.kind}, ${shape}`)), maps);
+    const title = el("summary", {}, el("h3", {}, data.layer, " ", el("small", {}, `${data.kind}, ${shape}`)));
+    const card = el("details", { class: data.maps.length > 32 ? "card many" : "card", open: true }, title, maps);
     if (data.left_out) card.append(say(el("p", { class: "faint" }), "left_out", { count: data.left_out }));
     return [layer, card];
   }
