@@ -64,8 +64,9 @@ pub(crate) struct ServeArgs {
     /// The largest picture, in millions of pixels; beyond that the answer is 413
     #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u16).range(1..=64))]
     max_megapixels: u16,
-    /// Connections at a time; beyond that the one that has been idle longest is closed
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u16).range(1..))]
+    /// Connections at a time, as far as the system allows so many open files; beyond that the one that has been idle
+    /// longest is closed
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u16).range(1..))]
     max_connections: u16,
     /// Seconds that a request's head may take, and an idle connection stays open
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=3600))]

@@ -61,7 +61,8 @@ pub struct Options {
     pub max_pixels: u64,
     /// How long the decoding of one request's images may take.
     pub decode_timeout: Duration,
-    /// Connections at a time; beyond that the one that has been idle longest is closed.
+    /// Connections at a time, as far as the system allows so many open files; beyond that the one that has been idle
+    /// longest is closed.
     pub max_connections: usize,
     /// How long a request's head may take, the wait for it included.
     pub head_timeout: Duration,
@@ -86,7 +87,7 @@ impl Default for Options {
             max_memory: 256 << 20,
             max_pixels: 24_000_000,
             decode_timeout: Duration::from_secs(10),
-            max_connections: 512,
+            max_connections: 10_000,
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(20),
             drain_timeout: Duration::from_secs(20),
@@ -201,7 +202,7 @@ impl Server {
     pub fn run(self, stop: impl Future<Output = ()>) {
         let Self { runtime, listener, service, worker, .. } = self;
         let limits = connections::Limits {
-            connections: service.options.max_connections.max(1),
+            connections: connections::at_most(service.options.max_connections),
             head: service.options.head_timeout,
             write: service.options.head_timeout,
             drain: service.options.drain_timeout,
