@@ -74,7 +74,9 @@ async function open(url, { width = 1280, height = 900, scheme = "light", languag
 }
 
 async function shoot(page, name) {
-  if (options.pictures) await page.screenshot({ path: join(options.pictures, `${name}.png`), fullPage: true });
+  if (!options.pictures) return;
+  await page.evaluate(() => scrollTo(0, 0));
+  await page.screenshot({ path: join(options.pictures, `${name}.png`), fullPage: true });
 }
 
 /** A 3 as a hand draws it. */
