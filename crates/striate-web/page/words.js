@@ -39,7 +39,6 @@ const WORDS = {
   labelled: ["labelled {label}", "정답 {label}"],
   from_test: ["test image {index}", "시험 이미지 {index}"],
   from_train: ["training image {index}", "훈련 이미지 {index}"],
-  nothing_yet: ["Draw something first.", "먼저 무언가를 그리세요."],
   layers_hint: [
     "Point at a pixel of a feature map to see how it comes about. With the keyboard: Tab to a layer, arrow keys move, [ and ] change the map.",
     "특징 맵의 픽셀을 가리키면 그 값이 어떻게 나오는지 보입니다. 키보드로는 Tab으로 계층을 고르고, 화살표 키로 움직이고, [ 와 ] 로 맵을 바꿉니다.",
@@ -100,10 +99,8 @@ const WORDS = {
   matrix: ["{correct} of {images} test images are right. Choose a cell to see its images.", "시험 이미지 {images}장 가운데 {correct}장을 맞혔습니다. 칸을 고르면 그 이미지들이 보입니다."],
   cell: ["{row} taken for {column}: {count}", "{row}을(를) {column}(으)로 봄: {count}장"],
   cell_right: ["{row}, recognised: {count}; the least sure first", "{row}을(를) 맞힘: {count}장, 확신이 낮은 것부터"],
-  cell_none: ["None.", "없습니다."],
   open_hint: ["Choosing an image looks into it.", "이미지를 고르면 그 속을 들여다봅니다."],
   layer: ["layer", "계층"],
-  kind: ["kind", "종류"],
   shape: ["output", "출력"],
   parameters: ["parameters", "매개변수"],
   receptive: ["receptive field", "수용 영역"],
