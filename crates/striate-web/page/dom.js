@@ -2,7 +2,7 @@
 
 import { fill } from "./words.js";
 
-/** An element: `el("p", { class: "faint", t: "hint" }, ...children)`. `t` names the words that stand in it. */
+/** An element: `el("p", { class: "faint", t: "layers_hint" }, ...children)`. `t` names the words that stand in it. */
 export function el(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
