@@ -100,7 +100,9 @@ impl TransposedConvolutionOperator {
 
 impl Operator for TransposedConvolutionOperator {
     fn output(&self) -> Shape {
-        self.g.input
+        // What goes into the convolution that goes the other way.
+        let Geometry { input, .. } = self.g;
+        input
     }
 
     fn prepared(&self, backward: bool) -> usize {
