@@ -1169,7 +1169,8 @@ fn an_onnx_file_is_a_model() {
         assert_eq!(json(&stdout)["weights_sha256"], json(&original)["weights_sha256"], "{file}");
     }
     run(here, &["explain", "bars.onnx", "filters", "--out", "filters.png"], 0);
-    let onward = ["train", "--model", "bars.onnx", "--data", "bars", "--epochs", "1", "--out", "onward", "-q", "--json"];
+    let onward =
+        ["train", "--model", "bars.onnx", "--data", "bars", "--epochs", "1", "--out", "onward", "-q", "--json"];
     let (stdout, _) = run(here, &onward, 0);
     assert!(json(&stdout)["test_accuracy"].as_f64().unwrap() >= 0.5, "{stdout}");
     refused(here, &["evaluate", "bars.onnx", "--data", "bars", "--calibrate"], 2, &["striate convert bars.onnx"]);

@@ -32,7 +32,7 @@ pub enum OnnxError {
 pub enum OnnxImportError {
     /// The file can't be read.
     #[error(transparent)]
-    File(#[from] FormatError),
+    File(Box<FormatError>),
     /// No ONNX file, or a damaged one.
     #[error("{name} can't be read as ONNX: {reason}")]
     Malformed {
@@ -63,8 +63,14 @@ pub enum OnnxImportError {
         /// The file.
         name: String,
         /// What does not fit.
-        source: NetworkError,
+        source: Box<NetworkError>,
     },
+}
+
+impl From<FormatError> for OnnxImportError {
+    fn from(error: FormatError) -> Self {
+        Self::File(Box::new(error))
+    }
 }
 
 /// A node that can't be imported.

@@ -53,7 +53,7 @@ pub(super) fn model(
     let input = importer.input;
     let (title, producer) = (graph.name.clone(), graph.producer.clone());
     let metadata = Metadata::read(&graph, name)?;
-    let error = |source| OnnxImportError::Network { name: name.into(), source };
+    let error = |source| OnnxImportError::Network { name: name.into(), source: Box::new(source) };
     // The file's own bytes are no longer needed, and may be as large as all that follows.
     drop(graph);
     let network = network(if title.is_empty() { "onnx" } else { &title }, input, layers).map_err(error)?;
