@@ -88,6 +88,10 @@ impl Importer<'_> {
         if !(0.0..1.0).contains(&ratio) {
             return invalid(format!("its ratio is {ratio}; from 0 to below 1 is needed"));
         }
+        let training = call.optional(2)?.map(|flag| flag.scalar()).transpose()?.unwrap_or(0.0);
+        if training != 0.0 && ratio != 0.0 {
+            return unsupported("the file was exported for training (training_mode); export it for inference");
+        }
         if ratio == 0.0 {
             return Ok(call.flow(0)?.clone());
         }

@@ -10,6 +10,9 @@ impl Importer<'_> {
         if node.int("spatial", 1) == 0 {
             return unsupported("statistics for each pixel (spatial = 0)");
         }
+        if node.int("training_mode", 0) != 0 {
+            return unsupported("the file was exported for training (training_mode); export it for inference");
+        }
         let mut parameters = Vec::with_capacity(4);
         for at in 1..5 {
             parameters.push(call.constant(at)?.to_floats()?);
