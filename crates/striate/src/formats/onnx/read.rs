@@ -54,7 +54,9 @@ impl Graph {
             return Err(malformed(format!("it has {} nodes; at most {MOST_NODES} are allowed", graph.node.len())));
         }
         let standard = model.opset_import.iter().find(|set| matches!(set.domain.as_str(), "" | "ai.onnx"));
-        let opset = standard.map_or(1, |set| set.version);
+        let Some(opset) = standard.map(|set| set.version) else {
+            return Err(malformed("it does not say which operator set it uses; is it whole?".into()));
+        };
         if !(1..=NEWEST_OPSET).contains(&opset) {
             return Err(malformed(format!(
                 "it uses operator set {opset}; 1 to {NEWEST_OPSET} are known: export it again with an older one, such as 17"
