@@ -273,8 +273,8 @@ impl<'a> Importer<'a> {
         }
         let open = || {
             format!(
-                "the input {:?} is {} (the batch first), which leaves sizes open; export it with fixed sizes (the batch alone may \
-                 stay open), or give them as ImportOptions",
+                "the input {:?} is {} (the batch first), which leaves sizes open; export it with fixed sizes \
+                 (the batch alone may stay open), or give them as ImportOptions",
                 input.name,
                 shown(&dims)
             )
