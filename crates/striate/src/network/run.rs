@@ -1,5 +1,8 @@
 //! The executor of a plan on this machine's CPU: it owns the arena, and running allocates nothing.
 
+#[cfg(test)]
+mod checks;
+
 use super::plan::{ALIGNMENT, BackwardPlaces, Mode, Plan, Step};
 use super::{NetworkError, Parameters};
 pub use crate::kernels::softmax::SecondClass;
@@ -316,25 +319,31 @@ impl Runner {
             self.revision = Some(parameters.revision());
         }
         for (i, step) in self.plan.steps.iter().enumerate() {
-            let places =
-                [&step.input, &step.other, &step.output, &step.saved, &step.forward_workspace].map(Range::clone);
-            let [input, other, output, saved, workspace] = disjoint(arena, places);
-            step.operator.forward(Forward {
-                parameters: &parameters.as_slice()[step.parameters.clone()],
-                prepared: &prepared[step.prepared.clone()],
-                input,
-                other,
-                output,
-                training: self.plan.mode == Mode::Training && !step.is_frozen(),
-                saved,
-                workspace,
-                random: key.map(|key| step_random(key.seed, key.step, step.layer)),
-            });
+            let training = self.plan.mode == Mode::Training && !step.is_frozen();
+            forward(step, arena, prepared, parameters.as_slice(), training, key);
             watch(Phase::Forward, i);
         }
     }
 }
 
+/// The forward pass of one step.
+fn forward(step: &Step, arena: &mut [f32], prepared: &[f32], parameters: &[f32], training: bool, key: Option<StepKey>) {
+    let places = [&step.input, &step.other, &step.output, &step.saved, &step.forward_workspace].map(Range::clone);
+    let [input, other, output, saved, workspace] = disjoint(arena, places);
+    step.operator.forward(Forward {
+        parameters: &parameters[step.parameters.clone()],
+        prepared: &prepared[step.prepared.clone()],
+        input,
+        other,
+        output,
+        training,
+        saved,
+        workspace,
+        random: key.map(|key| step_random(key.seed, key.step, step.layer)),
+    });
+}
+
+/// The backward pass of one step.
 fn backward(
     step: &Step,
     places: &BackwardPlaces,
