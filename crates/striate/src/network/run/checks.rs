@@ -52,7 +52,7 @@ enum Holds {
 enum Pass {
     Forward(usize),
     Loss,
-    /// The gradients after the layer that the backward pass begins at are put to zero.
+    /// A gradient after the layer that the backward pass begins at is put to zero.
     Clear,
     /// The gradient that the backward pass begins with.
     Seed,
@@ -276,29 +276,31 @@ impl Story {
             Mode::Gradient => {
                 let value = tap_value(from);
                 start = readings.iter().rposition(|reading| reading.output == value).map_or(0, |at| at + 1);
-                let mut clear = Event::new(Pass::Clear);
                 if value != last {
                     share(last);
                 }
-                for (step, reading) in plan.steps[start..].iter().zip(&readings[start..]).rev() {
+                let later = || plan.steps[start..].iter().zip(&readings[start..]);
+                let mut clears = Vec::new();
+                for (step, reading) in later().rev() {
                     let Some(places) = &step.backward else { continue };
                     for (read, gradient) in [(Some(reading.input), &places.input), (reading.other, &places.other)] {
                         if let (Some(read), false) = (read, gradient.place.is_empty()) {
-                            let shares = share(read);
+                            share(read);
                             if !gradient.accumulate {
-                                clear.writes(&gradient.place, Holds::Gradient(read, shares));
+                                // As if all later readers had added theirs.
+                                let readers = later().filter(|(step, _)| step.backward.is_some());
+                                let shares = readers.flat_map(|(_, by)| by.inputs()).filter(|&v| v == read).count();
+                                let mut clear = Event::new(Pass::Clear);
+                                clear
+                                    .writes(&gradient.place, Holds::Gradient(read, shares + usize::from(read == last)));
+                                clears.push((readings[..start].iter().any(|by| by.output == read), clear));
                             }
                         }
                     }
                 }
-                // Where all readers of a value come later, its gradient is whole: zero.
-                for (_, holds) in &mut clear.writes {
-                    if let Holds::Gradient(value, shares) = holds {
-                        *shares = begun_shares(&readings[start..], &plan.steps[start..], *value)
-                            + usize::from(*value == last);
-                    }
-                }
-                events.push(clear);
+                // All is put to zero, so the order does not matter; what will be read comes last.
+                clears.sort_by_key(|(matters, _)| *matters);
+                events.extend(clears.into_iter().map(|(_, clear)| clear));
                 let tap = plan.tap(from).unwrap();
                 assert_eq!(tap.gradient, gradient_place(value));
                 let mut seed = Event::new(Pass::Seed);
@@ -476,12 +478,6 @@ impl Story {
         }
         loss
     }
-}
-
-/// How many shares of a value's gradient these steps write.
-fn begun_shares(readings: &[Reading], steps: &[Step], value: Value) -> usize {
-    let backward = steps.iter().zip(readings).filter(|(step, _)| step.backward.is_some());
-    backward.flat_map(|(_, reading)| reading.inputs()).filter(|&read| read == value).count()
 }
 
 #[track_caller]
