@@ -35,9 +35,9 @@ fn wait_for(child: &mut Child, what: impl Fn() -> bool) {
     }
 }
 
+/// Also to a process that has just ended.
 fn signal(child: &Child, name: &str) {
-    let sent = Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
-    assert!(sent.success());
+    let _ = Command::new("kill").args([name, &child.id().to_string()]).stderr(Stdio::null()).status().unwrap();
 }
 
 fn ended(child: Child) -> (ExitStatus, String) {
@@ -56,6 +56,8 @@ fn a_second_signal_ends_a_run_at_once_and_loses_nothing() {
         let mut child = start(here, &format!("{TRAIN} --epochs 1000000 --checkpoint-every 5 --out run"));
         wait_for(&mut child, || fs::metadata(out.join("metrics.jsonl")).is_ok_and(|file| file.len() > 1000));
         signal(&child, name);
+        // Two at once can arrive as one.
+        thread::sleep(Duration::from_millis(2));
         signal(&child, name);
         // Where the first had already brought it to its end, that is as good.
         let (status, stderr) = ended(child);
@@ -82,7 +84,7 @@ fn a_directory_deleted_under_a_run_is_named() {
     }
     let (status, stderr) = ended(child);
     assert_eq!(status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("error: run") && stderr.contains("No such file or directory"), "{stderr}");
+    assert!(stderr.contains("run/") && stderr.contains("No such file or directory"), "{stderr}");
     // What does not exist any more is not said to be there.
     assert!(!stderr.contains("checkpoint is whole") && !stderr.contains("The last weights are in"), "{stderr}");
 }
