@@ -258,7 +258,8 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// Bytes that the run takes beyond the network and the data: plans, gradients, the optimizer's state, copies of weights.
+    /// Bytes that the run takes beyond the network and the data: plans, gradients, the optimizer's state, and copies of the
+    /// weights, those among them that a caller needs to save a model.
     ///
     /// # Errors
     /// A network that can't be planned for this batch.
@@ -271,8 +272,8 @@ impl<'a> Trainer<'a> {
         let rest = self.train.len() % options.batch;
         let arenas = plan(options.batch)? + if rest == 0 { 0 } else { plan(rest)? };
         let evaluation = Plan::new(description, options.batch, Mode::Inference)?.peak_bytes();
-        // Gradients, the last good weights, and what is written into a file.
-        let copies = 3
+        // Gradients, the last good weights, those that the run began with, and three on their way into a file.
+        let copies = 6
             + options.optimizer.arrays()
             + usize::from(options.average.is_some())
             + usize::from(options.keep == Keep::Best);
