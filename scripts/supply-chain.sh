@@ -67,6 +67,7 @@ package() {
     for crate in "$work"/package/package/*.crate; do
         bytes="$(stat -c %s "$crate")"
         echo "  $(basename "$crate"): $bytes bytes"
+        [ "$(tar tzf "$crate" | grep -cE '/(LICENSE-MIT|LICENSE-APACHE|README.md)$')" = 3 ] || { echo "without its licences or README"; return 1; }
         [ "$bytes" -lt 10485760 ] || { echo "over the registry's limit of 10 MiB"; return 1; }
     done
 }

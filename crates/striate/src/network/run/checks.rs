@@ -757,7 +757,7 @@ fn of_the_zoo_nothing_is_read_that_was_not_written() {
     for name in models::NAMES {
         let channels = if name.starts_with("mnist") || name.contains("lenet") { 1 } else { 3 };
         let fits = |side: &usize| models::by_name(name, Shape::new(channels, *side, *side), 4).ok();
-        let mut description = [16, 28, 32, 67].iter().find_map(fits).expect(name);
+        let mut description = [16, 28, 32, 67, 224].iter().find_map(fits).expect(name);
         for named in &mut description.layers {
             if let Layer::Affine(options) = &mut named.layer {
                 options.outputs = options.outputs.min(61);
