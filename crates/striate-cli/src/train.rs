@@ -660,7 +660,7 @@ fn interruption(quiet: bool) -> &'static AtomicBool {
             std::process::exit(130);
         }
         if !quiet {
-            complain("\nstopping after this step; once more to stop at once");
+            complain("\nstopping; once more to stop at once");
         }
     });
     &INTERRUPTED
