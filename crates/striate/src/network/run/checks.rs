@@ -702,7 +702,8 @@ impl Draw {
                 let position = self.below(description.layers.len() + 1);
                 let before = description.layers.get(position).map_or("input", |named| &named.name).to_owned();
                 let shape = shape_of(&description, &before);
-                let branch = self.one_in(2).then(|| self.grown(&description, &[before.clone()], shape)).flatten();
+                let branch =
+                    self.one_in(2).then(|| self.grown(&description, std::slice::from_ref(&before), shape)).flatten();
                 let (grown, other) = match branch {
                     Some(grown) => (grown.clone(), grown.last().to_owned()),
                     None => (description.clone(), before),
