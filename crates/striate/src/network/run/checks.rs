@@ -14,7 +14,8 @@ use crate::kernels::softmax::cross_entropy;
 use crate::layers::{
     AdaptivePoolingOptions, AddOptions, AffineOptions, BatchNormOptions, ClipOptions, ConcatOptions,
     ConvolutionOptions, DropoutOptions, FlattenOptions, GeluOptions, HardSwishOptions, Init, Layer, LeakyReluOptions,
-    LocalResponseNormOptions, PoolingOptions, ReluOptions, SigmoidOptions, SiluOptions, SoftmaxOptions, TanhOptions,
+    LocalResponseNormOptions, PoolingOptions, ReluOptions, Role, SigmoidOptions, SiluOptions, SoftmaxOptions,
+    TanhOptions,
 };
 use crate::models;
 use crate::random::{Purpose, Random};
@@ -503,11 +504,9 @@ impl Subject {
         let mut network = Network::new(description, seed).unwrap();
         // Biases, scales and statistics that are not all the same.
         let specs = network.parameters().specs().to_vec();
-        for (i, value) in network.parameters_mut().as_mut_slice().iter_mut().enumerate() {
-            let role = specs.iter().find(|spec| spec.range.contains(&i)).map(|spec| spec.role);
-            if role != Some(crate::layers::Role::Weight) {
-                *value += 0.25 * random.uniform(i as u64);
-            }
+        let values = network.parameters_mut().as_mut_slice();
+        for i in specs.into_iter().filter(|spec| spec.role != Role::Weight).flat_map(|spec| spec.range) {
+            values[i] += 0.25 * random.uniform(i as u64);
         }
         let owners = network.description().parameter_owners().unwrap();
         let mut frozen: Vec<usize> = owners.into_iter().filter(|&owner| random.below(owner as u64, 4) == 0).collect();
