@@ -33,7 +33,7 @@ impl Geometry {
     }
 
     /// Rows and columns of each cell's region: neighbours share a line where the grid does not divide the map.
-    fn regions(&self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+    pub(crate) fn regions(&self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
         let span = |i: usize, cells: usize, size: usize| i * size / cells..((i + 1) * size).div_ceil(cells);
         let (input, (rows, columns)) = (self.input, self.output);
         (0..rows * columns)

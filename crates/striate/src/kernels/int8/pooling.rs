@@ -1,0 +1,110 @@
+//! Pooling of bytes, all channels of a pixel side by side.
+
+use super::{CHUNK, to_byte};
+use crate::kernels::isa::vectorized;
+use crate::kernels::pooling::Geometry;
+use crate::shape::Shape;
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Output pixels of a task.
+fn pixels_a_task(channels: usize, taps: usize) -> usize {
+    (CHUNK / (channels * taps).max(1)).max(1)
+}
+
+/// The largest byte of each channel under each window.
+pub(crate) fn max_pool(g: &Geometry, x: &[u8], y: &mut [u8]) {
+    let channels = g.input.channels;
+    let pixels = pixels_a_task(channels, g.window.kernel.0 * g.window.kernel.1);
+    y.par_chunks_mut(pixels * channels).enumerate().for_each(|(task, y)| maxima(g, x, task * pixels, y));
+}
+
+vectorized! {
+    fn maxima(g: &Geometry, x: &[u8], first: usize, y: &mut [u8]) = maxima_of
+}
+
+#[inline(always)]
+fn maxima_of(g: &Geometry, x: &[u8], first: usize, y: &mut [u8]) {
+    let channels = g.input.channels;
+    for (pixel, y) in y.chunks_exact_mut(channels).enumerate() {
+        let at = first + pixel;
+        let (n, at) = (at / g.output.area(), at % g.output.area());
+        let image = &x[n * g.input.len()..][..g.input.len()];
+        let (rows, columns) = g.under(at / g.output.width, at % g.output.width);
+        y.fill(0);
+        for row in rows.step_by(g.window.dilation.0) {
+            for column in columns.clone().step_by(g.window.dilation.1) {
+                let x = &image[(row * g.input.width + column) * channels..][..channels];
+                y.iter_mut().zip(x).for_each(|(y, &x)| *y = (*y).max(x));
+            }
+        }
+    }
+}
+
+/// Means over rectangles of every map.
+#[derive(Clone, Debug)]
+pub(crate) struct Average {
+    input: Shape,
+    /// Of each output pixel: its rows and columns, by which steps, and what the sum of them is multiplied by.
+    regions: Vec<Region>,
+    input_zero: u8,
+    zero: u8,
+}
+
+#[derive(Clone, Debug)]
+struct Region {
+    rows: Range<usize>,
+    columns: Range<usize>,
+    steps: (usize, usize),
+    factor: f32,
+}
+
+impl Average {
+    /// Nothing to compute yet. `input_zero` and `zero` are the bytes of 0.
+    pub(crate) fn new(input: Shape, input_zero: u8, zero: u8) -> Self {
+        Self { input, regions: Vec::new(), input_zero, zero }
+    }
+
+    /// The next output pixel: the sum over a rectangle, every so many rows and columns, times `factor`.
+    pub(crate) fn push(&mut self, rows: Range<usize>, columns: Range<usize>, steps: (usize, usize), factor: f32) {
+        self.regions.push(Region { rows, columns, steps, factor });
+    }
+
+    /// `y` (N, regions, C) of `x` (N, H, W, C).
+    pub(crate) fn forward(&self, x: &[u8], y: &mut [u8]) {
+        let channels = self.input.channels;
+        let taps = self.input.area().div_ceil(self.regions.len().max(1));
+        let pixels = pixels_a_task(channels, taps);
+        y.par_chunks_mut(pixels * channels).enumerate().for_each(|(task, y)| means(self, x, task * pixels, y));
+    }
+}
+
+vectorized! {
+    fn means(average: &Average, x: &[u8], first: usize, y: &mut [u8]) = means_of
+}
+
+#[inline(always)]
+fn means_of(average: &Average, x: &[u8], first: usize, y: &mut [u8]) {
+    const LANES: usize = 32;
+    let (input, channels) = (average.input, average.input.channels);
+    for (pixel, y) in y.chunks_exact_mut(channels).enumerate() {
+        let at = first + pixel;
+        let (n, region) = (at / average.regions.len(), &average.regions[at % average.regions.len()]);
+        let image = &x[n * input.len()..][..input.len()];
+        for (block, y) in y.chunks_mut(LANES).enumerate() {
+            let mut sums = [0i32; LANES];
+            let mut count = 0;
+            for row in region.rows.clone().step_by(region.steps.0) {
+                for column in region.columns.clone().step_by(region.steps.1) {
+                    let x = &image[(row * input.width + column) * channels + block * LANES..][..y.len()];
+                    sums.iter_mut().zip(x).for_each(|(sum, &x)| *sum += i32::from(x));
+                    count += 1;
+                }
+            }
+            let nothing = count * i32::from(average.input_zero);
+            for (y, sum) in y.iter_mut().zip(&sums) {
+                *y = to_byte((sum - nothing) as f32 * region.factor, average.zero);
+            }
+        }
+    }
+}
