@@ -362,7 +362,7 @@ impl Network {
         Ok(())
     }
 
-    fn check_input(&self, x: ArrayView4<'_, f32>, t: Option<&[usize]>) -> Result<(), NetworkError> {
+    pub(crate) fn check_input(&self, x: ArrayView4<'_, f32>, t: Option<&[usize]>) -> Result<(), NetworkError> {
         let (n, channels, height, width) = x.dim();
         let input = self.description.input;
         if n == 0 {

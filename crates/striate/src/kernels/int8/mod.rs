@@ -46,7 +46,10 @@ const MAGIC: f32 = 12_582_912.0;
 #[inline(always)]
 pub(crate) fn to_byte(steps: f32, zero: u8) -> u8 {
     let zero = i32::from(zero);
-    let held = steps.max(-zero as f32).min((255 - zero) as f32);
+    // Comparisons rather than `max` and `min`, which would look for NaN: there is none.
+    let (low, high) = (-zero as f32, (255 - zero) as f32);
+    let held = if steps < low { low } else { steps };
+    let held = if held > high { high } else { held };
     ((held + MAGIC).to_bits().wrapping_sub(MAGIC.to_bits()) as i32 + zero) as u8
 }
 
