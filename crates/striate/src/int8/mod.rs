@@ -40,7 +40,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// Why a network can't be quantized, or a quantized one not be run.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Int8Error {
     /// The network itself.
