@@ -334,3 +334,143 @@ fn outputs(node: &Node<'_>) -> Option<(usize, bool)> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layers::{AffineOptions, BatchNormOptions, ConcatOptions, ConvolutionOptions, Init, SoftmaxOptions};
+    use crate::layers::{FlattenOptions, GeluOptions, LocalResponseNormOptions, PoolingOptions, ReluOptions};
+    use crate::models;
+    use crate::network::Description;
+    use crate::random::{Purpose, Random};
+    use crate::shape::{Shape, Window};
+    use ndarray::Array4;
+
+    fn images(shape: Shape, count: usize) -> Array4<f32> {
+        let random = Random::new(7, Purpose::Test, 0);
+        let mut at = 0;
+        Array4::from_shape_simple_fn((count, shape.channels, shape.height, shape.width), || {
+            at += 1;
+            random.uniform(at)
+        })
+    }
+
+    /// The logits in bytes are near those in float, measured by how far these are spread.
+    fn assert_near(description: Description, most: f32) -> QuantizedNetwork {
+        let network = Network::new(description, 5).unwrap();
+        let x = images(network.input(), 4);
+        let mut calibration = Calibration::new(&network, CalibrationOptions::default()).unwrap();
+        calibration.observe(x.view()).unwrap();
+        let quantized = calibration.finish().unwrap();
+        let expected = network.predict(x.view()).unwrap();
+        let found = Predictor::new(&quantized, 4).unwrap().predict(x.view()).unwrap();
+        let (low, high) = expected.iter().fold((0.0f32, 0.0f32), |(low, high), &v| (low.min(v), high.max(v)));
+        let worst = expected.iter().zip(&found).fold(0.0f32, |worst, (a, b)| worst.max((a - b).abs()));
+        let name = &network.description().name;
+        assert!(worst <= most * (high - low), "{name}: {worst} of {low} to {high}");
+        // One by one they are the same, to the bit.
+        let mut one = Predictor::new(&quantized, 1).unwrap();
+        for (x, row) in x.axis_chunks_iter(ndarray::Axis(0), 1).zip(found.rows()) {
+            assert_eq!(one.predict(x).unwrap().row(0), row, "{name}");
+        }
+        quantized
+    }
+
+    #[test]
+    fn the_zoo_runs_in_bytes() {
+        for name in ["simple-convnet", "lenet", "mnist-net", "cifar-net", "cifar-resnet20", "deep-convnet"] {
+            let quantized = assert_near(models::build(name, &Default::default()).unwrap(), 0.06);
+            assert_eq!(quantized.float_layers().count(), 0, "{name}");
+        }
+        let request = models::Request { input: Some(Shape::new(3, 64, 64)), classes: Some(10), settings: &[] };
+        for name in ["resnet18", "mobilenet-v2", "vgg11"] {
+            let quantized = assert_near(models::build(name, &request).unwrap(), 0.12);
+            assert_eq!(quantized.float_layers().count(), 0, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_form_in_bytes_is_computed_in_float() {
+        let window = Window::square(3, 1, 1);
+        let description = Description::new("mixed", Shape::new(3, 8, 8))
+            .with("conv1", ConvolutionOptions::new(8, window, Init::He))
+            .with("gelu", GeluOptions {})
+            .with("lrn", LocalResponseNormOptions::default())
+            .with_inputs("conv2", ConvolutionOptions::new(6, window, Init::He).without_bias(), ["lrn"])
+            .with_inputs("concat", ConcatOptions {}, ["conv2", "lrn"])
+            .with("norm", BatchNormOptions::default())
+            .with("relu", ReluOptions {})
+            .with("pool", PoolingOptions::average(Window::square(2, 2, 0)))
+            .with("flat", FlattenOptions {})
+            .with("flat-norm", BatchNormOptions::default())
+            .with("classes", AffineOptions::new(5, Init::He))
+            .with("softmax", SoftmaxOptions {});
+        let quantized = assert_near(description, 0.06);
+        assert_eq!(quantized.float_layers().collect::<Vec<_>>(), ["lrn", "softmax"]);
+    }
+
+    #[test]
+    fn maps_as_answers_come_in_their_order() {
+        let description = Description::new("maps", Shape::new(2, 6, 6))
+            .with("conv", ConvolutionOptions::new(3, Window::square(3, 1, 0), Init::He));
+        assert_near(description.clone(), 0.03);
+        assert_near(description.with("flat", FlattenOptions {}), 0.03);
+    }
+
+    #[test]
+    fn weights_keep_their_channel_s_largest_and_no_product_overflows() {
+        let w = [0.5, -1.0, 0.25, 0.0, 0.0, 0.0];
+        let rounded = QuantizedWeights::round(&w, &[1.0, 3.0], 2, false, 0.01);
+        assert_eq!(rounded.values, [64, -127, 32, 0, 0, 0]);
+        assert_eq!(rounded.bias[0], (1.0f64 / (0.01f32 as f64 * f64::from(rounded.scales[0]))).round() as i32);
+        let (_, bias) = rounded.numbers(false, 0.01);
+        assert!((bias[1] - 3.0).abs() < 1e-5, "{bias:?}");
+        let columns = QuantizedWeights::round(&[1.0, 10.0, -0.5, 5.0], &[], 2, true, 1.0);
+        assert_eq!((columns.values, columns.bias), (vec![127, 127, -64, 64], vec![0, 0]));
+        let many = QuantizedWeights { values: vec![127; 70_000], scales: vec![1.0], bias: vec![0] };
+        assert!(matches!(many.check("wide", false), Err(Int8Error::Overflow { channel: 0, .. })));
+        // Too wide for sums in an i32, and so computed in float.
+        let quantized = assert_near(
+            Description::new("wide", Shape::new(7, 100, 100)).with("classes", AffineOptions::new(2, Init::Xavier)),
+            1e-3,
+        );
+        assert_eq!(quantized.float_layers().count(), 1);
+    }
+
+    #[test]
+    fn parts_that_do_not_fit_are_named() {
+        let network = Network::new(models::build("simple-convnet", &Default::default()).unwrap(), 1).unwrap();
+        let x = images(network.input(), 2);
+        let mut calibration = Calibration::new(&network, CalibrationOptions::default()).unwrap();
+        assert_eq!(calibration.observe(x.view()).and_then(|()| Ok(calibration.images())).unwrap(), 2);
+        let good = calibration.finish().unwrap();
+        let (activations, weights) = (good.activations().to_vec(), good.weights().to_vec());
+        let error = |activations: &[QuantizationParameters], weights: &[Option<QuantizedWeights>]| {
+            QuantizedNetwork::new(good.network().clone(), activations.to_vec(), weights.to_vec()).unwrap_err()
+        };
+        assert!(matches!(error(&activations[1..], &weights), Int8Error::Weights { .. }));
+        for scale in [0.0, -1.0, f32::NAN, f32::INFINITY, 1e-42] {
+            let mut wrong = activations.clone();
+            wrong[2].scale = scale;
+            let error = error(&wrong, &weights).to_string();
+            assert!(error.contains("Relu1") && error.contains("positive"), "{error}");
+        }
+        let mut wrong = weights.clone();
+        wrong[0].as_mut().unwrap().values.pop();
+        assert!(error(&activations, &wrong).to_string().contains("749 weights"));
+        wrong = weights.clone();
+        wrong[1] = weights[0].clone();
+        assert!(error(&activations, &wrong).to_string().contains("Relu1: found weights for a ReLU"));
+        wrong = weights.clone();
+        wrong[0].as_mut().unwrap().bias[3] = i32::MIN;
+        assert!(matches!(error(&activations, &wrong), Int8Error::Overflow { channel: 3, .. }));
+
+        let empty = Calibration::new(&network, CalibrationOptions::default()).unwrap();
+        assert_eq!(empty.finish().unwrap_err(), Int8Error::NoImages);
+        let error = Calibration::new(&network, CalibrationOptions { percentile: 50.0 }).unwrap_err().to_string();
+        assert!(error.contains("percentile is 50"), "{error}");
+        assert!(Predictor::new(&good, 0).is_err());
+        let mut predictor = Predictor::new(&good, 2).unwrap();
+        assert!(predictor.predict(images(network.input(), 3).view()).is_err());
+    }
+}

@@ -10,6 +10,8 @@ mod depthwise;
 mod pointwise;
 mod pooling;
 mod product;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use depthwise::Depthwise;
 pub(crate) use pointwise::{add, dequantize, lookup, lookup_channels, move_channels, place, quantize};
@@ -101,23 +103,5 @@ impl Bands {
         let end = start + (self.bytes - SLACK) / self.pitch;
         let Padding { top, bottom, .. } = g.window.padding;
         start..end.min(g.input.height + top + bottom)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_round_to_the_nearest_even_byte_and_stop_at_the_ends() {
-        for zero in [0, 1, 128, 255] {
-            for step in -70_000..70_000 {
-                let steps = step as f32 / 128.0;
-                let expected = (f64::from(steps).round_ties_even() + f64::from(zero)).clamp(0.0, 255.0);
-                assert_eq!(f64::from(to_byte(steps, zero)), expected, "{steps} {zero}");
-            }
-            assert_eq!([to_byte(f32::MIN, zero), to_byte(f32::MAX, zero)], [0, 255]);
-        }
-        assert_eq!([0.5, 1.5, 2.5, -0.5].map(|steps| to_byte(steps, 10)), [10, 12, 12, 10]);
     }
 }

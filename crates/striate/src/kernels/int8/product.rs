@@ -101,29 +101,35 @@ impl Product {
 
     /// `y` of `x` (N, H, W, C), with [`SLACK`] bytes more after its end.
     pub(crate) fn forward(&self, x: &[u8], batch: usize, y: Target<'_>, workspace: &mut [u8]) {
+        self.forward_with(int8(), x, batch, y, workspace);
+    }
+
+    /// [`Product::forward`] with these kernels.
+    pub(super) fn forward_with(&self, kernels: &Int8, x: &[u8], batch: usize, y: Target<'_>, workspace: &mut [u8]) {
         match y {
-            Target::Bytes(y) => self.forward_to(x, batch, y, workspace, requantize),
-            Target::Numbers(y) => self.forward_to(x, batch, y, workspace, rescale),
+            Target::Bytes(y) => self.forward_to(kernels, x, batch, y, workspace, requantize),
+            Target::Numbers(y) => self.forward_to(kernels, x, batch, y, workspace, rescale),
         }
     }
 
     fn forward_to<T: Send>(
         &self,
+        kernels: &Int8,
         x: &[u8],
         batch: usize,
         y: &mut [T],
         workspace: &mut [u8],
         finish: fn(&Block<'_>, &Scaling, &mut [T]),
     ) {
-        let (g, kernels) = (&self.g, int8());
+        let g = &self.g;
         let (pixels, filters, products) = (g.output.area(), g.filters(), self.products());
         if self.is_padded() {
-            return self.forward_padded(x, y, workspace, finish);
+            return self.forward_padded(kernels, x, y, workspace, finish);
         }
         let rows = batch * pixels;
         let view = View { x, pitch: g.input.width * g.input.channels, image: g.input.len() };
         if rows <= kernels.rows() && products * rows >= 2 * TASK {
-            return self.forward_by_columns(&view, rows, y, finish);
+            return self.forward_by_columns(kernels, &view, rows, y, finish);
         }
         // Whole blocks, large enough to be worth a task, and not many more of them than threads are likely.
         let least = TASK.div_ceil(products).max(rows.div_ceil(64));
@@ -138,12 +144,13 @@ impl Product {
     /// Bands of output rows, whose input rows are padded first.
     fn forward_padded<T: Send>(
         &self,
+        kernels: &Int8,
         x: &[u8],
         y: &mut [T],
         workspace: &mut [u8],
         finish: fn(&Block<'_>, &Scaling, &mut [T]),
     ) {
-        let (g, kernels) = (&self.g, int8());
+        let g = &self.g;
         let bands = Bands::new(g, self.products() * g.output.width);
         let batch = y.len() / g.output.len();
         let of_band = bands.rows * g.output.width * g.filters();
@@ -193,12 +200,13 @@ impl Product {
     /// One block of rows, its columns shared out among the threads.
     fn forward_by_columns<T: Send>(
         &self,
+        kernels: &Int8,
         view: &View<'_>,
         rows: usize,
         y: &mut [T],
         finish: fn(&Block<'_>, &Scaling, &mut [T]),
     ) {
-        let (g, kernels) = (&self.g, int8());
+        let g = &self.g;
         let mut places = [0; 16];
         places.iter_mut().enumerate().take(rows).for_each(|(i, place)| *place = view.window(g, i));
         let blocks: Vec<Columns> = self.columns().collect();
