@@ -14,6 +14,7 @@ use striate::network::NetworkError;
 use striate::optim::OptimError;
 use striate::train::{CheckpointError, TrainError};
 use striate_mnist::MnistError;
+use striate_web::server::ServeError;
 
 /// Why a command ended without its result.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +43,8 @@ pub(crate) enum CliError {
     Network(#[from] NetworkError),
     #[error(transparent)]
     Onnx(#[from] OnnxError),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
     #[error(transparent)]
     Toml(#[from] TomlError),
     #[error(transparent)]
@@ -99,6 +102,7 @@ impl CliError {
     pub(crate) fn status(&self) -> u8 {
         match self {
             CliError::Usage(_)
+            | CliError::Serve(ServeError::TokenForm { .. })
             | CliError::Isa(_)
             | CliError::Model(ModelError::Unknown { .. } | ModelError::Setting { .. }) => 2,
             CliError::Bench(BenchError::Optimizer(OptimError::Option { .. })) => 2,
