@@ -161,7 +161,9 @@ fn write_golden_files() {
         fit: Fit::Stretch,
         normalization: Normalization { mean: vec![0.25], deviation: vec![0.5] },
     };
-    let test_vectors = TestVectors::record(&network, inputs(4)).unwrap();
+    let pictures = TestVectors::of_data(&data, 4, &preprocessing);
+    assert_eq!(pictures.files.len(), 4);
+    let test_vectors = pictures.recorded(&network).unwrap();
     let model = ModelFile {
         network,
         class_names: vec!["one".into(), "둘".into(), "three".into()],
