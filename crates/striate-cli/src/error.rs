@@ -7,7 +7,7 @@ use striate::bench::BenchError;
 use striate::data::DataError;
 use striate::draw::DrawError;
 use striate::explain::ExplainError;
-use striate::formats::{FormatError, OnnxError, TomlError, WriteError};
+use striate::formats::{Difference, FormatError, OnnxError, Stage, TomlError, WriteError};
 use striate::kernels::isa::IsaError;
 use striate::models::ModelError;
 use striate::network::NetworkError;
@@ -89,12 +89,29 @@ pub(crate) enum CliError {
     Uncalibrated { data: String },
     #[error("{failed} of {all} images could not be predicted")]
     Predictions { failed: usize, all: usize },
+    #[error("{}: {failed} of {vectors} test vectors differ; the first: {}", path.display(), place(first))]
+    Verify { path: PathBuf, failed: usize, vectors: usize, first: Box<Difference> },
     #[error(
-        "{}: {failed} of {vectors} test vectors differ; the first: vector {vector}, logit {logit}: found {found}, \
-         expected {expected}",
+        "{}: {runtime} gives other logits than this file says: they differ by {difference:e}, and {tolerance:e} is allowed",
         path.display()
     )]
-    Verify { path: PathBuf, failed: usize, vectors: usize, vector: usize, logit: usize, found: f32, expected: f32 },
+    Elsewhere { path: PathBuf, runtime: String, difference: f32, tolerance: f32 },
+    #[error("{}: {problem}", program.display())]
+    Python { program: PathBuf, problem: String },
+}
+
+/// Where a model file differs from itself, for people.
+fn place(first: &Difference) -> String {
+    let Difference { stage, vector, index, found, expected, problem } = first;
+    let at = match (stage, index.as_slice()) {
+        (Stage::Logits, [logit]) => format!("logit {logit}"),
+        (_, [channel, row, column]) => format!("channel {channel}, row {row}, column {column}"),
+        _ => format!("index {index:?}"),
+    };
+    match problem {
+        Some(problem) => format!("stage {stage}, vector {vector}: {problem}"),
+        None => format!("stage {stage}, vector {vector}, {at}: found {found}, expected {expected}"),
+    }
 }
 
 impl CliError {

@@ -48,7 +48,7 @@ struct Packaging<'a> {
     preprocessing: Preprocessing,
     class_names: Vec<String>,
     /// A few test images, for the file's test vectors.
-    samples: ndarray::Array4<f32>,
+    samples: TestVectors,
 }
 
 impl Packaging<'_> {
@@ -71,7 +71,7 @@ impl Packaging<'_> {
             preprocessing: self.preprocessing.clone(),
             training: to_json(self.options),
             metrics: metrics.unwrap_or_default(),
-            test_vectors: TestVectors::record(network, self.samples.clone())?,
+            test_vectors: self.samples.clone().recorded(network)?,
             temperature,
         };
         Ok(model.save(file)?)
@@ -282,16 +282,15 @@ fn one(
         .map(|text| text.map_err(|source| CliError::Options { source }));
     let [settings, known] = settings;
     let settings = format!("{}\n{}", settings?, known?);
+    let preprocessing = match &options.start {
+        Some(start) => Preprocessing { normalization: options.normalization.clone(), ..start.preprocessing.clone() },
+        None => source::preprocessing(train, options.normalization.clone())?,
+    };
     let packaging = Packaging {
         options: &options,
-        preprocessing: match &options.start {
-            Some(start) => {
-                Preprocessing { normalization: options.normalization.clone(), ..start.preprocessing.clone() }
-            }
-            None => source::preprocessing(train, options.normalization.clone())?,
-        },
         class_names: train.class_names().to_vec(),
-        samples: test.batch(0..test.len().min(5), &options.normalization),
+        samples: TestVectors::of_data(test, 5, &preprocessing),
+        preprocessing,
     };
     let (mut run, checkpoint) = match resumed {
         Some(Resumed { mut run, checkpoint, .. }) => {

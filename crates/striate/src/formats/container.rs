@@ -68,7 +68,38 @@ const CHECK_FIRST_BYTES: u64 = 256 << 20;
 #[derive(Clone, Debug, Default)]
 pub struct ContainerWriter<'a> {
     fields: BTreeMap<String, String>,
-    tensors: BTreeMap<String, (Vec<usize>, &'a [f32])>,
+    tensors: BTreeMap<String, (Vec<usize>, Values<'a>)>,
+}
+
+/// What a tensor holds, in row-major order.
+#[derive(Clone, Copy, Debug)]
+enum Values<'a> {
+    F32(&'a [f32]),
+    U8(&'a [u8]),
+}
+
+impl<'a> Values<'a> {
+    fn len(self) -> usize {
+        match self {
+            Values::F32(values) => values.len(),
+            Values::U8(values) => values.len(),
+        }
+    }
+
+    fn dtype(self) -> Dtype {
+        match self {
+            Values::F32(_) => Dtype::F32,
+            Values::U8(_) => Dtype::U8,
+        }
+    }
+
+    /// As they stand in the file.
+    fn bytes(self) -> Cow<'a, [u8]> {
+        match self {
+            Values::F32(values) => little_endian(values),
+            Values::U8(values) => Cow::Borrowed(values),
+        }
+    }
 }
 
 impl<'a> ContainerWriter<'a> {
@@ -96,7 +127,18 @@ impl<'a> ContainerWriter<'a> {
     /// A second one of the name, a name that safetensors reserves, more than 8 axes, or a number of values that is not
     /// the product of the shape.
     pub fn tensor(&mut self, name: impl Into<String>, shape: &[usize], values: &'a [f32]) -> Result<(), FormatError> {
-        let name = name.into();
+        self.add(name.into(), shape, Values::F32(values))
+    }
+
+    /// Adds an array of bytes in row-major order.
+    ///
+    /// # Errors
+    /// As for [`ContainerWriter::tensor`].
+    pub fn bytes(&mut self, name: impl Into<String>, shape: &[usize], values: &'a [u8]) -> Result<(), FormatError> {
+        self.add(name.into(), shape, Values::U8(values))
+    }
+
+    fn add(&mut self, name: String, shape: &[usize], values: Values<'a>) -> Result<(), FormatError> {
         let what = format!("the tensor {name:?}");
         if name == METADATA || self.tensors.contains_key(&name) {
             return Err(unwritable(what, "its name is taken"));
@@ -128,12 +170,16 @@ impl<'a> ContainerWriter<'a> {
 
         let mut end = 0usize;
         let mut tensors = Vec::with_capacity(self.tensors.len());
-        for (name, (shape, values)) in &self.tensors {
+        // Bytes come last, so that every number lies where its width divides its place.
+        let mut in_order: Vec<_> = self.tensors.iter().collect();
+        in_order.sort_by_key(|(_, (_, values))| values.dtype() == Dtype::U8);
+        for (name, (shape, values)) in &in_order {
             let start = end;
-            end = size_of_val(*values)
-                .checked_add(start)
+            end = (values.dtype().bitsize() / 8)
+                .checked_mul(values.len())
+                .and_then(|bytes| bytes.checked_add(start))
                 .ok_or_else(|| unwritable(the_file(), "its tensors are larger than any memory"))?;
-            let info = TensorInfo { dtype: Dtype::F32, shape: shape.clone(), data_offsets: (start, end) };
+            let info = TensorInfo { dtype: values.dtype(), shape: shape.clone(), data_offsets: (start, end) };
             tensors.push((name.as_str(), info));
         }
 
@@ -159,8 +205,8 @@ impl<'a> ContainerWriter<'a> {
             .map_err(|_| FormatError::OutOfMemory { name: the_file(), bytes: length as u64 })?;
         bytes.extend_from_slice(&(header.len() as u64).to_le_bytes());
         bytes.extend_from_slice(&header);
-        for (_, values) in self.tensors.values() {
-            bytes.extend_from_slice(&little_endian(values));
+        for (_, (_, values)) in &in_order {
+            bytes.extend_from_slice(&values.bytes());
         }
 
         // The digits are zeros now, as the rule wants them.
@@ -220,16 +266,27 @@ impl<'a> Container<'a> {
     /// # Errors
     /// No tensor of that name, or one of another type than F32.
     pub fn shape(&self, tensor: &str) -> Result<&[usize], FormatError> {
-        Ok(&self.tensor(tensor)?.shape)
+        Ok(&self.tensor(tensor, Dtype::F32)?.shape)
     }
 
-    fn tensor(&self, tensor: &str) -> Result<&TensorInfo, FormatError> {
+    /// The shape and the values of a tensor of bytes, in row-major order.
+    ///
+    /// # Errors
+    /// No tensor of that name, or one of another type than U8.
+    pub fn bytes(&self, tensor: &str) -> Result<(&[usize], &'a [u8]), FormatError> {
+        let info = self.tensor(tensor, Dtype::U8)?;
+        let (start, end) = info.data_offsets;
+        Ok((&info.shape, self.data.get(start..end).unwrap_or_default()))
+    }
+
+    fn tensor(&self, tensor: &str, dtype: Dtype) -> Result<&TensorInfo, FormatError> {
         match self.tensors.get(tensor) {
-            Some(info) if info.dtype == Dtype::F32 => Ok(info),
+            Some(info) if info.dtype == dtype => Ok(info),
             Some(info) => Err(FormatError::TensorType {
                 name: self.name.clone(),
                 tensor: shorten(tensor),
                 found: info.dtype.to_string(),
+                expected: dtype.to_string(),
             }),
             None => Err(FormatError::MissingTensor { name: self.name.clone(), tensor: shorten(tensor) }),
         }
@@ -240,7 +297,7 @@ impl<'a> Container<'a> {
     /// # Errors
     /// No tensor of that name, one of another type than F32, or one of another length.
     pub fn read(&self, tensor: &str, values: &mut [f32]) -> Result<(), FormatError> {
-        let info = self.tensor(tensor)?;
+        let info = self.tensor(tensor, Dtype::F32)?;
         let (start, end) = info.data_offsets;
         let bytes = self.data.get(start..end).unwrap_or_default();
         if bytes.len() != size_of_val(values) {
@@ -371,16 +428,13 @@ fn header_bytes(start: &[u8], length: u64, name: &str) -> Result<usize, FormatEr
     }
 }
 
-/// What stands before the data.
-struct Header {
+/// What a header says of the data, checked against the file's length.
+struct Layout {
     fields: BTreeMap<String, String>,
     tensors: BTreeMap<String, TensorInfo>,
-    /// Where the digits of the checksum begin.
-    checksum_at: usize,
-    checksum: String,
 }
 
-impl Header {
+impl Layout {
     /// From everything before the data, checking that a file of `length` bytes is described to the byte.
     fn parse(prefix: &[u8], length: u64, name: &str) -> Result<Self, FormatError> {
         let damaged = |reason: &str| FormatError::Header { name: name.to_string(), reason: shorten(reason) };
@@ -400,7 +454,23 @@ impl Header {
         if length > expected {
             return Err(FormatError::TooLong { name: name.to_string(), found: length, expected });
         }
+        Ok(Self { fields, tensors })
+    }
+}
 
+/// What stands before the data in a file of ours.
+struct Header {
+    fields: BTreeMap<String, String>,
+    tensors: BTreeMap<String, TensorInfo>,
+    /// Where the digits of the checksum begin.
+    checksum_at: usize,
+    checksum: String,
+}
+
+impl Header {
+    fn parse(prefix: &[u8], length: u64, name: &str) -> Result<Self, FormatError> {
+        let damaged = |reason: &str| FormatError::Header { name: name.to_string(), reason: shorten(reason) };
+        let Layout { fields, tensors } = Layout::parse(prefix, length, name)?;
         let Some(checksum) = fields.get(CHECKSUM).cloned() else {
             return Err(if fields.keys().any(|key| key.starts_with(PREFIX)) {
                 damaged(&format!("the field {CHECKSUM} is missing"))

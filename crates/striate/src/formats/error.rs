@@ -154,7 +154,7 @@ pub enum FormatError {
         tensor: String,
     },
     /// Numbers of another type.
-    #[error("{name}, tensor {tensor:?}: the numbers are {found}; expected F32")]
+    #[error("{name}, tensor {tensor:?}: the numbers are {found}; expected {expected}")]
     TensorType {
         /// The file.
         name: String,
@@ -162,6 +162,8 @@ pub enum FormatError {
         tensor: String,
         /// Its type.
         found: String,
+        /// The type it should be of.
+        expected: String,
     },
     /// NaN or infinity where a number must be.
     #[error("{name}, tensor {tensor:?} holds {value} at index {index:?}; every value must be finite")]

@@ -7,7 +7,7 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `striate.version` | `1` |
+//! | `striate.version` | `2`; every version from 1 on is read |
 //! | `striate.architecture` | the network's [`Description`] as JSON |
 //! | `striate.parameters` | the parameters' names in layer order, as JSON |
 //! | `striate.classes` | the class names in order, as JSON |
@@ -17,16 +17,25 @@
 //! | `striate.temperature` | the [`Temperature`] as JSON; not there where the probabilities are not calibrated |
 //! | `striate.checksum` | see [`container`](super::container) |
 //!
-//! The tensors are the parameters under their own names, and `striate.test.inputs` with `striate.test.logits` where
-//! there are test vectors.
+//! The tensors are the parameters under their own names, and the test vectors, one number of them each:
+//!
+//! | tensor | what it holds |
+//! |---|---|
+//! | `striate.test.file.0`, `.1`, ... | U8: an image file, as it was |
+//! | `striate.test.pixels` | U8, (N, C, H, W): what decoding and fitting made of them |
+//! | `striate.test.inputs` | F32, (N, C, H, W): what normalisation made of the pixels |
+//! | `striate.test.logits` | F32, (N, classes): what the network made of the inputs |
+//!
+//! Inputs that are no pictures have no files and no pixels. Version 1 had only inputs and logits.
 
 use super::atomic::write_atomically;
 use super::container::{Container, ContainerWriter, read_file, shorten, unwritable};
 use super::error::FormatError;
 use crate::data::preprocessing::Preprocessing;
+use crate::data::{DataError, Dataset};
 use crate::kernels::softmax::softmax;
 use crate::network::{Description, Network, NetworkError, Parameters};
-use ndarray::{Array2, Array4, ArrayView4, Axis, s};
+use ndarray::{Array, Array2, Array4, ArrayView1, ArrayView4, Axis, Dimension, s};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -34,7 +43,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The version that is written, and the newest that is read.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 2;
 
 const VERSION_KEY: &str = "striate.version";
 const ARCHITECTURE: &str = "striate.architecture";
@@ -44,6 +53,11 @@ const PREPROCESSING: &str = "striate.preprocessing";
 const TRAINING: &str = "striate.training";
 const METRICS: &str = "striate.metrics";
 const TEMPERATURE: &str = "striate.temperature";
+/// What the names of all test vectors' tensors begin with.
+const TEST: &str = "striate.test.";
+/// Followed by the number of the test vector.
+const TEST_FILE: &str = "striate.test.file.";
+const TEST_PIXELS: &str = "striate.test.pixels";
 const TEST_INPUTS: &str = "striate.test.inputs";
 const TEST_LOGITS: &str = "striate.test.logits";
 /// Tensors of this prefix are ours, not parameters.
@@ -57,6 +71,10 @@ fn most_bytes(key: &str) -> usize {
         _ => 4 << 20,
     }
 }
+/// More image files than any model needs to tell whether it is itself; each may take a while to decode.
+const MAX_TEST_FILES: usize = 256;
+/// An image file longer than this is kept as a PNG of what was made of it.
+const LARGE_FILE: u64 = 256 << 10;
 /// Samples in one batch of [`TestVectors`].
 const BATCH: usize = 16;
 /// What to call a model that has no file yet.
@@ -126,39 +144,112 @@ pub struct Temperature {
     pub images: usize,
 }
 
-/// A few inputs with the logits they gave.
+/// A few inputs, raw and preprocessed, with the logits they gave.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TestVectors {
+    /// Contents of image files, one an input; none where the inputs are no pictures.
+    pub files: Vec<Vec<u8>>,
+    /// What decoding and fitting made of the files, (N, C, H, W); of no images where the inputs are no pictures.
+    pub pixels: Array4<u8>,
     /// Network inputs, (N, C, H, W).
     pub inputs: Array4<f32>,
-    /// What came out, (N, classes).
+    /// What came out, (N, classes); of no rows before [`TestVectors::recorded`].
     pub logits: Array2<f32>,
 }
 
 impl TestVectors {
     /// None at all.
     pub fn none() -> Self {
-        Self { inputs: Array4::zeros((0, 0, 0, 0)), logits: Array2::zeros((0, 0)) }
+        Self::of_inputs(Array4::zeros((0, 0, 0, 0)))
     }
 
-    /// Runs the network on the inputs and notes what comes out.
+    /// Inputs that are no pictures, without logits yet.
+    pub fn of_inputs(inputs: Array4<f32>) -> Self {
+        let inputs = if inputs.is_empty() { Array4::zeros((0, 0, 0, 0)) } else { inputs };
+        Self { files: Vec::new(), pixels: Array4::zeros((0, 0, 0, 0)), inputs, logits: Array2::zeros((0, 0)) }
+    }
+
+    /// Image files by their contents, without logits yet.
+    ///
+    /// ```
+    /// use striate::data::preprocessing::{Fit, Normalization, Preprocessing};
+    /// use striate::formats::TestVectors;
+    /// use striate::{models, network::Network, shape::Shape};
+    ///
+    /// let input = Shape::new(1, 12, 12);
+    /// let preprocessing = Preprocessing::new(input, Fit::Stretch, Normalization::identity())?;
+    /// let picture = preprocessing.encode(&[51; 144])?;
+    /// let network = Network::new(models::by_name("simple-convnet", input, 3)?, 1)?;
+    /// let vectors = TestVectors::of_files(&preprocessing, vec![picture])?.recorded(&network)?;
+    /// assert_eq!((vectors.pixels[[0, 0, 5, 5]], vectors.inputs[[0, 0, 5, 5]]), (51, 0.2));
+    /// assert_eq!(vectors.logits.dim(), (1, 3));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Files that can't be decoded.
+    pub fn of_files(preprocessing: &Preprocessing, files: Vec<Vec<u8>>) -> Result<Self, DataError> {
+        let mut pixels = Vec::with_capacity(files.len() * preprocessing.shape.len());
+        for (vector, file) in files.iter().enumerate() {
+            pixels.extend(preprocessing.decode(file, &format!("the file of test vector {vector}"))?);
+        }
+        Ok(Self { files, ..Self::of_pixels(preprocessing, pixels) })
+    }
+
+    /// Pixels (N, C, H, W) whose files are not at hand.
+    fn of_pixels(preprocessing: &Preprocessing, pixels: Vec<u8>) -> Self {
+        let [channels, height, width] = preprocessing.shape.into();
+        let inputs = preprocessing.apply(&pixels);
+        let dim = (inputs.len() / preprocessing.shape.len().max(1), channels, height, width);
+        match (Array4::from_shape_vec(dim, pixels), Array4::from_shape_vec(dim, inputs)) {
+            (Ok(pixels), Ok(inputs)) if !inputs.is_empty() => Self { pixels, ..Self::of_inputs(inputs) },
+            _ => Self::none(),
+        }
+    }
+
+    /// The first images of a data set, at most `count`, without logits yet: their own files, or PNG files of their pixels
+    /// where they have none or long ones. Where decoding a file does not give the data set's pixels the files are left
+    /// out, so that what is recorded is what the network was measured on.
+    pub fn of_data(data: &Dataset, count: usize, preprocessing: &Preprocessing) -> Self {
+        let count = count.min(data.len());
+        let pixels: Option<Vec<_>> = (0..count).map(|image| data.bytes(image)).collect();
+        let Some(pixels) = pixels else {
+            return Self::of_inputs(data.batch(0..count, &preprocessing.normalization));
+        };
+        let files = pixels.iter().enumerate().map(|(image, pixels)| {
+            let own = data.path(image).filter(|path| {
+                std::fs::symlink_metadata(path).is_ok_and(|found| found.is_file() && found.len() <= LARGE_FILE)
+            });
+            own.and_then(|path| std::fs::read(path).ok()).or_else(|| preprocessing.encode(pixels).ok())
+        });
+        let exact = Self::of_pixels(preprocessing, pixels.concat());
+        let decoded = files.collect::<Option<Vec<_>>>().and_then(|files| Self::of_files(preprocessing, files).ok());
+        decoded.filter(|decoded| decoded.pixels == exact.pixels).unwrap_or(exact)
+    }
+
+    /// The same with the logits that this network gives.
+    ///
+    /// # Errors
+    /// Inputs that the network does not take.
+    pub fn recorded(mut self, network: &Network) -> Result<Self, NetworkError> {
+        let mut rows = Vec::new();
+        for (start, logits) in replay(network, self.inputs.view()) {
+            rows.push((start, logits?));
+        }
+        let classes = rows.first().map_or(0, |(_, logits)| logits.ncols());
+        self.logits = Array2::zeros((self.len(), classes));
+        for (start, found) in rows {
+            self.logits.slice_mut(s![start..start + found.nrows(), ..]).assign(&found);
+        }
+        Ok(self)
+    }
+
+    /// Runs the network on inputs that are no pictures, and notes what comes out.
     ///
     /// # Errors
     /// Inputs that the network does not take.
     pub fn record(network: &Network, inputs: Array4<f32>) -> Result<Self, NetworkError> {
-        if inputs.is_empty() {
-            return Ok(Self::none());
-        }
-        let mut rows = Vec::new();
-        for (start, logits) in replay(network, inputs.view()) {
-            rows.push((start, logits?));
-        }
-        let classes = rows.first().map_or(0, |(_, logits)| logits.ncols());
-        let mut logits = Array2::zeros((inputs.dim().0, classes));
-        for (start, found) in rows {
-            logits.slice_mut(s![start..start + found.nrows(), ..]).assign(&found);
-        }
-        Ok(Self { inputs, logits })
+        Self::of_inputs(inputs).recorded(network)
     }
 
     /// How many there are.
@@ -184,35 +275,126 @@ fn replay<'a>(
     })
 }
 
+/// A step on the way from an image file to the logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// From an image file to pixels of the network's size.
+    Decode,
+    /// From pixels to the network's input.
+    Preprocess,
+    /// From the input to the logits.
+    Logits,
+}
+
+impl std::fmt::Display for Stage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Stage::Decode => "decode",
+            Stage::Preprocess => "preprocess",
+            Stage::Logits => "logits",
+        })
+    }
+}
+
 /// What [`ModelFile::verify`] found.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Verification {
     /// How many test vectors the file has.
     pub vectors: usize,
-    /// How many of them gave the logits that were noted.
+    /// How many of them gave what was noted at every stage.
     pub passed: usize,
-    /// The first number that differs.
+    /// The first number that differs: of the earliest stage, its first vector.
     pub first_difference: Option<Difference>,
+    /// The stages that the file has something noted for.
+    pub stages: Vec<StageResult>,
+}
+
+/// What came of one stage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StageResult {
+    /// Which.
+    pub stage: Stage,
+    /// How many test vectors gave what was noted.
+    pub passed: usize,
 }
 
 impl Verification {
-    /// Whether every vector gave the logits that were noted. (True of a file without any: look at `vectors`.)
+    /// Whether every vector gave what was noted. (True of a file without any: look at `vectors`.)
     pub fn is_passed(&self) -> bool {
         self.first_difference.is_none()
     }
 }
 
-/// A logit that is not what was noted.
+/// A number that is not what was noted.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Difference {
+    /// Where on the way; each stage starts from what was noted of the one before, so no other stage has a part in it.
+    pub stage: Stage,
     /// Which test vector, from 0.
     pub vector: usize,
-    /// Which logit, from 0.
-    pub logit: usize,
-    /// What came out here.
+    /// Which number of it, by axis: channel, row and column, or the logit.
+    pub index: Vec<usize>,
+    /// What came out here; NaN where nothing did.
     pub found: f32,
     /// What came out where the model was saved.
     pub expected: f32,
+    /// Why nothing came out.
+    pub problem: Option<String>,
+}
+
+/// Compares what came out of a stage with what was noted.
+struct Comparison {
+    stage: Stage,
+    first: Option<Difference>,
+}
+
+impl Comparison {
+    /// Whether every number is within `tolerance` of what was noted; `shape` is that of one vector.
+    fn holds<T: Copy + Into<f32>>(
+        &mut self,
+        vector: usize,
+        shape: &[usize],
+        found: Result<&[T], String>,
+        expected: &[T],
+        tolerance: f32,
+    ) -> bool {
+        let values = found.as_ref().copied().unwrap_or_default();
+        // NaN is never close, and neither is what did not come.
+        let close = |at: usize, expected: f32| {
+            values.get(at).is_some_and(|&found| (found.into() - expected).abs() <= tolerance)
+        };
+        let Some(at) = (0..expected.len()).find(|&at| !close(at, expected[at].into())) else { return true };
+        self.first.get_or_insert_with(|| Difference {
+            stage: self.stage,
+            vector,
+            index: index_of(at, shape),
+            found: values.get(at).map_or(f32::NAN, |&value| value.into()),
+            expected: expected[at].into(),
+            problem: found.err(),
+        });
+        false
+    }
+}
+
+/// The values of one vector in row-major order.
+fn row<T: Clone, D: Dimension + ndarray::RemoveAxis>(array: &Array<T, D>, vector: usize) -> Vec<T> {
+    array.index_axis(Axis(0), vector).iter().cloned().collect()
+}
+
+/// How large a tolerance is for values like these: relative to the largest, or to 1.
+fn scale(values: ArrayView1<'_, f32>) -> f32 {
+    values.iter().fold(1.0f32, |largest, value| largest.max(value.abs()))
+}
+
+/// The place of a value by axis.
+fn index_of(mut place: usize, shape: &[usize]) -> Vec<usize> {
+    let mut index = vec![0; shape.len()];
+    for (at, &size) in index.iter_mut().zip(shape).rev() {
+        *at = place % size.max(1);
+        place /= size.max(1);
+    }
+    index
 }
 
 impl ModelFile {
@@ -263,12 +445,19 @@ impl ModelFile {
             let values = parameters.as_slice().get(spec.range.clone()).unwrap_or_default();
             writer.tensor(&spec.name, &spec.shape, values)?;
         }
-        // Owned copies in row-major order, should the arrays be transposed or cut from others.
-        let inputs: Vec<f32> = self.test_vectors.inputs.iter().copied().collect();
-        let logits: Vec<f32> = self.test_vectors.logits.iter().copied().collect();
+        let TestVectors { files, pixels, inputs, logits } = &self.test_vectors;
+        // In row-major order, should the arrays be transposed or cut from others.
+        let (pixel_values, input_values, logit_values) =
+            (pixels.as_standard_layout(), inputs.as_standard_layout(), logits.as_standard_layout());
         if !self.test_vectors.is_empty() {
-            writer.tensor(TEST_INPUTS, self.test_vectors.inputs.shape(), &inputs)?;
-            writer.tensor(TEST_LOGITS, self.test_vectors.logits.shape(), &logits)?;
+            writer.tensor(TEST_INPUTS, inputs.shape(), input_values.as_slice().unwrap_or_default())?;
+            writer.tensor(TEST_LOGITS, logits.shape(), logit_values.as_slice().unwrap_or_default())?;
+        }
+        if !pixels.is_empty() {
+            writer.bytes(TEST_PIXELS, pixels.shape(), pixel_values.as_slice().unwrap_or_default())?;
+        }
+        for (vector, file) in files.iter().enumerate() {
+            writer.bytes(format!("{TEST_FILE}{vector}"), &[file.len()], file)?;
         }
         writer.to_bytes()
     }
@@ -339,36 +528,59 @@ impl ModelFile {
         probabilities
     }
 
-    /// Replays the test vectors on this machine, and says which number differs first.
+    /// Replays the test vectors on this machine stage by stage (decode, preprocess, logits), each from what was noted of
+    /// the one before, and says which number differs first. Pixels must be the same, inputs and logits within
+    /// [`ModelFile::TOLERANCE`].
     ///
     /// # Errors
     /// A network that can't be run here, for want of memory.
     pub fn verify(&self) -> Result<Verification, FormatError> {
         self.check(THE_MODEL)?;
-        let mut verification = Verification { vectors: self.test_vectors.len(), passed: 0, first_difference: None };
-        for (start, found) in replay(&self.network, self.test_vectors.inputs.view()) {
+        let TestVectors { files, pixels, inputs, logits } = &self.test_vectors;
+        let sample: [usize; 3] = self.network.input().into();
+        let mut passed = vec![true; self.test_vectors.len()];
+        let mut first_difference = None;
+        let mut stages = Vec::new();
+        let mut finish = |Comparison { stage, first }: Comparison, held: Vec<bool>, all: &mut Vec<bool>| {
+            first_difference = first_difference.take().or(first);
+            stages.push(StageResult { stage, passed: held.iter().filter(|held| **held).count() });
+            all.iter_mut().zip(held).for_each(|(all, held)| *all &= held);
+        };
+
+        if !files.is_empty() {
+            let mut comparison = Comparison { stage: Stage::Decode, first: None };
+            let held = files.iter().enumerate().map(|(vector, file)| {
+                let found = self.preprocessing.decode(file, "its file").map_err(|error| error.to_string());
+                let found = found.as_deref().map_err(String::clone);
+                comparison.holds(vector, &sample, found, &row(pixels, vector), 0.0)
+            });
+            let held = held.collect();
+            finish(comparison, held, &mut passed);
+        }
+        if !pixels.is_empty() {
+            let mut comparison = Comparison { stage: Stage::Preprocess, first: None };
+            let held = (0..passed.len()).map(|vector| {
+                let expected = row(inputs, vector);
+                let tolerance = Self::TOLERANCE * scale(ArrayView1::from(&expected));
+                let found = self.preprocessing.apply(&row(pixels, vector));
+                comparison.holds(vector, &sample, Ok(&found), &expected, tolerance)
+            });
+            let held = held.collect();
+            finish(comparison, held, &mut passed);
+        }
+        let mut comparison = Comparison { stage: Stage::Logits, first: None };
+        let mut held = Vec::with_capacity(passed.len());
+        for (start, found) in replay(&self.network, inputs.view()) {
             let found = found.map_err(|source| FormatError::Network { name: THE_MODEL.to_string(), source })?;
-            let expected = self.test_vectors.logits.slice(s![start..start + found.nrows(), ..]);
-            for (row, (found, expected)) in found.axis_iter(Axis(0)).zip(expected.axis_iter(Axis(0))).enumerate() {
-                let largest = expected.iter().fold(1.0f32, |largest, value| largest.max(value.abs()));
-                let tolerance = Self::TOLERANCE * largest;
-                // NaN is never close.
-                let close = |(found, expected): (&f32, &f32)| (found - expected).abs() <= tolerance;
-                match found.iter().zip(expected).position(|pair| !close(pair)) {
-                    None => verification.passed += 1,
-                    Some(logit) if verification.first_difference.is_none() => {
-                        verification.first_difference = Some(Difference {
-                            vector: start + row,
-                            logit,
-                            found: found.get(logit).copied().unwrap_or(f32::NAN),
-                            expected: expected.get(logit).copied().unwrap_or(f32::NAN),
-                        });
-                    }
-                    Some(_) => {}
-                }
+            for at in 0..found.nrows() {
+                let (found, expected) = (row(&found, at), row(logits, start + at));
+                let tolerance = Self::TOLERANCE * scale(ArrayView1::from(&expected));
+                held.push(comparison.holds(start + at, &[self.network.classes()], Ok(&found), &expected, tolerance));
             }
         }
-        Ok(verification)
+        finish(comparison, held, &mut passed);
+        let passed_all = passed.iter().filter(|passed| **passed).count();
+        Ok(Verification { vectors: passed.len(), passed: passed_all, first_difference, stages })
     }
 
     /// Whether the parts fit each other and every number is finite.
@@ -392,6 +604,14 @@ impl ModelFile {
             let logits = shown(&[count, classes]);
             same("the shape of the test logits", shown(self.test_vectors.logits.shape()), logits)?;
         }
+        let TestVectors { files, pixels, inputs, .. } = &self.test_vectors;
+        if !(pixels.is_empty() && files.is_empty()) {
+            let shown = |shape: &[usize]| format!("{shape:?}");
+            same("the shape of the test pixels", shown(pixels.shape()), shown(inputs.shape()))?;
+        }
+        if !files.is_empty() {
+            same("the number of test files", files.len().to_string(), inputs.dim().0.min(MAX_TEST_FILES).to_string())?;
+        }
         let parameters = self.network.parameters();
         for spec in parameters.specs() {
             let values = parameters.as_slice().get(spec.range.clone()).unwrap_or_default();
@@ -404,7 +624,7 @@ impl ModelFile {
             let reason = format!("the value is {:?}; it must be a positive number", temperature.value);
             return Err(FormatError::Field { name: name.to_string(), key: TEMPERATURE, reason });
         }
-        let TestVectors { inputs, logits } = &self.test_vectors;
+        let TestVectors { inputs, logits, .. } = &self.test_vectors;
         check_finite(inputs.iter(), inputs.shape(), TEST_INPUTS, name)?;
         check_finite(logits.iter(), logits.shape(), TEST_LOGITS, name)
     }
@@ -416,14 +636,10 @@ fn check_finite<'a>(
     tensor: &str,
     name: &str,
 ) -> Result<(), FormatError> {
-    let Some((mut place, &value)) = values.enumerate().find(|(_, value)| !value.is_finite()) else {
+    let Some((place, &value)) = values.enumerate().find(|(_, value)| !value.is_finite()) else {
         return Ok(());
     };
-    let mut index = vec![0; shape.len()];
-    for (at, &size) in index.iter_mut().zip(shape).rev() {
-        *at = place % size.max(1);
-        place /= size.max(1);
-    }
+    let index = index_of(place, shape);
     Err(FormatError::NonFinite { name: name.to_string(), tensor: shorten(tensor), index, value })
 }
 
@@ -466,7 +682,7 @@ impl Parts<'_> {
     fn check_version(&self) -> Result<(), FormatError> {
         let text = self.text(VERSION_KEY)?;
         match text.parse() {
-            Ok(VERSION) => Ok(()),
+            Ok(1..=VERSION) => Ok(()),
             Ok(found) if found > VERSION => {
                 Err(FormatError::NewerVersion { name: self.name.to_string(), found, supported: VERSION })
             }
@@ -484,9 +700,12 @@ impl Parts<'_> {
         if let Some(name) = listed.iter().find(|name| name.starts_with(RESERVED)) {
             return Err(self.bad_field(PARAMETERS, format!("the name {name:?} is reserved")));
         }
-        if let Some(tensor) =
-            self.container.names().find(|name| !listed.contains(name) && *name != TEST_INPUTS && *name != TEST_LOGITS)
-        {
+        let test = |name: &str| {
+            [TEST_INPUTS, TEST_LOGITS, TEST_PIXELS].contains(&name)
+                // Those of numbers that are no vector's are missing from the numbers that are.
+                || name.strip_prefix(TEST_FILE).is_some_and(|n| n.parse::<usize>().is_ok_and(|n| n < MAX_TEST_FILES))
+        };
+        if let Some(tensor) = self.container.names().find(|name| !listed.contains(name) && !test(name)) {
             return Err(FormatError::UnexpectedTensor { name: self.name.to_string(), tensor: shorten(tensor) });
         }
         let mut shapes = Vec::with_capacity(names.len());
@@ -504,7 +723,7 @@ impl Parts<'_> {
     }
 
     fn test_vectors(&self) -> Result<TestVectors, FormatError> {
-        if !self.container.contains(TEST_INPUTS) && !self.container.contains(TEST_LOGITS) {
+        if !self.container.names().any(|name| name.starts_with(TEST)) {
             return Ok(TestVectors::none());
         }
         let inconsistent = |what, found: &[usize], expected: &str| FormatError::Inconsistent {
@@ -523,7 +742,28 @@ impl Parts<'_> {
             shape.try_into().map_err(|_| inconsistent("the shape of the test logits", shape, "two axes"))?;
         let logits = Array2::from_shape_vec(axes, self.values(TEST_LOGITS, shape)?)
             .map_err(|_| inconsistent("the shape of the test logits", shape, "smaller numbers"))?;
-        Ok(TestVectors { inputs, logits })
+        let pixels = if self.container.contains(TEST_PIXELS) {
+            let (shape, values) = self.container.bytes(TEST_PIXELS)?;
+            let axes: [usize; 4] =
+                shape.try_into().map_err(|_| inconsistent("the shape of the test pixels", shape, "four axes"))?;
+            Array4::from_shape_vec(axes, self.owned(values)?)
+                .map_err(|_| inconsistent("the shape of the test pixels", shape, "smaller numbers"))?
+        } else {
+            Array4::zeros((0, 0, 0, 0))
+        };
+        let count = self.container.names().filter(|name| name.starts_with(TEST_FILE)).count();
+        let files = (0..count).map(|vector| self.owned(self.container.bytes(&format!("{TEST_FILE}{vector}"))?.1));
+        let files = files.collect::<Result<_, _>>()?;
+        Ok(TestVectors { files, pixels, inputs, logits })
+    }
+
+    fn owned(&self, values: &[u8]) -> Result<Vec<u8>, FormatError> {
+        let mut owned = Vec::new();
+        owned
+            .try_reserve_exact(values.len())
+            .map_err(|_| FormatError::OutOfMemory { name: self.name.to_string(), bytes: values.len() as u64 })?;
+        owned.extend_from_slice(values);
+        Ok(owned)
     }
 
     fn values(&self, tensor: &str, shape: &[usize]) -> Result<Vec<f32>, FormatError> {
