@@ -73,6 +73,7 @@ impl Packaging<'_> {
             metrics: metrics.unwrap_or_default(),
             test_vectors: self.samples.clone().recorded(network)?,
             temperature,
+            quantized: None,
         };
         Ok(model.save(file)?)
     }

@@ -28,6 +28,7 @@ fn model() -> ModelFile {
         metrics: Value::Null,
         test_vectors: TestVectors::none(),
         temperature: None,
+        quantized: None,
     }
 }
 

@@ -172,6 +172,7 @@ fn write_golden_files() {
         metrics: json!({ "test_accuracy": 0.5 }),
         test_vectors,
         temperature: Some(Temperature { value: 1.5, data: "golden".into(), images: 12 }),
+        quantized: None,
     };
     write(&format!("model-v{}.safetensors", model_file::VERSION), &model.to_bytes().unwrap(), &logits);
 }

@@ -45,6 +45,7 @@ fn model() -> ModelFile {
         metrics: json!({ "test_accuracy": 0.75 }),
         test_vectors,
         temperature: None,
+        quantized: None,
     }
 }
 

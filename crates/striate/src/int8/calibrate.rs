@@ -4,7 +4,7 @@ use super::fold::{consumers, fold};
 use super::{Int8Error, QuantizationParameters, QuantizedNetwork, QuantizedWeights, outputs};
 use crate::layers::{Layer, PoolingKind, Role};
 use crate::network::description::{INPUT, Node, Source};
-use crate::network::{Mode, Network, Plan, Runner, Taps};
+use crate::network::{Mode, Network, Plan, Runner, Taps, check_samples};
 use ndarray::{ArrayView4, Axis};
 
 /// Numbers that all taps of one batch hold at most.
@@ -81,7 +81,7 @@ impl Calibration {
     /// # Errors
     /// Images of another shape, numbers that are not finite, or memory that can't be had.
     pub fn observe(&mut self, x: ArrayView4<'_, f32>) -> Result<(), Int8Error> {
-        self.folded.check_input(x, None)?;
+        check_samples(self.folded.input(), x)?;
         for x in x.axis_chunks_iter(Axis(0), self.batch) {
             let batch = x.dim().0;
             let description = self.folded.description();
@@ -103,21 +103,23 @@ impl Calibration {
         Ok(())
     }
 
-    /// The network in bytes.
+    /// The network in bytes, and the folded network with the weights that the bytes stand for.
     ///
     /// # Errors
     /// Nothing observed, or a layer of several inputs that has no form in bytes.
-    pub fn finish(self) -> Result<QuantizedNetwork, Int8Error> {
+    pub fn finish(mut self) -> Result<(Network, QuantizedNetwork), Int8Error> {
         if self.images == 0 {
             return Err(Int8Error::NoImages);
         }
-        let nodes = self.folded.description().nodes()?;
+        let description = self.folded.description().clone();
+        let nodes = description.nodes()?;
         let percentile = self.options.percentile;
         let mut activations: Vec<QuantizationParameters> =
             self.ranges.iter().map(|range| range.parameters(percentile)).collect();
         share(&nodes, &mut activations);
         let weights = self.weights(&nodes, &activations)?;
-        QuantizedNetwork::new(self.folded.clone(), activations, weights)
+        let quantized = QuantizedNetwork::new(&mut self.folded, activations, weights)?;
+        Ok((self.folded, quantized))
     }
 
     /// The weights of every layer whose sums fit an i32, in bytes.

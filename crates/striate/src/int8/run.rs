@@ -1,9 +1,10 @@
 //! Running a program of bytes.
 
 use super::compile::{Place, Program, Work};
-use super::{Int8Error, QuantizedNetwork};
+use super::QuantizedNetwork;
 use crate::kernels::int8::{self as kernel, SLACK, Target};
-use crate::network::{Mode, NetworkError, Plan, Runner};
+use crate::shape::ShapeError;
+use crate::network::{Mode, NetworkError, Plan, Runner, check_samples};
 use ndarray::{Array2, ArrayView4};
 use std::sync::Arc;
 
@@ -27,10 +28,13 @@ impl<'a> Predictor<'a> {
     ///
     /// # Errors
     /// A batch of 0 or beyond any memory.
-    pub fn new(network: &'a QuantizedNetwork, batch: usize) -> Result<Self, Int8Error> {
+    pub fn new(network: &'a QuantizedNetwork, batch: usize) -> Result<Self, NetworkError> {
+        if batch == 0 {
+            return Err(ShapeError::Empty { what: "the batch", found: vec![0] }.into());
+        }
         let program = network.program.clone();
-        let input = network.network.input();
-        let numbers = input.checked_len(batch).map_err(NetworkError::Input)?;
+        let input = network.input();
+        let numbers = input.checked_len(batch)?;
         let mut workspace = 0;
         let mut float = Vec::new();
         for step in &program.steps {
@@ -53,7 +57,7 @@ impl<'a> Predictor<'a> {
             buffers,
             workspace: zeros(workspace, batch)?,
             float,
-            logits: zeros(network.network.classes().saturating_mul(batch), batch)?,
+            logits: zeros(network.classes().saturating_mul(batch), batch)?,
             network,
             program,
             batch,
@@ -140,10 +144,10 @@ impl<'a> Predictor<'a> {
     /// # Errors
     /// Another number of samples, samples of another shape, or a value that is not finite.
     pub fn predict(&mut self, x: ArrayView4<'_, f32>) -> Result<Array2<f32>, NetworkError> {
-        self.network.network.check_input(x, None)?;
+        check_samples(self.network.input(), x)?;
         crate::layers::expect_shape("the batch (samples)", &[self.batch], &[x.dim().0])?;
         self.input.iter_mut().zip(&x).for_each(|(to, &from)| *to = from);
-        let mut logits = Array2::zeros((self.batch, self.network.network.classes()));
+        let mut logits = Array2::zeros((self.batch, self.network.classes()));
         logits.iter_mut().zip(self.run()).for_each(|(to, &from)| *to = from);
         Ok(logits)
     }

@@ -71,8 +71,8 @@ pub fn evaluate_int8(
     temperature: f64,
 ) -> Result<Evaluation, TrainError> {
     check_temperature(temperature)?;
-    check_classes(data, network.network().classes())?;
-    check_data(data, network.network().input(), normalization)?;
+    check_classes(data, network.classes())?;
+    check_data(data, network.input(), normalization)?;
     check_batch(batch)?;
     let mut tally = Tally::new(data.classes(), temperature);
     on_worker(|| {

@@ -23,7 +23,7 @@ impl Default for QuantizeOptions {
 }
 
 /// Post-training quantization: `network` folded, its activations calibrated on some images of `data`, and its weights
-/// rounded to bytes. Labels are not looked at. `progress` is told how many images are done, and of how many.
+/// rounded to bytes; also the folded network with the weights that the bytes stand for. Labels are not looked at. `progress` is told how many images are done, and of how many.
 ///
 /// # Errors
 /// Data that does not fit the network, no images, weights or activations that are not finite, or memory that can't be
@@ -34,7 +34,7 @@ pub fn quantize(
     normalization: &Normalization,
     options: &QuantizeOptions,
     progress: &mut (dyn FnMut(usize, usize) + Send),
-) -> Result<QuantizedNetwork, TrainError> {
+) -> Result<(Network, QuantizedNetwork), TrainError> {
     if options.images == 0 {
         return Err(TrainError::Option { field: "calibration images", found: "0".into(), expected: "at least 1" });
     }

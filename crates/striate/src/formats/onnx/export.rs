@@ -367,6 +367,7 @@ mod tests {
             metrics: serde_json::Value::Null,
             test_vectors: TestVectors::none(),
             temperature: None,
+            quantized: None,
             network,
         }
     }

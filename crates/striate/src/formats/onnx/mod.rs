@@ -66,6 +66,7 @@ pub enum OnnxError {
 ///     metrics: serde_json::Value::Null,
 ///     test_vectors: TestVectors::none(),
 ///     temperature: None,
+///     quantized: None,
 /// };
 /// let bytes = to_onnx(&model, OnnxOptions::default())?;
 /// // The weights are in it: 432,410 numbers of four bytes.
