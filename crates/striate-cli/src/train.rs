@@ -512,6 +512,9 @@ fn trained(args: &TrainArgs) -> Result<Option<Box<ModelFile>>, CliError> {
     let Some(model) = args.model.as_deref().filter(|&model| !models::NAMES.contains(&model)) else { return Ok(None) };
     match model::architecture(model, &ModelOptions::default())? {
         Architecture::Described(_) => Ok(None),
+        Architecture::Trained(file) if file.quantized.is_some() => {
+            Err(CliError::Quantized { model: model.into(), what: "be trained" })
+        }
         Architecture::Trained(file) => Ok(Some(file)),
     }
 }
