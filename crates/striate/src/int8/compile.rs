@@ -230,7 +230,7 @@ impl Program {
 }
 
 /// Whether a layer gives its input's bytes, as they are.
-fn is_view(node: &Node<'_>) -> bool {
+pub(super) fn is_view(node: &Node<'_>) -> bool {
     matches!(node.named.layer, Layer::Flatten(_) | Layer::Dropout(_)) && node.output.area() * node.input.area() == 1
 }
 

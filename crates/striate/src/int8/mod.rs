@@ -333,6 +333,42 @@ impl QuantizedNetwork {
         &self.weights
     }
 
+    /// The weights in bytes of the layer at this position, with the scale of its input.
+    pub(crate) fn in_bytes(&self, position: usize) -> Option<(&QuantizedWeights, f32)> {
+        let weights = self.weights.get(position)?.as_ref()?;
+        let nodes = self.description.nodes().ok()?;
+        Some((weights, self.activations[compile::index(nodes.get(position)?.sources.first())].scale))
+    }
+
+    /// Of each layer, whether its output is to be rounded to bytes on the way to the next: not the logits, if they are
+    /// given as numbers, nor what the next layer rounds to the same bytes, nor what is bytes already.
+    pub(crate) fn rounded_layers(&self) -> Result<Vec<bool>, NetworkError> {
+        let nodes = self.description.nodes()?;
+        let consumers = fold::consumers(&nodes);
+        let mut rounded: Vec<bool> = nodes.iter().map(|_| true).collect();
+        for (i, node) in nodes.iter().enumerate() {
+            let (source, to) = (node.sources.first(), self.activations[i + 1]);
+            let same = self.activations[compile::index(source)] == to;
+            match &node.named.layer {
+                Layer::Flatten(_) | Layer::Dropout(_) if same => rounded[i] = false,
+                Layer::Relu(_) | Layer::Clip(_) if same => {
+                    if let Some(crate::network::description::Source::Layer(j)) = source
+                        && consumers[*j] == 1
+                    {
+                        rounded[*j] = false;
+                    }
+                }
+                _ => {}
+            }
+        }
+        if self.program.logits.is_none() {
+            // The layer that gives the numbers, and views behind it.
+            let last = nodes.iter().rposition(|node| !compile::is_view(node)).unwrap_or(0);
+            rounded[last..].fill(false);
+        }
+        Ok(rounded)
+    }
+
     /// The names of the layers that are computed in float, because they have no form in bytes.
     pub fn float_layers(&self) -> impl Iterator<Item = &str> {
         self.program.float_layers()
