@@ -163,7 +163,11 @@ fn read_mnist(name: &str, Reference { split, index }: Reference, model: &ModelFi
     }
 }
 
-fn probabilities(model: &ModelFile, predictor: &mut ModelPredictor<'_>, sample: &Sample) -> Result<Array2<f32>, CliError> {
+fn probabilities(
+    model: &ModelFile,
+    predictor: &mut ModelPredictor<'_>,
+    sample: &Sample,
+) -> Result<Array2<f32>, CliError> {
     let shape = model.network.input();
     let values = model.preprocessing.apply(&sample.pixels);
     let x = Array4::from_shape_vec((1, shape.channels, shape.height, shape.width), values).map_err(|_| {

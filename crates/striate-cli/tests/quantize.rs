@@ -45,7 +45,10 @@ fn digits_are_told_apart_in_bytes() {
 
     // Again, to the byte.
     json(here, "quantize run --seconds 0 --out again.safetensors --threads 1");
-    assert_eq!(fs::read(here.join("again.safetensors")).unwrap(), fs::read(here.join("run/model-int8.safetensors")).unwrap());
+    assert_eq!(
+        fs::read(here.join("again.safetensors")).unwrap(),
+        fs::read(here.join("run/model-int8.safetensors")).unwrap()
+    );
 
     // The loss of 10,000 images shows any bit that differs.
     let here_and_now = evaluated(here, "portable", 1);

@@ -317,7 +317,10 @@ impl<'a> Container<'a> {
     ///
     /// # Errors
     /// No tensor of that name, or one of another type than I32.
-    pub fn integers(&self, tensor: &str) -> Result<(&[usize], impl ExactSizeIterator<Item = i32> + use<'a>), FormatError> {
+    pub fn integers(
+        &self,
+        tensor: &str,
+    ) -> Result<(&[usize], impl ExactSizeIterator<Item = i32> + use<'a>), FormatError> {
         let info = self.tensor(tensor, Dtype::I32)?;
         let (start, end) = info.data_offsets;
         let (numbers, _) = self.data.get(start..end).unwrap_or_default().as_chunks::<4>();

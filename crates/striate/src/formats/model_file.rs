@@ -37,8 +37,8 @@ use super::container::{Container, ContainerWriter, read_file, shorten, unwritabl
 use super::error::FormatError;
 use crate::data::preprocessing::Preprocessing;
 use crate::data::{DataError, Dataset};
-use crate::kernels::softmax::softmax;
 use crate::int8::{self, QuantizationParameters, QuantizedNetwork, QuantizedWeights};
+use crate::kernels::softmax::softmax;
 use crate::layers::Role;
 use crate::network::description::INPUT;
 use crate::network::{Description, Network, NetworkError, Parameters, Predictor, Weights};
@@ -53,7 +53,7 @@ use std::path::Path;
 pub const VERSION: u64 = 3;
 
 /// The version that is written for all others, so that what knows no bytes can read them.
-const FLOAT_VERSION: u64 = 2;
+pub const FLOAT_VERSION: u64 = 2;
 
 const VERSION_KEY: &str = "striate.version";
 const ARCHITECTURE: &str = "striate.architecture";
@@ -569,7 +569,8 @@ impl ModelFile {
         let mut network = Network::with_parameters(description, parameters)
             .map_err(|source| FormatError::Network { name: name.to_string(), source })?;
         let quantized = quantization.map(|quantization| part.quantized(&quantization, &mut network)).transpose()?;
-        let model = Self { network, class_names, preprocessing, training, metrics, test_vectors, temperature, quantized };
+        let model =
+            Self { network, class_names, preprocessing, training, metrics, test_vectors, temperature, quantized };
         model.check(name)?;
         Ok(model)
     }
@@ -839,12 +840,11 @@ impl Parts<'_> {
         };
         let scale = |name: &str| {
             in_bytes
-                && name.strip_suffix(SCALE).is_some_and(|weight| {
-                    listed.contains(weight) && self.container.is_signed(weight)
-                })
+                && name
+                    .strip_suffix(SCALE)
+                    .is_some_and(|weight| listed.contains(weight) && self.container.is_signed(weight))
         };
-        if let Some(tensor) =
-            self.container.names().find(|name| !listed.contains(name) && !test(name) && !scale(name))
+        if let Some(tensor) = self.container.names().find(|name| !listed.contains(name) && !test(name) && !scale(name))
         {
             return Err(FormatError::UnexpectedTensor { name: self.name.to_string(), tensor: shorten(tensor) });
         }
@@ -887,7 +887,7 @@ impl Parts<'_> {
         for (spec, owner) in network.parameters().specs().iter().zip(owners) {
             let name = spec.name.as_str();
             if spec.role == Role::Weight && self.container.is_signed(name) {
-                let values = self.container.signed(name)?.1.to_vec();
+                let values = self.owned(self.container.signed(name)?.1)?;
                 let scale = format!("{name}{SCALE}");
                 let scales = self.values(&scale, self.container.shape(&scale)?)?;
                 let bias = vec![0; scales.len()];
@@ -941,11 +941,11 @@ impl Parts<'_> {
         Ok(TestVectors { files, pixels, inputs, logits })
     }
 
-    fn owned(&self, values: &[u8]) -> Result<Vec<u8>, FormatError> {
+    fn owned<T: Copy>(&self, values: &[T]) -> Result<Vec<T>, FormatError> {
         let mut owned = Vec::new();
         owned
             .try_reserve_exact(values.len())
-            .map_err(|_| FormatError::OutOfMemory { name: self.name.to_string(), bytes: values.len() as u64 })?;
+            .map_err(|_| FormatError::OutOfMemory { name: self.name.to_string(), bytes: size_of_val(values) as u64 })?;
         owned.extend_from_slice(values);
         Ok(owned)
     }

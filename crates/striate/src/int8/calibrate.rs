@@ -295,7 +295,8 @@ mod tests {
 
     #[test]
     fn ranges_hold_zero_exactly() {
-        for (low, high) in [(0.0, 1.0), (-1.0, 1.0), (-0.3, 7.5), (0.5, 2.0), (-3.0, -1.0), (0.0, 0.0), (-1e-20, 1e30)] {
+        for (low, high) in [(0.0, 1.0), (-1.0, 1.0), (-0.3, 7.5), (0.5, 2.0), (-3.0, -1.0), (0.0, 0.0), (-1e-20, 1e30)]
+        {
             let parameters = QuantizationParameters::of_range(low, high);
             assert_eq!(parameters.number(parameters.zero_point), 0.0);
             assert_eq!(parameters.byte(0.0), parameters.zero_point);
@@ -304,6 +305,9 @@ mod tests {
                 assert!(error <= parameters.scale * 0.51, "{low} {high}: {error}");
             }
         }
-        assert_eq!(QuantizationParameters::of_range(0.0, 1.0), QuantizationParameters { scale: 1.0 / 255.0, zero_point: 0 });
+        assert_eq!(
+            QuantizationParameters::of_range(0.0, 1.0),
+            QuantizationParameters { scale: 1.0 / 255.0, zero_point: 0 }
+        );
     }
 }

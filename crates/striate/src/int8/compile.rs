@@ -2,7 +2,7 @@
 
 use super::{Int8Error, QuantizationParameters, QuantizedWeights};
 use crate::kernels::convolution::Geometry;
-use crate::kernels::int8::{Average, Depthwise, Product, Scaling};
+use crate::kernels::int8::{Average, Depthwise, Product, Regions, Scaling};
 use crate::kernels::normalize::inverse_deviation;
 use crate::kernels::{adaptive_pooling, pooling};
 use crate::layers::{Function, Layer, PoolingKind};
@@ -291,13 +291,7 @@ impl LayerToCompile<'_> {
                         Ok(self.rescaled(draft, output))
                     }
                     PoolingKind::Average => {
-                        let mut average = Average::new(shape, from.zero_point, to.zero_point);
-                        for at in 0..g.output.area() {
-                            let (y, x) = (at / g.output.width, at % g.output.width);
-                            let (rows, columns) = g.under(y, x);
-                            let factor = self.mean_factor(from, g.count(y, x, options.count_padding));
-                            average.push(rows, columns, options.window.dilation, factor);
-                        }
+                        let average = self.average(from, Regions::Windows(g, options.count_padding));
                         Ok(draft.step(name, Work::Average(average), &[value], g.output, to))
                     }
                 }
@@ -306,11 +300,7 @@ impl LayerToCompile<'_> {
                 let value = draft.ordered(name, value, shape);
                 let g = adaptive_pooling::Geometry::new(shape, options.output)
                     .map_err(|source| self.shape_error(source))?;
-                let mut average = Average::new(shape, from.zero_point, to.zero_point);
-                for (rows, columns) in g.regions() {
-                    let factor = self.mean_factor(from, (rows.len() * columns.len()) as f32);
-                    average.push(rows, columns, (1, 1), factor);
-                }
+                let average = self.average(from, Regions::Grid(g));
                 Ok(draft.step(name, Work::Average(average), &[value], self.node.output, to))
             }
             Layer::BatchNorm(options) => {
@@ -366,9 +356,9 @@ impl LayerToCompile<'_> {
         draft.step(self.name(), Work::Lookup(table), &[value], value.memory, self.parameters)
     }
 
-    /// What the sum of `count` bytes is multiplied by to be their mean in steps of the output.
-    fn mean_factor(&self, from: QuantizationParameters, count: f32) -> f32 {
-        from.scale / (self.parameters.scale * count)
+    fn average(&self, from: QuantizationParameters, regions: Regions) -> Average {
+        let to = self.parameters;
+        Average { regions, scales: (from.scale, to.scale), zeros: (from.zero_point, to.zero_point) }
     }
 
     /// A convolution, or an affine layer as one; `order` gives the weights filter by filter.
@@ -428,8 +418,7 @@ impl LayerToCompile<'_> {
     /// The layer in float, between bytes.
     fn float(&self, draft: &mut Draft, value: Value, shape: Shape) -> Result<Value, Int8Error> {
         let value = draft.ordered(self.name(), value, shape);
-        let description =
-            Description::new(self.name(), shape).with(self.name(), self.node.named.layer.clone());
+        let description = Description::new(self.name(), shape).with(self.name(), self.node.named.layer.clone());
         let specs = description.parameter_specs()?;
         let mut parameters = Parameters::zeros(specs.iter().map(|s| (s.name.clone(), s.shape.clone())).collect())?;
         for (spec, values) in specs.iter().zip(self.layer_parameters()) {

@@ -79,10 +79,12 @@ fn learnt(network: &Network) -> Result<Vec<Vec<Learnt>>, NetworkError> {
     let mut specs = network.parameters().specs().iter();
     let mut learnt = Vec::new();
     for node in description.nodes()? {
-        let rules = node.named.layer.rule().parameters(node.input).map_err(|source| NetworkError::Layer {
-            layer: node.named.name.clone(),
-            source,
-        })?;
+        let rules = node
+            .named
+            .layer
+            .rule()
+            .parameters(node.input)
+            .map_err(|source| NetworkError::Layer { layer: node.named.name.clone(), source })?;
         let values = rules.into_iter().zip(&mut specs).map(|(rule, spec)| Learnt {
             prefix: rule.prefix,
             shape: rule.shape,

@@ -1,10 +1,10 @@
 //! Running a program of bytes.
 
-use super::compile::{Place, Program, Work};
 use super::QuantizedNetwork;
+use super::compile::{Place, Program, Work};
 use crate::kernels::int8::{self as kernel, SLACK, Target};
-use crate::shape::ShapeError;
 use crate::network::{Mode, NetworkError, Plan, Runner, check_samples};
+use crate::shape::ShapeError;
 use ndarray::{Array2, ArrayView4};
 use std::sync::Arc;
 

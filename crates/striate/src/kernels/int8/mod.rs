@@ -15,7 +15,7 @@ mod tests;
 
 pub(crate) use depthwise::Depthwise;
 pub(crate) use pointwise::{add, dequantize, lookup, lookup_channels, move_channels, place, quantize};
-pub(crate) use pooling::{Average, max_pool};
+pub(crate) use pooling::{Average, Regions, max_pool};
 pub(crate) use product::{Product, Target};
 
 use super::convolution::Geometry;

@@ -1,6 +1,7 @@
 //! Pooling of bytes, all channels of a pixel side by side.
 
 use super::{CHUNK, to_byte};
+use crate::kernels::adaptive_pooling;
 use crate::kernels::isa::vectorized;
 use crate::kernels::pooling::Geometry;
 use crate::shape::Shape;
@@ -42,38 +43,68 @@ fn maxima_of(g: &Geometry, x: &[u8], first: usize, y: &mut [u8]) {
 }
 
 /// Means over rectangles of every map.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Average {
-    input: Shape,
-    /// Of each output pixel: its rows and columns, by which steps, and what the sum of them is multiplied by.
-    regions: Vec<Region>,
-    input_zero: u8,
-    zero: u8,
+    pub(crate) regions: Regions,
+    /// The scale of the input and that of the output.
+    pub(crate) scales: (f32, f32),
+    /// The byte of 0 in the input and in the output.
+    pub(crate) zeros: (u8, u8),
 }
 
-#[derive(Clone, Debug)]
+/// Which rectangles. They are found while running: nothing is kept for each of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Regions {
+    /// Under windows; whether padded places count.
+    Windows(Geometry, bool),
+    /// Those of a grid.
+    Grid(adaptive_pooling::Geometry),
+}
+
+/// One rectangle: every so many rows and columns of it.
 struct Region {
     rows: Range<usize>,
     columns: Range<usize>,
     steps: (usize, usize),
-    factor: f32,
+    /// What the sum is divided by.
+    count: f32,
 }
 
 impl Average {
-    /// Nothing to compute yet. `input_zero` and `zero` are the bytes of 0.
-    pub(crate) fn new(input: Shape, input_zero: u8, zero: u8) -> Self {
-        Self { input, regions: Vec::new(), input_zero, zero }
+    fn input(&self) -> Shape {
+        match &self.regions {
+            Regions::Windows(g, _) => g.input,
+            Regions::Grid(g) => g.input,
+        }
     }
 
-    /// The next output pixel: the sum over a rectangle, every so many rows and columns, times `factor`.
-    pub(crate) fn push(&mut self, rows: Range<usize>, columns: Range<usize>, steps: (usize, usize), factor: f32) {
-        self.regions.push(Region { rows, columns, steps, factor });
+    fn area(&self) -> usize {
+        match &self.regions {
+            Regions::Windows(g, _) => g.output.area(),
+            Regions::Grid(g) => g.output.0 * g.output.1,
+        }
+    }
+
+    #[inline(always)]
+    fn region(&self, at: usize) -> Region {
+        match &self.regions {
+            Regions::Windows(g, padding) => {
+                let (y, x) = (at / g.output.width, at % g.output.width);
+                let (rows, columns) = g.under(y, x);
+                Region { rows, columns, steps: g.window.dilation, count: g.count(y, x, *padding) }
+            }
+            Regions::Grid(g) => {
+                let (rows, columns) = g.region(at);
+                let count = (rows.len() * columns.len()) as f32;
+                Region { rows, columns, steps: (1, 1), count }
+            }
+        }
     }
 
     /// `y` (N, regions, C) of `x` (N, H, W, C).
     pub(crate) fn forward(&self, x: &[u8], y: &mut [u8]) {
-        let channels = self.input.channels;
-        let taps = self.input.area().div_ceil(self.regions.len().max(1));
+        let channels = self.input().channels;
+        let taps = self.input().area().div_ceil(self.area().max(1));
         let pixels = pixels_a_task(channels, taps);
         y.par_chunks_mut(pixels * channels).enumerate().for_each(|(task, y)| means(self, x, task * pixels, y));
     }
@@ -86,10 +117,12 @@ vectorized! {
 #[inline(always)]
 fn means_of(average: &Average, x: &[u8], first: usize, y: &mut [u8]) {
     const LANES: usize = 32;
-    let (input, channels) = (average.input, average.input.channels);
+    let (input, regions) = (average.input(), average.area());
+    let channels = input.channels;
     for (pixel, y) in y.chunks_exact_mut(channels).enumerate() {
         let at = first + pixel;
-        let (n, region) = (at / average.regions.len(), &average.regions[at % average.regions.len()]);
+        let (n, region) = (at / regions, average.region(at % regions));
+        let factor = average.scales.0 / (average.scales.1 * region.count);
         let image = &x[n * input.len()..][..input.len()];
         for (block, y) in y.chunks_mut(LANES).enumerate() {
             let mut sums = [0i32; LANES];
@@ -101,9 +134,9 @@ fn means_of(average: &Average, x: &[u8], first: usize, y: &mut [u8]) {
                     count += 1;
                 }
             }
-            let nothing = count * i32::from(average.input_zero);
+            let nothing = count * i32::from(average.zeros.0);
             for (y, sum) in y.iter_mut().zip(&sums) {
-                *y = to_byte((sum - nothing) as f32 * region.factor, average.zero);
+                *y = to_byte((sum - nothing) as f32 * factor, average.zeros.1);
             }
         }
     }

@@ -62,7 +62,8 @@ fn sums(g: &Geometry, x: &[u8], zero: u8, w: &[i8], bias: &[i32]) -> Vec<i64> {
                                 .filter(|&x| x < g.input.width);
                             let (Some(y), Some(x_at)) = (y, x_at) else { continue };
                             let place = ((n * g.input.height + y) * g.input.width + x_at) * g.input.channels + channel;
-                            let weight = w[((f * g.group_channels() + c) * g.window.kernel.0 + ky) * g.window.kernel.1 + kx];
+                            let weight =
+                                w[((f * g.group_channels() + c) * g.window.kernel.0 + ky) * g.window.kernel.1 + kx];
                             sum += (i64::from(x[place]) - i64::from(zero)) * i64::from(weight);
                         }
                     }
@@ -160,13 +161,9 @@ proptest! {
             let mut bytes = Bytes::new(seed);
             let x = bytes.unsigned(batch * shape.len());
             let (input_zero, zero) = (bytes.next(), bytes.next());
-            let mut average = Average::new(shape, input_zero, zero);
+            let scales = (0.7, 1.0);
+            let average = Average { regions: Regions::Windows(g, false), scales, zeros: (input_zero, zero) };
             let (mut largest, mut means) = (Vec::new(), Vec::new());
-            for at in 0..g.output.area() {
-                let (rows, columns) = g.under(at / g.output.width, at % g.output.width);
-                let count = rows.len() * columns.len();
-                average.push(rows, columns, (1, 1), 0.7 / count as f32);
-            }
             for (n, at) in (0..batch).flat_map(|n| (0..g.output.area()).map(move |at| (n, at))) {
                 let (rows, columns) = g.under(at / g.output.width, at % g.output.width);
                 for c in 0..channels {
@@ -242,7 +239,11 @@ fn large_layers_are_cut_and_give_the_same() {
     ] {
         check_convolution(Geometry::new(shape, filters, 1, window).unwrap(), batch, 1);
     }
-    check_convolution(Geometry::new(Shape::new(96, 40, 40), 96, 96, window((3, 3), (2, 2), all, (1, 1))).unwrap(), 2, 2);
+    check_convolution(
+        Geometry::new(Shape::new(96, 40, 40), 96, 96, window((3, 3), (2, 2), all, (1, 1))).unwrap(),
+        2,
+        2,
+    );
 }
 
 #[test]
