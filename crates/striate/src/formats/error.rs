@@ -204,7 +204,7 @@ pub enum FormatError {
         /// The file.
         name: String,
         /// What does not fit.
-        source: Int8Error,
+        source: Box<Int8Error>,
     },
     /// The contents don't fit the format.
     #[error("{what} can't be saved: {reason}")]

@@ -903,7 +903,7 @@ impl Parts<'_> {
             }
         }
         QuantizedNetwork::new(network, activations, weights)
-            .map_err(|source| FormatError::Int8 { name: self.name.to_string(), source })
+            .map_err(|source| FormatError::Int8 { name: self.name.to_string(), source: Box::new(source) })
     }
 
     fn test_vectors(&self) -> Result<TestVectors, FormatError> {

@@ -503,7 +503,7 @@ mod tests {
         let network = Network::new(models::build("simple-convnet", &Default::default()).unwrap(), 1).unwrap();
         let x = images(network.input(), 2);
         let mut calibration = Calibration::new(&network, CalibrationOptions::default()).unwrap();
-        assert_eq!(calibration.observe(x.view()).and_then(|()| Ok(calibration.images())).unwrap(), 2);
+        assert_eq!(calibration.observe(x.view()).map(|()| calibration.images()).unwrap(), 2);
         let (numbers, good) = calibration.finish().unwrap();
         let (activations, weights) = (good.activations().to_vec(), good.weights().to_vec());
         let error = |activations: &[QuantizationParameters], weights: &[Option<QuantizedWeights>]| {

@@ -214,8 +214,11 @@ unsafe fn row<D: Dot, const WIDE: usize>(
                 quad += turns;
             }
         }
-        for j in 0..WIDE {
-            let sum = sums[0][j].add(sums[1][j]).add(sums[2][j].add(sums[3][j]));
+        let [first, rest @ ..] = sums;
+        for (j, mut sum) in first.into_iter().enumerate() {
+            for turn in &rest {
+                sum = sum.add(turn[j]);
+            }
             sum.store(c.add(j * D::LANES));
         }
     }
