@@ -405,6 +405,7 @@ mod tests {
     use super::*;
     use crate::data::preprocessing::{Fit, Preprocessing};
     use crate::formats::TestVectors;
+    use crate::int8::{Calibration, CalibrationOptions};
     use crate::layers::{AffineOptions, GeluOptions, Init, SiluOptions};
     use crate::models;
     use crate::network::Description;
@@ -459,6 +460,52 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn bytes_become_pairs_of_quantize_and_dequantize() {
+        for name in ["simple-convnet", "lenet", "cifar-net"] {
+            let mut file = file(models::build(name, &models::Request::default()).unwrap());
+            let shape = file.network.input();
+            let x = ndarray::Array4::from_shape_fn((2, shape.channels, shape.height, shape.width), |(n, c, y, x)| {
+                ((n * 5 + c * 3 + y * 7 + x) % 11) as f32 / 10.0
+            });
+            let mut calibration = Calibration::new(&file.network, CalibrationOptions::default()).unwrap();
+            calibration.observe(x.view()).unwrap();
+            let (network, quantized) = calibration.finish().unwrap();
+            (file.network, file.quantized) = (network, Some(quantized));
+            let graph = graph(&file, true);
+            let mut known: HashSet<&str> = HashSet::from([super::super::INPUT]);
+            for tensor in &graph.initializer {
+                let width = match tensor.data_type {
+                    data_type::INT64 => 8,
+                    data_type::INT8 | data_type::UINT8 => 1,
+                    _ => 4,
+                };
+                let len: i64 = tensor.dims.iter().product();
+                assert_eq!(tensor.raw_data.len() as i64, width * len, "{name}: {}", tensor.name);
+                assert!(known.insert(&tensor.name), "{name}: {} twice", tensor.name);
+            }
+            for node in &graph.node {
+                for input in &node.input {
+                    assert!(known.contains(input.as_str()), "{name}: {} reads {input}", node.name);
+                }
+                assert!(known.insert(&node.output[0]), "{name}: {} twice", node.output[0]);
+            }
+            let count = |operator: &str| graph.node.iter().filter(|node| node.op_type == operator).count();
+            let (products, quantize) = (count("Conv") + count("Gemm"), count("QuantizeLinear"));
+            // Weights and biases are made numbers as well; ReLU rounds for the layer before it, and logits stay numbers.
+            assert_eq!(count("DequantizeLinear"), quantize + 2 * products - unbiased(&file), "{name}");
+            assert_eq!(count("BatchNormalization"), 0, "{name}");
+            let weights = graph.initializer.iter().filter(|tensor| tensor.data_type == data_type::INT8);
+            assert_eq!(weights.filter(|tensor| !tensor.name.ends_with("zero_point")).count(), products, "{name}");
+        }
+    }
+
+    /// Convolutions without biases.
+    fn unbiased(file: &ModelFile) -> usize {
+        let without = |layer: &Layer| matches!(layer, Layer::Convolution(options) if !options.bias);
+        file.network.description().layers.iter().filter(|named| without(&named.layer)).count()
     }
 
     #[test]
