@@ -429,10 +429,13 @@ mod tests {
         let worst = expected.iter().zip(&found).fold(0.0f32, |worst, (a, b)| worst.max((a - b).abs()));
         let name = &network.description().name;
         assert!(worst <= most * (high - low), "{name}: {worst} of {low} to {high}");
-        // One by one they are the same, to the bit.
+        // One by one they are the same: to the bit, where nothing is computed in float.
+        let exact = quantized.float_layers().next().is_none();
         let mut one = Predictor::new(&quantized, 1).unwrap();
         for (x, row) in x.axis_chunks_iter(ndarray::Axis(0), 1).zip(found.rows()) {
-            assert_eq!(one.predict(x).unwrap().row(0), row, "{name}");
+            let alone = one.predict(x).unwrap();
+            let close = |(a, b): (&f32, &f32)| if exact { a == b } else { (a - b).abs() < 1e-4 };
+            assert!(alone.iter().zip(row).all(close), "{name}: {alone} {row}");
         }
         quantized
     }
