@@ -23,7 +23,7 @@ const EXAMPLES: &str = "Examples:
   striate convert model.safetensors model.npz              numpy.load reads it
   striate convert model.npz model.safetensors              and back: the archive holds the whole model
   striate convert params.pkl model.safetensors             the book's pickled dictionary; no code in it is run
-  striate convert sample_weight.pkl model.safetensors --model mlp --set hidden=[50,100]
+  striate convert weights.npz model.safetensors --model mlp --set hidden=[50,100]
   striate convert resnet18.safetensors model.safetensors --model resnet18   torchvision's weights, saved by PyTorch
 
 An ONNX file has the input `input` (N, C, H, W) and the output `logits` (N, classes), for any N; class names and
