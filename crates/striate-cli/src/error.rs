@@ -16,6 +16,7 @@ use striate::network::NetworkError;
 use striate::optim::OptimError;
 use striate::train::{CheckpointError, TrainError};
 use striate_mnist::MnistError;
+use striate_web::server::ServeError;
 
 /// Why a command ended without its result.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +51,8 @@ pub(crate) enum CliError {
     Onnx(#[from] OnnxError),
     #[error(transparent)]
     Pickle(#[from] PickleError),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
     #[error(transparent)]
     Toml(#[from] TomlError),
     #[error(transparent)]
@@ -124,6 +127,7 @@ impl CliError {
     pub(crate) fn status(&self) -> u8 {
         match self {
             CliError::Usage(_)
+            | CliError::Serve(ServeError::TokenForm { .. })
             | CliError::Isa(_)
             | CliError::Model(ModelError::Unknown { .. } | ModelError::Setting { .. }) => 2,
             CliError::Bench(BenchError::Optimizer(OptimError::Option { .. })) => 2,

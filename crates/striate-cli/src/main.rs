@@ -18,6 +18,7 @@ mod progress;
 mod recipe;
 mod report;
 mod run_dir;
+mod serve;
 mod source;
 mod summary;
 mod tensorboard;
@@ -37,6 +38,7 @@ const EXAMPLES: &str = "Examples:
   striate evaluate runs/simple-convnet-mnist-1
   striate predict runs/simple-convnet-mnist-1 mnist:test:42 photo.jpg
   striate explain runs/simple-convnet-mnist-1 filters
+  striate serve runs/simple-convnet-mnist-1
   striate summary simple-convnet
   striate bench --model simple-convnet
 
@@ -83,6 +85,7 @@ enum Command {
     Explain(explain::ExplainArgs),
     Summary(summary::SummaryArgs),
     Verify(verify::VerifyArgs),
+    Serve(serve::ServeArgs),
     Bench(bench::BenchArgs),
     Convert(convert::ConvertArgs),
     Data(data::DataArgs),
@@ -115,6 +118,7 @@ fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Some(Command::Explain(args)) => explain::run(&args, &output),
         Some(Command::Summary(args)) => summary::run(&args, &cli.global, &output),
         Some(Command::Verify(args)) => verify::run(&args, &output),
+        Some(Command::Serve(args)) => serve::run(&args, &output),
         Some(Command::Bench(args)) => bench::run(&args, &cli.global, &output, isa),
         Some(Command::Convert(args)) => convert::run(&args, &output),
         Some(Command::Data(args)) => data::run(&args, &output),

@@ -63,7 +63,7 @@ impl Finished<'_> {
                 ("Mean F1 of classes", percent(found.macro_average.f1)),
                 ("Calibration error", percent(calibration.expected_error)),
                 ("Training accuracy", percent(self.train_accuracy)),
-                ("Parameters", thousands(self.network.parameters().as_slice().len())),
+                ("Parameters", thousands(self.network.parameters().learnt())),
                 ("Epochs", summary.epochs.to_string()),
                 ("Training time", format!("{:.1} s", summary.seconds)),
             ],

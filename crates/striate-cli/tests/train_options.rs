@@ -87,6 +87,11 @@ fn a_trained_model_gets_a_new_head_and_keeps_the_rest() {
     let fresh = json(here, &format!("{tune} --normalize none --out none"));
     assert_ne!(settings(here, "none")["normalization"], first["normalization"]);
     assert!(fresh["test_accuracy"].is_number());
+    json(here, &format!("{TRAIN} --data photos --epochs 1 --normalize mean --out mean"));
+    let mean = &settings(here, "mean")["normalization"];
+    assert_eq!(mean["mean"], first["normalization"]["mean"]);
+    let deviation = mean["deviation"].as_array().unwrap()[0].as_float().unwrap();
+    assert!((deviation * 255.0 - 1.0).abs() < 1e-6, "pixels of 0 to 255");
 
     // Frozen, cut off, and gone on with after the model it began from is gone.
     let frozen = format!("{tune} --freeze Conv* --freeze Affine1");

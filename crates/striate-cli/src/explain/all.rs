@@ -93,7 +93,7 @@ pub(super) fn run(args: &AllArgs, path: &Path, model: &ModelFile, output: &Outpu
         facts.push(("Image", image.caption.clone()));
     }
     facts.push(("Model", name.clone()));
-    facts.push(("Parameters", thousands(model.network.parameters().as_slice().len())));
+    facts.push(("Parameters", thousands(model.network.parameters().learnt())));
     let title = format!("What {name} sees in {}", args.image);
     write_atomically(&file, html(&title, &facts, &sections, path).into_string().as_bytes())?;
     output.line(format!("{}: {} views on one page", file.display(), views.len()));

@@ -112,9 +112,10 @@ pub(crate) struct TrainArgs {
     /// photographs: default]
     #[arg(long, value_name = "LIST")]
     pub(crate) augment: Option<String>,
-    /// Whether pixels are brought to mean 0 and deviation 1, channel by channel: `data` (the training set's own) or `none`
-    /// [recipe best, and colour photographs: data; a trained model: its own]
-    #[arg(long, value_name = "none|data")]
+    /// Whether pixels are brought to mean 0 and deviation 1, channel by channel: `data` (the training set's own), `none`, or
+    /// `mean`, which takes the mean away from pixels of 0 to 255 as AlexNet's paper does [recipe best, and colour
+    /// photographs: data; a trained model: its own]
+    #[arg(long, value_name = "none|data|mean")]
     pub(crate) normalize: Option<Normalize>,
     /// Start the first convolution from the statistics of the training images' patches [recipe best, and colour
     /// photographs: true for cifar-net]
@@ -312,6 +313,7 @@ pub(crate) struct Class {
 pub(crate) enum Normalize {
     None,
     Data,
+    Mean,
 }
 
 impl Options {
@@ -410,6 +412,10 @@ impl Options {
             (None, Some(start)) => start.preprocessing.normalization.clone(),
             (None, None) if recipe.normalize => train.normalization(),
             (Some(Normalize::Data), _) => train.normalization(),
+            (Some(Normalize::Mean), _) => {
+                let mean = train.normalization().mean;
+                Normalization { deviation: vec![1.0 / 255.0; mean.len()], mean }
+            }
             (None | Some(Normalize::None), _) => Normalization::identity(),
         };
         if self.balance != Balance::None {

@@ -255,6 +255,14 @@ impl Preprocessing {
         self.fit(ImageFile::open(bytes, name)?.decode()?, name)
     }
 
+    /// Width and height of an image file, from its head alone; nothing is decoded.
+    ///
+    /// # Errors
+    /// As for [`Preprocessing::decode`], as far as the head tells.
+    pub fn picture_size(bytes: &[u8], name: &str) -> Result<(u32, u32), DataError> {
+        Ok(ImageFile::open(bytes, name)?.decoder.dimensions())
+    }
+
     /// The pixels (C, H, W) of an image file at its own size, or made smaller so that no side is over `most`, and the
     /// preprocessing for such pixels: the same scaling of numbers, but nothing inverted, cropped or stretched.
     ///

@@ -186,11 +186,11 @@ fn page(panels: &[(&str, ArrayView4<'_, f32>)], title: &str) -> FilterPicture {
     let widths: Vec<usize> = grids.iter().map(|g| (g.size().0 + 2 * side).max(least)).collect();
     let inner = widths.iter().sum::<usize>() + GAP * panels.len().saturating_sub(1);
 
-    let title: Vec<String> = text::wrap(title, inner / char_width).into_iter().take(3).collect();
+    let title: Vec<String> = text::wrap(title, inner as u32).into_iter().take(3).collect();
     let notes: Vec<Vec<String>> = grids
         .iter()
         .zip(&widths)
-        .map(|(grid, width)| grid.notes().iter().flat_map(|note| text::wrap(note, width / char_width)).collect())
+        .map(|(grid, width)| grid.notes().iter().flat_map(|note| text::wrap(note, *width as u32)).collect())
         .collect();
     let captions = panels.iter().any(|(caption, _)| !caption.is_empty());
 

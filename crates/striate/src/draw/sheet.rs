@@ -245,14 +245,14 @@ impl Sheet {
         let inner = WIDEST - 2 * MARGIN;
         let mut right = NARROWEST - MARGIN;
         let mut y = MARGIN;
-        for line in text::wrap(&self.title, (inner / text::WIDTH) as usize) {
+        for line in text::wrap(&self.title, inner) {
             right = right.max(MARGIN + text::width(&line, 1));
             lines.push(((MARGIN, y), line, INK, Weight::Bold));
             y += LINE;
         }
         for band in &self.bands {
             y += GUTTER;
-            for line in text::wrap(&band.heading, (inner / text::WIDTH) as usize) {
+            for line in text::wrap(&band.heading, inner) {
                 right = right.max(MARGIN + text::width(&line, 1));
                 lines.push(((MARGIN, y), line, INK, Weight::Regular));
                 y += LINE;
@@ -262,8 +262,7 @@ impl Sheet {
                 let image = zoom(&tile.image, tile.side.unwrap_or(self.side));
                 let least = if tile.caption.is_empty() { 0 } else { 56 };
                 let width = image.width().max(least);
-                let caption: Vec<String> =
-                    text::wrap(&tile.caption, (width / text::WIDTH) as usize).into_iter().take(3).collect();
+                let caption: Vec<String> = text::wrap(&tile.caption, width).into_iter().take(3).collect();
                 if x > MARGIN && x + width > WIDEST - MARGIN {
                     y += tallest + GUTTER;
                     (x, tallest) = (MARGIN, 0);
@@ -282,9 +281,8 @@ impl Sheet {
             y += LINE + 2;
         }
         let legends_end = y;
-        let columns = ((right - MARGIN) / text::WIDTH) as usize;
         for note in &self.notes {
-            for line in text::wrap(note, columns) {
+            for line in text::wrap(note, right - MARGIN) {
                 lines.push(((MARGIN, y), line, FAINT, Weight::Regular));
                 y += LINE;
             }

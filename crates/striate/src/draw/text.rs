@@ -1,11 +1,12 @@
-//! Letters for PNG pictures: a bitmap font of 7 x 13 pixels, so that no font file is needed.
+//! Letters for PNG pictures: bitmap fonts, so that no font file is needed.
 //!
-//! The glyphs are those of Misc Fixed 7x13, a font in the public domain. Printable ASCII is covered; any other
-//! character is drawn as an empty box.
+//! Printable ASCII has the glyphs of Misc Fixed 7x13, a font in the public domain; other characters of the basic
+//! multilingual plane, Hangul among them, those of GNU Unifont by the crate of that name, 8 or 16 pixels wide; what neither has
+//! is an empty box. Each character stands by itself, from left to right.
 
 use image::{Rgb, RgbImage};
 
-/// Width of a character in pixels, the space after it included.
+/// Width of an ASCII character in pixels, the space after it included.
 pub const WIDTH: u32 = 7;
 /// Height of a line of text in pixels.
 pub const HEIGHT: u32 = 13;
@@ -24,9 +25,10 @@ pub enum Weight {
 ///
 /// ```
 /// assert_eq!(striate::draw::text::width("conv", 2), 4 * 7 * 2);
+/// assert_eq!(striate::draw::text::width("숫자 3", 1), 2 * 16 + 2 * 7);
 /// ```
 pub fn width(text: &str, scale: u32) -> u32 {
-    u32::try_from(text.chars().count()).unwrap_or(u32::MAX).saturating_mul(WIDTH).saturating_mul(scale)
+    text.chars().map(|c| Glyph::of(c).width).fold(0, u32::saturating_add).saturating_mul(scale)
 }
 
 /// Writes `text` on `image` with its upper left corner at (`x`, `y`), each pixel of the font `scale` pixels wide.
@@ -47,38 +49,39 @@ pub fn write(image: &mut RgbImage, (x, y): (i64, i64), text: &str, color: Rgb<u8
         if left >= i64::from(image.width()) {
             break;
         }
-        for (row, &bits) in (0i64..).zip(glyph(character)) {
+        let glyph = Glyph::of(character);
+        for (row, bits) in (glyph.top..).zip(glyph.rows) {
             let bits = if weight == Weight::Bold { bits | bits >> 1 } else { bits };
-            for column in 0..i64::from(WIDTH) {
-                if bits & (0x40 >> column) != 0 {
+            for column in 0..i64::from(glyph.width) {
+                if bits & (0x8000 >> column) != 0 {
                     fill(image, (left + column * scale, y + row * scale), (scale, scale), color);
                 }
             }
         }
-        left += i64::from(WIDTH) * scale;
+        left += i64::from(glyph.width) * scale;
     }
 }
 
-/// Breaks `text` at spaces into lines of at most `columns` characters; a longer word is broken where it must be.
-pub fn wrap(text: &str, columns: usize) -> Vec<String> {
-    let columns = columns.max(1);
+/// Breaks `text` at spaces into lines at most `pixels` wide; a longer word is broken where it must be.
+pub fn wrap(text: &str, pixels: u32) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
-    let mut line: Vec<char> = Vec::new();
+    let mut line = String::new();
     for word in text.split_whitespace() {
-        let mut word: Vec<char> = word.chars().collect();
-        if !line.is_empty() && line.len() + 1 + word.len() > columns {
-            lines.push(line.drain(..).collect());
-        }
-        while word.len() > columns {
-            lines.push(word.drain(..columns).collect());
+        if !line.is_empty() && width(&line, 1).saturating_add(WIDTH).saturating_add(width(word, 1)) > pixels {
+            lines.push(std::mem::take(&mut line));
         }
         if !line.is_empty() {
             line.push(' ');
         }
-        line.append(&mut word);
+        for character in word.chars() {
+            if !line.is_empty() && width(&line, 1) + Glyph::of(character).width > pixels {
+                lines.push(std::mem::take(&mut line));
+            }
+            line.push(character);
+        }
     }
     if !line.is_empty() {
-        lines.push(line.into_iter().collect());
+        lines.push(line);
     }
     lines
 }
@@ -93,9 +96,33 @@ pub(super) fn fill(image: &mut RgbImage, (x, y): (i64, i64), (width, height): (i
     }
 }
 
-fn glyph(character: char) -> &'static [u8; HEIGHT as usize] {
-    let index = u32::from(character).checked_sub(0x20).map(|i| i as usize);
-    index.and_then(|i| GLYPHS.get(i)).unwrap_or(&BOX)
+struct Glyph {
+    width: u32,
+    /// The first row's place in a line.
+    top: i64,
+    /// From top to bottom, the leftmost pixel in bit 15.
+    rows: [u16; 16],
+}
+
+impl Glyph {
+    fn of(character: char) -> Self {
+        let index = u32::from(character).checked_sub(0x20).map(|i| i as usize);
+        if let Some(rows) = index.and_then(|i| GLYPHS.get(i)) {
+            return Self::fixed(rows);
+        }
+        // Its rows are 16, and go two above a line and one below.
+        match unifont::get_glyph(character).filter(|_| !character.is_control()) {
+            Some(unifont::Glyph::Halfwidth(rows)) => {
+                Self { width: 8, top: -2, rows: rows.map(|row| u16::from(row) << 8) }
+            }
+            Some(unifont::Glyph::Fullwidth(rows)) => Self { width: 16, top: -2, rows: *rows },
+            None => Self::fixed(&BOX),
+        }
+    }
+
+    fn fixed(rows: &[u8; HEIGHT as usize]) -> Self {
+        Self { width: WIDTH, top: 0, rows: std::array::from_fn(|i| rows.get(i).map_or(0, |&row| u16::from(row) << 9)) }
+    }
 }
 
 const BOX: [u8; HEIGHT as usize] = [0, 0, 0x7c, 0x44, 0x44, 0x44, 0x44, 0x44, 0x44, 0x44, 0x7c, 0, 0];
@@ -222,14 +249,26 @@ mod tests {
 
     #[test]
     fn all_of_ascii_is_there_and_no_two_are_alike() {
-        let mut all: Vec<_> = (' '..='~').map(|c| *glyph(c)).collect();
+        let mut all: Vec<_> = (' '..='~').map(|c| Glyph::of(c).rows).collect();
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), 95);
-        assert!(!all.contains(&BOX));
-        for other in ['\u{7f}', '\n', '\u{ac00}', '\u{10ffff}'] {
-            assert_eq!(glyph(other), &BOX);
+        let empty_box = Glyph::fixed(&BOX).rows;
+        assert!(!all.contains(&empty_box));
+        for other in ['\u{7f}', '\n', '\u{10ffff}'] {
+            assert_eq!(Glyph::of(other).rows, empty_box);
         }
+    }
+
+    #[test]
+    fn hangul_looks_like_itself() {
+        let mut image = RgbImage::from_pixel(16, 16, Rgb([255; 3]));
+        write(&mut image, (0, 2), "가", Rgb([0; 3]), 1, Weight::Regular);
+        let rows: Vec<String> =
+            image.rows().map(|row| row.map(|p| if p.0[0] == 0 { '#' } else { '.' }).collect()).collect();
+        // The consonant's corner on the left, the vowel's upright with its stroke on the right.
+        assert!(rows.iter().filter(|row| row[13..14].contains('#')).count() > 10, "{rows:?}");
+        assert!(rows.iter().any(|row| row[1..8].matches('#').count() > 4), "{rows:?}");
     }
 
     #[test]
@@ -242,10 +281,11 @@ mod tests {
 
     #[test]
     fn lines_are_broken_at_spaces() {
-        assert_eq!(wrap("one two  three", 7), ["one two", "three"]);
-        assert_eq!(wrap("abcdefgh ij", 3), ["abc", "def", "gh", "ij"]);
-        assert_eq!(wrap("abcdefg h", 5), ["abcde", "fg h"]);
-        assert!(wrap("  ", 3).is_empty());
+        assert_eq!(wrap("one two  three", 7 * 7), ["one two", "three"]);
+        assert_eq!(wrap("abcdefgh ij", 3 * 7), ["abc", "def", "gh", "ij"]);
+        assert_eq!(wrap("abcdefg h", 5 * 7), ["abcde", "fg h"]);
+        assert!(wrap("  ", 21).is_empty());
         assert_eq!(wrap("ab", 0), ["a", "b"]);
+        assert_eq!(wrap("손글씨 숫자", 40), ["손글", "씨", "숫자"]);
     }
 }

@@ -100,6 +100,11 @@ impl Parameters {
         self.values.is_empty()
     }
 
+    /// How many numbers are learnt: all but running statistics, as models are counted in print.
+    pub fn learnt(&self) -> usize {
+        self.specs.iter().filter(|spec| spec.role != Role::Statistic).map(|spec| spec.range.len()).sum()
+    }
+
     /// All numbers in one slice, in layer order.
     pub fn as_slice(&self) -> &[f32] {
         &self.values

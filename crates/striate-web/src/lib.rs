@@ -1,0 +1,11 @@
+//! Striate's page and the server behind it.
+//!
+//! * [`studio`] answers what the page asks of a model: numbers, and pictures that the library drew. It knows nothing of
+//!   networks, so that it can also run where the page runs.
+//! * [`server`] predicts over HTTP, and serves the page with its studio.
+
+#[cfg(not(target_family = "wasm"))]
+pub mod server;
+pub mod studio;
+
+pub use studio::{Studio, StudioError};
