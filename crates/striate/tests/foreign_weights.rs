@@ -65,7 +65,7 @@ fn pickles_that_mean_harm_are_refused_by_name_and_offset() {
     for (pickle, offset) in [
         (&b"cposix\nsystem\np0\n(Vecho\np1\ntp2\nRp3\n."[..], 0),
         (b"\x80\x02cposix\nsystem\nq\x00X\x04\x00\x00\x00echoq\x01\x85q\x02Rq\x03.", 2),
-        (b"\x80\x04\x95\x1f\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system\x94\x93\x94\x8c\x04echo\x94\x85\x94R\x94.", 27),
+        (b"\x80\x04\x95\x1f\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system\x94\x93\x94\x8c\x04echo\x94\x85\x94R\x94.", 28),
         (b"cbuiltins\neval\n(V1\ntR.", 0),
         (b"(S'x'\ncos\nsystem\nd.", 1),
         (b"cnumpy._core.multiarray\nscalar\n.", 0),
