@@ -327,11 +327,14 @@ impl<'a> Container<'a> {
     }
 }
 
-/// The tensors of any safetensors file, with their bytes.
+/// A tensor of anybody's: its name, what the header says of it, and its bytes.
+pub(super) type Foreign<'a> = (String, TensorInfo, &'a [u8]);
+
+/// The tensors of any safetensors file.
 ///
 /// # Errors
 /// A header that does not describe the file to the byte.
-pub(super) fn foreign<'a>(bytes: &'a [u8], name: &str) -> Result<Vec<(String, TensorInfo, &'a [u8])>, FormatError> {
+pub(super) fn foreign<'a>(bytes: &'a [u8], name: &str) -> Result<Vec<Foreign<'a>>, FormatError> {
     let length = bytes.len() as u64;
     let header_bytes = header_bytes(bytes, length, name)?;
     let (prefix, data) = bytes

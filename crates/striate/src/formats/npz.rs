@@ -412,7 +412,7 @@ mod tests {
     #[test]
     fn heads_are_numpys() {
         let text = head("<f4", &[30, 1, 5, 5]);
-        assert!(text.len() % 64 == 0 && text.ends_with(b"\n"));
+        assert!(text.len().is_multiple_of(64) && text.ends_with(b"\n"));
         for (shape, sizes) in [(&[][..], "()"), (&[3], "(3,)"), (&[3, 4], "(3, 4)")] {
             let text = head("<f8", shape);
             assert!(String::from_utf8_lossy(&text).contains(&format!("'shape': {sizes}, }}")), "{shape:?}");
