@@ -24,6 +24,7 @@ mod summary;
 mod tensorboard;
 mod train;
 mod verify;
+mod watch;
 
 use clap::{Args, Parser, Subcommand};
 use error::CliError;

@@ -17,8 +17,7 @@ impl Output {
         Self { json: global.json, quiet: global.quiet }
     }
 
-    /// Says nothing, for tests.
-    #[cfg(test)]
+    /// Says nothing but a result for programs.
     pub(crate) fn silent() -> Self {
         Self { json: true, quiet: true }
     }

@@ -4,6 +4,8 @@ use crate::error::CliError;
 use crate::model;
 use crate::model::WeightsOption;
 use crate::output::{Output, complain};
+use crate::source;
+use crate::source::ReadingArgs;
 use clap::Args;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use striate_web::Studio;
 use striate_web::server::{Options, Server};
+use striate_web::studio::DataSource;
 
 const EXAMPLES: &str = "Examples:
   striate serve runs/simple-convnet-mnist-1
@@ -24,14 +27,25 @@ Beside POST /predict there are GET /model, /healthz, /metrics (Prometheus) and /
 On loopback (the default) only this machine gets in. On any other address every request needs the token, as
 `Authorization: Bearer TOKEN`, unless --open is given. Ctrl-C or SIGTERM ends the server once what it accepted is answered.";
 
-/// Predictions over HTTP
+/// Predictions over HTTP, and a page to try the model and look inside
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ServeArgs {
     /// A model file or a run directory
     model: PathBuf,
-    #[command(flatten)]
-    listen: ListenArgs,
+    /// Data for the page's images: a name, or a directory or list of images as for `train` [default: what the model was
+    /// trained on]
+    #[arg(long, value_name = "NAME|DIR")]
+    data: Option<String>,
+    /// Where to listen; port 0 for any that is free
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7878")]
+    addr: SocketAddr,
+    /// What every request must know [default: none on loopback, elsewhere one is made and printed]
+    #[arg(long, value_name = "TOKEN", conflicts_with = "open")]
+    token: Option<String>,
+    /// No token, on any address: whoever reaches it may use it
+    #[arg(long)]
+    open: bool,
     /// How the weights are kept; bf16 rounds those of large fully connected layers, and reads half the bytes
     #[arg(long, value_enum, default_value_t = WeightsOption::F32)]
     weights: WeightsOption,
@@ -50,8 +64,9 @@ pub(crate) struct ServeArgs {
     /// The largest picture, in millions of pixels; beyond that the answer is 413
     #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u16).range(1..=64))]
     max_megapixels: u16,
-    /// Connections at a time; beyond that the one that has been idle longest is closed
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u16).range(1..))]
+    /// Connections at a time, as far as the system allows so many open files; beyond that the one that has been idle
+    /// longest is closed
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u16).range(1..))]
     max_connections: u16,
     /// Seconds that a request's head may take, and an idle connection stays open
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=3600))]
@@ -61,25 +76,9 @@ pub(crate) struct ServeArgs {
     body_timeout: u16,
 }
 
-/// Where a server listens, and to whom.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct ListenArgs {
-    /// Where to listen; port 0 for any that is free
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7878")]
-    addr: SocketAddr,
-    /// What every request must know [default: none on loopback, elsewhere one is made and printed]
-    #[arg(long, value_name = "TOKEN", conflicts_with = "open")]
-    token: Option<String>,
-    /// No token, on any address: whoever reaches it may use it
-    #[arg(long)]
-    open: bool,
-}
-
-impl ListenArgs {
-    /// The server's options.
-    pub(crate) fn options(&self) -> Options {
-        Options { address: self.addr, token: self.token.clone(), open: self.open, ..Options::default() }
-    }
+/// Options of a server that listens there, for those who know the token.
+pub(crate) fn options_of(address: SocketAddr, token: Option<&str>, open: bool) -> Options {
+    Options { address, token: token.map(Into::into), open, ..Options::default() }
 }
 
 /// Serves until it is told to end.
@@ -96,10 +95,24 @@ pub(crate) fn run(args: &ServeArgs, output: &Output) -> Result<ExitCode, CliErro
         max_connections: args.max_connections.into(),
         head_timeout: Duration::from_secs(args.head_timeout.into()),
         body_timeout: Duration::from_secs(args.body_timeout.into()),
-        ..args.listen.options()
+        ..options_of(args.addr, args.token.as_deref(), args.open)
     };
-    let server = Server::bind(Arc::new(Studio::new(model)), options)?;
+    let data = args.data.as_deref().map_or_else(|| source::known(&model), |data| Some(data.to_owned()));
+    let mut studio = Studio::new(model).at_most(options.max_pixels);
+    if let Some(data) = data {
+        if !source::exists(&data) {
+            return Err(CliError::Usage(format!("--data {data:?} is not here; this version reads {}", source::KINDS)));
+        }
+        let shape = studio.model().preprocessing.shape;
+        let read = data.clone();
+        studio = studio.with_data(DataSource::new(data, move || {
+            let read = source::load(&read, &ReadingArgs::default(), Some(shape), &Output::silent());
+            read.map(|source| source.splits).map_err(|error| error.to_string())
+        }));
+    }
+    let server = Server::bind(Arc::new(studio), options)?;
     output.line(format!("{name} is served at {}", server.url()));
+    output.hint("  open it in a browser to draw, drop an image, look inside");
     output.hint("  POST /predict   an image file, a form with files, or JSON; GET /openapi.json says more");
     output.hint("Ctrl-C ends it.");
     output.json(&serde_json::json!({ "url": server.url(), "address": server.address().to_string(), "model": name }));

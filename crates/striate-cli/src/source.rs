@@ -79,6 +79,12 @@ impl From<ImageFolder> for Source {
     }
 }
 
+/// What the model was trained on, if that is here.
+pub(crate) fn known(model: &ModelFile) -> Option<String> {
+    let data = model.training.get("data").and_then(|data| data.as_str());
+    data.filter(|data| exists(data)).map(Into::into)
+}
+
 /// Reads the data that `--data` names, or else what the model was trained on, at the size of the model's input.
 pub(crate) fn for_model(
     data: Option<&str>,

@@ -13,6 +13,7 @@ use crate::report::Finished;
 use crate::run_dir::{CHECKPOINT, RunDir};
 use crate::source::{ReadingArgs, Source};
 use crate::tensorboard::Board;
+use crate::watch::Watched;
 use crate::{Global, model, pictures, source};
 pub(crate) use options::{Class, TrainArgs};
 use options::{Note, Options, Start};
@@ -239,18 +240,23 @@ pub(crate) fn run(args: &TrainArgs, global: &Global, output: &Output, isa: Isa) 
     if let Some(count) = args.seeds {
         return seeds::run(count.into(), args, global, output, isa);
     }
-    output.json(&one(args, global, output, isa, None)?);
+    let (json, watched) = one(args, global, output, isa, None)?;
+    output.json(&json);
+    if let Some(watched) = watched {
+        watched.stay(interruption(global.quiet));
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-/// One run; gives its line for `--json`. What it says of its end is left to the family of runs, if it belongs to one.
+/// One run; gives its line for `--json`, and the page that shows it. What it says of its end is left to the family of runs,
+/// if it belongs to one.
 fn one(
     args: &TrainArgs,
     global: &Global,
     output: &Output,
     isa: Isa,
     mut family: Option<&mut Family>,
-) -> Result<serde_json::Value, CliError> {
+) -> Result<(serde_json::Value, Option<Watched>), CliError> {
     let begun = Instant::now();
     let resumed = args.resume.as_deref().map(Resumed::open).transpose()?;
     let progress = &mut Progress::new(global.quiet);
@@ -325,6 +331,17 @@ fn one(
     let mut trouble = None;
     let first = network.clone();
     let mut history = checkpoint.as_ref().map_or(Vec::new(), |checkpoint| checkpoint.history().to_vec());
+    let as_model = ModelFile {
+        network: network.clone(),
+        class_names: packaging.class_names.clone(),
+        preprocessing: packaging.preprocessing.clone(),
+        training: to_json(&options),
+        metrics: serde_json::Value::Null,
+        test_vectors: TestVectors::none(),
+        temperature: None,
+    };
+    let shown = (train, test);
+    let watched = args.watch.start(as_model, shown, &options.train_options(), history.clone(), global.quiet)?;
     let mut is_set_up = false;
     let trainer = data.trainer(&mut network, &options)?.checkpoints(options.checkpoint_every).stop_when(interrupted);
     let trainer = trainer.snapshots(options.snapshots).known_by(fingerprints);
@@ -380,7 +397,8 @@ fn one(
             // The first trouble is the cause of the others.
             trouble.get_or_insert(error);
         }
-        if trouble.is_some() || interrupted.load(Ordering::Relaxed) { Control::Stop } else { Control::Continue }
+        let wanted = watched.as_ref().map_or(Control::Continue, |watched| watched.follow(event, interrupted));
+        if trouble.is_some() || interrupted.load(Ordering::Relaxed) { Control::Stop } else { wanted }
     });
     progress.finish();
     if let Some(error) = trouble {
@@ -448,10 +466,13 @@ fn one(
     };
     finished.write(&mut run)?;
 
+    if let Some(watched) = &watched {
+        watched.finish(&run)?;
+    }
     if family.is_none() {
         tell(output, &run, &options, &on_test, on_train, &data, &summary, &skipped, begun.elapsed().as_secs_f64());
     }
-    Ok(serde_json::json!({
+    let mut json = serde_json::json!({
         "out": run.path(),
         "seed": options.seed,
         "recipe": options.recipe,
@@ -468,7 +489,11 @@ fn one(
         "stopped": summary.stopped,
         "skipped": source::skipped_json(&skipped),
         "out_of_patience": summary.out_of_patience,
-    }))
+    });
+    if let Some(watched) = &watched {
+        json["watch"] = watched.url().into();
+    }
+    Ok((json, watched))
 }
 
 /// A run to go on with.
@@ -632,7 +657,7 @@ fn interruption(quiet: bool) -> &'static AtomicBool {
             std::process::exit(130);
         }
         if !quiet {
-            complain("\nstopping after this step; once more to stop at once");
+            complain("\nstopping; once more to stop at once");
         }
     });
     &INTERRUPTED

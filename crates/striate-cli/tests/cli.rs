@@ -786,6 +786,73 @@ fn an_interrupt_keeps_the_last_weights() {
     }
 }
 
+/// Asks a server for something; gives the whole answer.
+#[cfg(unix)]
+fn http(address: &str, request: &str, body: &str) -> String {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    let length = body.len();
+    let head = "Content-Type: application/json\r\nConnection: close\r\n";
+    write!(stream, "{request} HTTP/1.1\r\nHost: {address}\r\n{head}Content-Length: {length}\r\n\r\n{body}").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[cfg(unix)]
+#[test]
+fn a_run_is_watched_stopped_and_served() {
+    use std::io::{BufRead, BufReader};
+    let signal = |child: &std::process::Child, signal: &str| {
+        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+    };
+    let place = place();
+    let here = place.path();
+    let log = here.join("log");
+    let arguments =
+        ["train", "--data", "bars", "--epochs", "1000000", "--batch", "20", "--out", "run", "--json", "--watch"];
+    let mut command = striate(here, &arguments);
+    command.arg("127.0.0.1:0").stdout(Stdio::piped()).stderr(fs::File::create(&log).unwrap());
+    let mut child = command.spawn().unwrap();
+    let begun = std::time::Instant::now();
+    let address = loop {
+        let text = fs::read_to_string(&log).unwrap();
+        if let Some((_, rest)) = text.split_once("watch it at http://")
+            && let Some((address, _)) = rest.split_once('/')
+        {
+            break address.to_owned();
+        }
+        assert!(begun.elapsed().as_secs() < 60, "no page: {text}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    };
+    assert!(http(&address, "GET /", "").contains("page/app.js"));
+    assert!(http(&address, "POST /studio", "{\"ask\":\"live\",\"since\":0}").contains("\"phase\":\"running\""));
+    assert!(http(&address, "POST /run", "{\"action\":\"stop\"}").starts_with("HTTP/1.1 200"));
+    // The result comes; the page stays.
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(json(&line)["stopped"], true);
+    assert!(http(&address, "POST /studio", "{\"ask\":\"live\",\"since\":0}").contains("\"phase\":\"done\""));
+    signal(&child, "-INT");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+
+    let arguments = ["serve", "run", "--addr", "127.0.0.1:0", "--json"];
+    let mut child = striate(here, &arguments).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let address = json(&line)["address"].as_str().unwrap().to_owned();
+    assert!(http(&address, "GET /healthz", "").starts_with("HTTP/1.1 200"));
+    // The data is that of the run.
+    assert!(http(&address, "POST /studio", "{\"ask\":\"confusion\"}").contains("data-cell"));
+    signal(&child, "-TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+
+    refused(here, &["serve", "run", "--addr", "8.8.8.8:1"], 1, &["8.8.8.8:1", "choose another address"]);
+    refused(here, &["serve", "run", "--token", "short"], 2, &["8 to 256", "5 characters"]);
+    refused(here, &["serve", "run", "--data", "nowhere"], 2, &["nowhere"]);
+    refused(here, &["train", "--watch", "--seeds", "3"], 2, &["--watch", "--seeds"]);
+}
+
 #[test]
 fn a_run_with_snapshots_can_be_looked_back_on() {
     let place = place();

@@ -6,6 +6,7 @@ use crate::model::{parse_setting, parse_shape};
 use crate::output::to_json;
 use crate::recipe::{Recipe, RecipeOptions, Subject, parse_init};
 use crate::source::ReadingArgs;
+use crate::watch::WatchArgs;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -34,11 +35,12 @@ const EXAMPLES: &str = "Examples:
   striate train --data photos --augment flip,crop,cutmix --label-smoothing 0.1
   striate train --data photos --patience 5       hold a tenth out, keep the best epoch, stop when none is better
   striate train --data photos --time 10m         as many steps as fit into ten minutes, the schedule laid over them
-  striate train --data photos                    colour photographs: cifar-net, images changed at every step
+  striate train --data photos                    photographs: cifar-net, images changed at every step
   striate train --data photos --balance weights  classes of unequal size count the same
   striate train --data photos --model runs/pets --freeze 'block[12]-*'    fine-tune a trained model, its first layers frozen
   striate train --data photos --find-lr          which learning rate suits: find-lr.svg
   striate train --seeds 5 --out runs/five        five runs, mean and spread of their results
+  striate train --watch                          a page that shows it learn: curves, filters, mistakes; pause and stop
   striate train --snapshots                      keep the weights along the way, for `striate explain RUN timeline`
   striate train --resume runs/simple-convnet-mnist-1
   striate train --data ~/fashion --json          a directory of IDX files; the result as JSON
@@ -58,7 +60,7 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "NAME|DIR")]
     pub(crate) data: Option<String>,
     /// A model by name, an architecture as TOML, or a trained model to go on with, whose last layer starts anew where the
-    /// data has another number of classes [default: simple-convnet, for colour photographs cifar-net; with the recipe
+    /// data has another number of classes [default: simple-convnet, for photographs cifar-net or, grey, mnist-net; with the recipe
     /// `best` mnist-net for grey images, cifar-net for colour]
     #[arg(long, value_name = "NAME|FILE")]
     pub(crate) model: Option<String>,
@@ -71,7 +73,7 @@ pub(crate) struct TrainArgs {
     /// Set of options, each of which the flags below override [default: default]
     #[arg(long, value_enum)]
     pub(crate) recipe: Option<Recipe>,
-    /// Times every training image is seen [recipes: 20, for colour photographs 5 and at least 500 steps; best: 8]
+    /// Times every training image is seen [recipes: 20, for photographs 5 (grey 20) and at least 500 steps; best: 8 (grey 20)]
     #[arg(long, value_name = "N")]
     pub(crate) epochs: Option<usize>,
     /// Train for about so long, as in 90s, 10m or 1h30m: a trial of two seconds tells how many steps that is, and the
@@ -108,12 +110,12 @@ pub(crate) struct TrainArgs {
     pub(crate) average: Option<f32>,
     /// How training images are changed at every step: none, default for what suits the data, or a list such as
     /// `flip,crop:padding=4,affine:rotate=10;scale=0.1;shift=0.08,erase:share=0.1`; `mixup:alpha=0.2` and `cutmix:alpha=1`
-    /// mix images of a batch and their targets. augment.png in the run directory shows it [recipe best, and colour
+    /// mix images of a batch and their targets. augment.png in the run directory shows it [recipe best, and
     /// photographs: default]
     #[arg(long, value_name = "LIST")]
     pub(crate) augment: Option<String>,
     /// Whether pixels are brought to mean 0 and deviation 1, channel by channel: `data` (the training set's own), `none`, or
-    /// `mean`, which takes the mean away from pixels of 0 to 255 as AlexNet's paper does [recipe best, and colour
+    /// `mean`, which takes the mean away from pixels of 0 to 255 as AlexNet's paper does [recipe best, and
     /// photographs: data; a trained model: its own]
     #[arg(long, value_name = "none|data|mean")]
     pub(crate) normalize: Option<Normalize>,
@@ -169,6 +171,9 @@ pub(crate) struct TrainArgs {
     #[command(flatten)]
     #[serde(skip)]
     pub(crate) reading: ReadingArgs,
+    #[command(flatten)]
+    #[serde(skip)]
+    pub(crate) watch: WatchArgs,
     /// Go on with the run in this directory from its last.ckpt; its options stand, only --epochs may be raised where the
     /// schedule allows it
     #[arg(long, value_name = "DIR", conflicts_with = "out")]
@@ -191,6 +196,7 @@ impl TrainArgs {
                     freeze: if self.freeze.is_empty() { before.freeze.clone() } else { self.freeze.clone() },
                     tensorboard: self.tensorboard || before.tensorboard,
                     reading: self.reading.clone(),
+                    watch: self.watch.clone(),
                     seeds: None,
                     find_lr: false,
                     resume: None,

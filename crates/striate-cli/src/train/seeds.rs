@@ -60,7 +60,7 @@ pub(super) fn run(
             complain(&format!("seed {seed}, {} of {count}", seed - first + 1));
         }
         let global = Global { seed: Some(seed), ..global.clone() };
-        let line = super::one(args, &global, output, isa, Some(&mut family))?;
+        let (line, _) = super::one(args, &global, output, isa, Some(&mut family))?;
         stopped = line["stopped"] == true;
         if stopped && !lines.is_empty() {
             // Half a run tells nothing of the others; it can be gone on with by itself.

@@ -100,6 +100,28 @@ impl Table {
     }
 }
 
+/// Files that a server has open beside its connections, and a run beside a server.
+const OTHER_FILES: u64 = 128;
+
+/// How many of so many connections the system lets this process have; asks it for as many first.
+pub(super) fn at_most(wanted: usize) -> usize {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, getrlimit, setrlimit};
+        let needed = wanted as u64 + OTHER_FILES;
+        let mut limits = getrlimit(Resource::Nofile);
+        if limits.current.is_some_and(|current| current < needed) {
+            limits.current = Some(limits.maximum.map_or(needed, |most| most.min(needed)));
+            // Where the system refuses, the limit that stands counts.
+            let _ = setrlimit(Resource::Nofile, limits);
+        }
+        if let Some(most) = getrlimit(Resource::Nofile).current {
+            return wanted.min(usize::try_from(most.saturating_sub(OTHER_FILES)).unwrap_or(wanted)).max(1);
+        }
+    }
+    wanted.max(1)
+}
+
 /// Serves until `stop`, and then what was accepted.
 pub(super) async fn serve(
     listener: TcpListener,

@@ -10,6 +10,7 @@ mod guard;
 mod images;
 mod metrics;
 mod openapi;
+pub mod page;
 mod predict;
 mod queue;
 mod refusal;
@@ -60,7 +61,8 @@ pub struct Options {
     pub max_pixels: u64,
     /// How long the decoding of one request's images may take.
     pub decode_timeout: Duration,
-    /// Connections at a time; beyond that the one that has been idle longest is closed.
+    /// Connections at a time, as far as the system allows so many open files; beyond that the one that has been idle
+    /// longest is closed.
     pub max_connections: usize,
     /// How long a request's head may take, the wait for it included.
     pub head_timeout: Duration,
@@ -85,7 +87,7 @@ impl Default for Options {
             max_memory: 256 << 20,
             max_pixels: 24_000_000,
             decode_timeout: Duration::from_secs(10),
-            max_connections: 512,
+            max_connections: 10_000,
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(20),
             drain_timeout: Duration::from_secs(20),
@@ -98,7 +100,7 @@ impl Default for Options {
 #[non_exhaustive]
 pub enum ServeError {
     /// An address that can't be listened on.
-    #[error("{address}: cannot listen there: {source}; choose another --addr, such as 127.0.0.1:0 for any free port")]
+    #[error("{address}: cannot listen there: {source}; choose another address, such as 127.0.0.1:0 for any free port")]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -129,6 +131,8 @@ struct Service {
     bodies: Bodies,
     /// Decoders and views at work.
     work: Arc<Semaphore>,
+    /// Views that go over the data, of which one at a time runs beside the others.
+    long: Arc<Semaphore>,
     /// Requests that have been read and are being answered.
     requests: Semaphore,
 }
@@ -176,6 +180,7 @@ impl Server {
             queue,
             bodies: Bodies::new(options.max_body, options.max_memory, options.body_timeout),
             work: Arc::new(Semaphore::new(cores)),
+            long: Arc::new(Semaphore::new(1)),
             requests: Semaphore::new(options.queue.max(1)),
             options,
         });
@@ -197,7 +202,7 @@ impl Server {
     pub fn run(self, stop: impl Future<Output = ()>) {
         let Self { runtime, listener, service, worker, .. } = self;
         let limits = connections::Limits {
-            connections: service.options.max_connections.max(1),
+            connections: connections::at_most(service.options.max_connections),
             head: service.options.head_timeout,
             write: service.options.head_timeout,
             drain: service.options.drain_timeout,
@@ -209,12 +214,56 @@ impl Server {
         runtime.shutdown_timeout(Duration::from_millis(100));
     }
 
+    /// Serves on a thread of its own.
+    ///
+    /// # Errors
+    /// A thread that can't be had.
+    pub fn start(self) -> Result<Running, ServeError> {
+        let url = self.url();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let work = move || {
+            self.run(async {
+                // Also if whoever could stop it is gone.
+                let _ = stopped.await;
+            });
+        };
+        let thread = std::thread::Builder::new().name("page".into()).spawn(work).map_err(ServeError::Threads)?;
+        Ok(Running { url, stop: Some(stop), thread: Some(thread) })
+    }
+
     /// As [`Server::run`], until the process is told to end (SIGINT, and SIGTERM where there is one).
     pub fn run_until_signal(self, on_stop: impl FnOnce()) {
         self.run(async move {
             signal().await;
             on_stop();
         });
+    }
+}
+
+/// A server on a thread of its own; it ends, with everything accepted answered, when this is dropped.
+pub struct Running {
+    url: String,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Running {
+    /// The page, with the token if one is needed.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Ends it.
+    pub fn stop(self) {}
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // Nothing in it panics; if it did, there is nobody left to tell.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -259,6 +308,10 @@ fn checked(token: &str) -> Result<String, ServeError> {
 
 fn router(service: Arc<Service>) -> Router {
     Router::new()
+        .route("/", get(page::index))
+        .route("/page/{*name}", get(page::named))
+        .route("/studio", post(page::ask))
+        .route("/run", post(page::control))
         .route("/predict", post(predict::predict))
         .route("/model", get(model))
         .route("/healthz", get(async || ([(header::CONTENT_TYPE, "application/json")], "{\"status\":\"ok\"}")))
@@ -278,6 +331,8 @@ fn router(service: Arc<Service>) -> Router {
 async fn watch(State(service): State<Arc<Service>>, request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let route = match request.uri().path() {
+        "/" => "/",
+        "/studio" => "/studio",
         "/predict" => "/predict",
         "/model" => "/model",
         "/healthz" => "/healthz",

@@ -151,7 +151,7 @@ impl Worker {
                         break;
                     }
                     metrics.batch(jobs.len());
-                    predictors.answer(jobs);
+                    studio.install(|| predictors.answer(jobs));
                     next = of_thread.take();
                 }
             }

@@ -102,7 +102,7 @@ pub fn confusion(counts: &Array2<usize>, class_names: &[String], title: &str) ->
                 (false, _) => wrong_color(count, most_wrong),
             };
             let words = format!("{} taken for {}: {}", name(row), name(column), grouped(count));
-            svg.rect((x + gap, y + gap), (cell - 2.0 * gap, cell - 2.0 * gap), fill, Some(&words));
+            svg.cell((row, column), (x + gap, y + gap), (cell - 2.0 * gap, cell - 2.0 * gap), fill, &words);
             if show_numbers {
                 svg.text((x + cell / 2.0, y + cell / 2.0), &grouped(count), middle(numbers, readable_on(fill)));
             }

@@ -14,6 +14,8 @@ const PANEL: i32 = 520;
 const TOP: i32 = 110;
 const HEIGHT: i32 = 270;
 const LINE: i32 = 22;
+/// More places than this are drawn without a mark each.
+const MARKED: usize = 40;
 
 /// One panel.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -132,8 +134,12 @@ impl Lines {
             for run in points.split(Option::is_none).filter(|run| run.len() > 1) {
                 root.draw(&PathElement::new(run.iter().copied().flatten().collect::<Vec<_>>(), stroke(color)))?;
             }
-            for &at in points.iter().flatten() {
-                mark(root, at, line, color)?;
+            for (i, at) in points.iter().enumerate().filter_map(|(i, at)| Some((i, (*at)?))) {
+                let joined = [i.checked_sub(1), Some(i + 1)].into_iter().flatten();
+                let joined = joined.filter_map(|other| *points.get(other)?).count() > 0;
+                if points.len() <= MARKED || !joined {
+                    mark(root, at, line, color)?;
+                }
             }
             if let Some((&value, at)) = values.iter().zip(&points).rev().find_map(|(v, at)| Some((v, (*at)?))) {
                 ends.push((at.1, format!("{value:.*}", panel.decimals), color));
@@ -191,6 +197,15 @@ mod tests {
         }
         // Marks: five in each panel and two in the legend, with a white middle for the second line's three.
         assert_eq!(svg.matches("<circle").count(), 2 * (3 + 4) + 3);
+    }
+
+    #[test]
+    fn of_many_values_only_lone_ones_are_marked() {
+        let mut values = vec![1.0; 100];
+        (values[49], values[51]) = (f64::NAN, f64::NAN);
+        let many = Lines { places: (0..100).map(f64::from).collect(), ..lines(vec![values]) };
+        // One in each panel, and the legend's.
+        assert_eq!(many.svg().matches("<circle").count(), 2 + 1);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Pictures, one file each: filters, contact sheets and timelines as PNG; learning curves, learning-rate range tests,
-//! confusion matrices and reliability diagrams as SVG; scatter and line plots as either.
+//! confusion matrices, reliability diagrams and diagrams of networks as SVG; scatter and line plots as either.
 //!
 //! A picture is a function of numbers and a title, and knows nothing of networks, training or files.
 //! Raster pictures carry their own letters ([`text`]); SVG leaves them to the viewer's fonts. Any text may come from
@@ -8,6 +8,7 @@
 mod animation;
 pub mod confusion;
 pub mod curves;
+pub mod diagram;
 pub mod filters;
 pub mod lines;
 pub mod plot;
@@ -23,6 +24,7 @@ pub mod timeline;
 pub use self::animation::{Pace, animation};
 pub use self::confusion::confusion;
 pub use self::curves::{CurvePoint, curves};
+pub use self::diagram::{DiagramLayer, diagram};
 pub use self::filters::{FilterGrid, FilterPicture, before_and_after, filters};
 pub use self::lines::{LinePanel, Lines};
 pub use self::plot::Plot;

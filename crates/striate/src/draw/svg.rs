@@ -148,6 +148,26 @@ impl Svg {
         }
     }
 
+    /// A filled rectangle of a table, which a page finds by its row and column: `data-cell="3,5"`.
+    pub(super) fn cell(
+        &mut self,
+        (row, column): (usize, usize),
+        (x, y): (f64, f64),
+        (width, height): (f64, f64),
+        fill: Color,
+        words: &str,
+    ) {
+        self.push(format_args!(
+            "<rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" fill=\"{}\" data-cell=\"{row},{column}\"><title>{}</title></rect>\n",
+            number(x),
+            number(y),
+            number(width),
+            number(height),
+            hex(fill),
+            escape(words)
+        ));
+    }
+
     /// An outline.
     pub(super) fn outline(&mut self, (x, y): (f64, f64), (width, height): (f64, f64), stroke: Color) {
         self.push(format_args!(

@@ -13,11 +13,13 @@ pub mod images;
 mod lens;
 pub mod maximize;
 pub mod occlusion;
+pub mod pulse;
 pub mod responses;
 pub mod saliency;
 pub mod shift;
 pub mod similar;
 pub mod timeline;
+pub mod worked;
 
 pub use self::depth::{Activation, LayerPatches, Patch, Unit, activations, top_patches, units};
 pub use self::embedding::{Pca, TsneOptions, pca, tsne};
@@ -28,11 +30,13 @@ pub use self::im2col::{Im2colCost, im2col_cost};
 pub use self::images::Images;
 pub use self::maximize::{Aim, MaximizeOptions, Maximized, maximize};
 pub use self::occlusion::{Occlusion, OcclusionOptions, occlusion};
+pub use self::pulse::{LayerPulse, Mistaken, Pulse, pulse};
 pub use self::responses::{Orientation, Response, Responses, responses, responses_in};
 pub use self::saliency::{IntegratedGradients, SmoothGrad, gradient, integrated_gradients, smooth_grad};
 pub use self::shift::{Shifted, shift};
 pub use self::similar::{ClassMeans, Readout, feature_layer, features, nearest};
 pub use self::timeline::{Moment, Seen, moment};
+pub use self::worked::{Term, Work, Worked, worked};
 
 use crate::network::NetworkError;
 use crate::shape::Shape;

@@ -40,6 +40,8 @@ pub enum Event<'a> {
         gradient_norm: Option<f32>,
         /// Images trained a second since the last such event.
         images_per_second: f64,
+        /// The parameters that would be the result now: the averaged ones where an average is kept.
+        parameters: &'a Parameters,
     },
     /// The epoch's updates are done and the network is about to be evaluated.
     Evaluating {

@@ -554,6 +554,7 @@ impl<'a> Run<'a> {
                     learning_rate: self.learning_rate,
                     gradient_norm: self.gradient_norm,
                     images_per_second: timed as f64 / begun.elapsed().as_secs_f64().max(1e-9),
+                    parameters: evaluated(self.trainer.network, &self.average),
                 };
                 let control = on_event(&event);
                 self.progress.window = Sums::default();

@@ -1,120 +1,14 @@
-//! The server from outside, over real sockets.
+//! Predictions, bounds and strangers, over real sockets.
 
-use image::{GrayImage, ImageFormat, Luma};
+use crate::common::{Running, answer, model, png};
+use image::{GrayImage, Luma};
 use ndarray::{Array4, Axis};
 use serde_json::Value;
-use std::io::{Cursor, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::thread;
 use std::time::{Duration, Instant};
-use striate::data::{Fit, Normalization, Preprocessing};
-use striate::formats::{ModelFile, TestVectors};
-use striate::models;
-use striate::network::Network;
-use striate::shape::Shape;
-use striate_web::Studio;
-use striate_web::server::{Options, Server};
-
-const SHAPE: Shape = Shape::new(1, 28, 28);
-
-fn model() -> ModelFile {
-    let network = Network::new(models::by_name("simple-convnet", SHAPE, 10).unwrap(), 1).unwrap();
-    ModelFile {
-        network,
-        class_names: (0..10).map(|class| format!("digit {class}")).collect(),
-        preprocessing: Preprocessing::new(SHAPE, Fit::Digit, Normalization::identity()).unwrap(),
-        training: Value::Null,
-        metrics: Value::Null,
-        test_vectors: TestVectors::none(),
-        temperature: None,
-    }
-}
-
-/// A server of its own, which drains when this is dropped.
-struct Running {
-    address: SocketAddr,
-    stop: Option<tokio::sync::oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Running {
-    fn start(options: Options) -> Self {
-        let options = Options { address: SocketAddr::from(([127, 0, 0, 1], 0)), ..options };
-        let server = Server::bind(Arc::new(Studio::new(model())), options).unwrap();
-        let address = server.address();
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let thread = thread::spawn(move || {
-            server.run(async {
-                let _ = stopped.await;
-            });
-        });
-        Self { address, stop: Some(stop), thread: Some(thread) }
-    }
-
-    fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        stream
-    }
-
-    fn head(&self, method: &str, path: &str, kind: &str, length: usize) -> String {
-        format!(
-            "{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n",
-            self.address
-        )
-    }
-
-    /// Status, head and body.
-    fn ask(&self, method: &str, path: &str, kind: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
-        let mut stream = self.connect();
-        stream.write_all(self.head(method, path, kind, body.len()).as_bytes()).unwrap();
-        // A server that has seen enough may stop reading.
-        let _ = stream.write_all(body);
-        answer(stream)
-    }
-
-    fn post(&self, kind: &str, body: &[u8]) -> (u16, Value) {
-        let (status, _, body) = self.ask("POST", "/predict", kind, body);
-        (status, serde_json::from_slice(&body).unwrap())
-    }
-
-    fn get(&self, path: &str) -> (u16, Vec<u8>) {
-        let (status, _, body) = self.ask("GET", path, "", &[]);
-        (status, body)
-    }
-
-    fn stop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            thread.join().unwrap();
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-fn answer(mut stream: TcpStream) -> (u16, String, Vec<u8>) {
-    let mut bytes = Vec::new();
-    // A connection that is reset after the answer has still given it.
-    let _ = stream.read_to_end(&mut bytes);
-    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or_else(|| {
-        panic!("no answer: {:?}", String::from_utf8_lossy(&bytes));
-    });
-    let head = String::from_utf8(bytes[..end].to_vec()).unwrap().to_ascii_lowercase();
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, head, bytes[end + 4..].to_vec())
-}
-
-fn png(image: &GrayImage) -> Vec<u8> {
-    let mut bytes = Cursor::new(Vec::new());
-    image.write_to(&mut bytes, ImageFormat::Png).unwrap();
-    bytes.into_inner()
-}
+use striate_web::server::Options;
 
 /// A page with a stroke of its own.
 fn page(k: u32) -> Vec<u8> {
@@ -339,7 +233,7 @@ fn what_was_accepted_is_answered_before_the_end() {
         .collect();
     let idle = server.connect();
     thread::sleep(Duration::from_millis(300));
-    drop(server.stop.take());
+    server.begin_to_stop();
     thread::sleep(Duration::from_millis(300));
     for stream in &mut begun {
         stream.write_all(&file[50..]).unwrap();

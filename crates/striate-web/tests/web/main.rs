@@ -1,0 +1,6 @@
+//! The server and its page from outside.
+
+mod browser;
+mod common;
+mod page;
+mod server;
