@@ -651,18 +651,23 @@ fn verify_names_the_stage_and_asks_other_runtimes() {
     // A Python without the packages says which.
     #[cfg(unix)]
     {
-        use std::os::unix::fs::PermissionsExt;
-        let fake = here.join("python");
-        fs::write(&fake, "#!/bin/sh\necho \"No module named 'onnxruntime'; install it\" >&2\nexit 1\n").unwrap();
-        fs::set_permissions(&fake, fs::Permissions::from_mode(0o755)).unwrap();
-        let fake = fake.display().to_string();
+        let fake = here.join("python").display().to_string();
+        // Another process writes it: a file that is open for writing anywhere can't be run.
+        let write = |script: &str| {
+            let script = ["-c", "printf '%s' \"$1\" > \"$0\" && chmod 755 \"$0\"", &fake, script];
+            assert!(Command::new("sh").args(script).status().unwrap().success());
+        };
+        write("#!/bin/sh\necho \"No module named 'onnxruntime'; install it\" >&2\nexit 1\n");
         refused(here, &["verify", "run", "--with", "onnxruntime", "--python", &fake], 1, &["onnxruntime", "install"]);
-        let answer = r#"{"vectors": 5, "max_abs_difference": DIFFERENCE, "largest_logit": 1, "onnx_checker": true,
-            "onnxruntime": "1.0"}"#
-            .replace('\n', "");
         for (difference, status) in [("1e-6", 0), ("0.5", 1)] {
-            let script = format!("#!/bin/sh\ncat > /dev/null\necho '{}'\n", answer.replace("DIFFERENCE", difference));
-            fs::write(here.join("python"), script).unwrap();
+            let answer = serde_json::json!({
+                "vectors": 5,
+                "max_abs_difference": difference.parse::<f64>().unwrap(),
+                "largest_logit": 1.0,
+                "onnx_checker": true,
+                "onnxruntime": "1.0",
+            });
+            write(&format!("#!/bin/sh\ncat > /dev/null\necho '{answer}'\n"));
             let arguments = ["verify", "run", "--with", "onnxruntime", "--python", &fake, "--json"];
             let (stdout, _) = run(here, &arguments, status);
             assert_eq!(json(&stdout)["passed"], status == 0);
