@@ -7,7 +7,9 @@ use striate::bench::BenchError;
 use striate::data::DataError;
 use striate::draw::DrawError;
 use striate::explain::ExplainError;
-use striate::formats::{Difference, FormatError, OnnxError, Stage, TomlError, WriteError};
+use striate::formats::{
+    ArraysError, Difference, FormatError, NpzError, OnnxError, PickleError, Stage, TomlError, WriteError,
+};
 use striate::kernels::isa::IsaError;
 use striate::models::ModelError;
 use striate::network::NetworkError;
@@ -19,6 +21,8 @@ use striate_web::server::ServeError;
 /// Why a command ended without its result.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
+    #[error(transparent)]
+    Arrays(#[from] ArraysError),
     #[error(transparent)]
     Bench(#[from] BenchError),
     #[error(transparent)]
@@ -42,7 +46,11 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Network(#[from] NetworkError),
     #[error(transparent)]
+    Npz(#[from] NpzError),
+    #[error(transparent)]
     Onnx(#[from] OnnxError),
+    #[error(transparent)]
+    Pickle(#[from] PickleError),
     #[error(transparent)]
     Serve(#[from] ServeError),
     #[error(transparent)]

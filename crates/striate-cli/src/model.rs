@@ -30,7 +30,7 @@ pub(crate) struct ModelOptions {
 }
 
 impl ModelOptions {
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.input.is_none() && self.classes.is_none() && self.settings.is_empty()
     }
 }

@@ -62,6 +62,11 @@ impl Normalization {
         Self { mean: vec![0.0], deviation: vec![1.0] }
     }
 
+    /// Mean and deviation of ImageNet's photographs, red, green and blue, as networks trained on them expect.
+    pub fn imagenet() -> Self {
+        Self { mean: vec![0.485, 0.456, 0.406], deviation: vec![0.229, 0.224, 0.225] }
+    }
+
     /// Whether it can be used for images of `channels` channels.
     ///
     /// # Errors

@@ -275,6 +275,17 @@ impl<'a> Container<'a> {
         self.fields.get(key).map(String::as_str)
     }
 
+    /// Every text field but the checksum, with its key.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.fields.iter().filter(|(key, _)| *key != CHECKSUM).map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    /// The bytes of a tensor as they stand in the file: little-endian, in row-major order. None if there is no such tensor.
+    pub(super) fn stored(&self, tensor: &str) -> &'a [u8] {
+        let place = self.tensors.get(tensor).map(|info| info.data_offsets);
+        place.and_then(|(start, end)| self.data.get(start..end)).unwrap_or_default()
+    }
+
     /// The names of the tensors, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
@@ -374,40 +385,94 @@ impl<'a> Container<'a> {
     }
 }
 
+/// A tensor of anybody's: its name, what the header says of it, and its bytes.
+pub(super) type Foreign<'a> = (String, TensorInfo, &'a [u8]);
+
+/// The tensors of any safetensors file.
+///
+/// # Errors
+/// A header that does not describe the file to the byte.
+pub(super) fn foreign<'a>(bytes: &'a [u8], name: &str) -> Result<Vec<Foreign<'a>>, FormatError> {
+    let length = bytes.len() as u64;
+    let header_bytes = header_bytes(bytes, length, name)?;
+    let (prefix, data) = bytes
+        .split_at_checked(LENGTH_BYTES + header_bytes)
+        .ok_or_else(|| truncated(name, length, (LENGTH_BYTES + header_bytes) as u64))?;
+    let tensors = Layout::parse(prefix, length, name)?.tensors;
+    let with_bytes = tensors.into_iter().map(|(tensor, info)| {
+        let (start, end) = info.data_offsets;
+        (tensor, info, data.get(start..end).unwrap_or_default())
+    });
+    Ok(with_bytes.collect())
+}
+
 /// All bytes of a container file, refused before they are read when the file is not regular or its header is not that
 /// of a whole file of ours. [`Container::from_bytes`] must still check them.
 ///
 /// # Errors
 /// See [`FormatError`]. A file beyond 256 MiB is checked before memory is taken for all of it.
 pub fn read_file(path: &Path) -> Result<Vec<u8>, FormatError> {
-    let name = path.display().to_string();
-    let failed = |action: &'static str| {
-        move |source: io::Error| {
-            let hint = match source.kind() {
-                ErrorKind::NotFound => "; check the path",
-                ErrorKind::PermissionDenied => "; you may not read it: change its permissions",
-                _ => "",
-            };
-            FormatError::Read { path: path.to_path_buf(), action, hint, source }
-        }
+    read_checked(path, &|prefix, length, name| Header::parse(prefix, length, name).map(Some))
+}
+
+/// All bytes of a safetensors file that anybody may have written, refused before they are read when the file is not regular
+/// or its header does not describe it.
+///
+/// # Errors
+/// See [`FormatError`].
+pub fn read_foreign_file(path: &Path) -> Result<Vec<u8>, FormatError> {
+    read_checked(path, &|prefix, length, name| Layout::parse(prefix, length, name).map(|_| None))
+}
+
+/// All bytes of a file of another format, if it is regular and at most `limit` bytes long.
+///
+/// # Errors
+/// See [`FormatError`].
+pub fn read_regular_file(path: &Path, limit: u64) -> Result<Vec<u8>, FormatError> {
+    let (mut file, length, name) = open(path, limit)?;
+    let mut bytes = Vec::new();
+    read_on(&mut file, &mut bytes, length, length, &name)?.map_err(|source| read_failed(path, "read", source))?;
+    Ok(bytes)
+}
+
+fn read_failed(path: &Path, action: &'static str, source: io::Error) -> FormatError {
+    let hint = match source.kind() {
+        ErrorKind::NotFound => "; check the path",
+        ErrorKind::PermissionDenied => "; you may not read it: change its permissions",
+        _ => "",
     };
+    FormatError::Read { path: path.to_path_buf(), action, hint, source }
+}
+
+/// A regular file with its length and its name for messages.
+fn open(path: &Path, limit: u64) -> Result<(File, u64, String), FormatError> {
+    let failed = |action: &'static str| move |source: io::Error| read_failed(path, action, source);
+    let name = path.display().to_string();
     // Opening a FIFO would wait for ever, so look first.
     refuse_unless_file(path, &std::fs::metadata(path).map_err(failed("open"))?)?;
-    let mut file = File::open(path).map_err(failed("open"))?;
+    let file = File::open(path).map_err(failed("open"))?;
     let found = file.metadata().map_err(failed("look at"))?;
     refuse_unless_file(path, &found)?;
-    let length = found.len();
-    if length > MAX_FILE_BYTES {
-        return Err(FormatError::TooLarge { name, bytes: length, limit: MAX_FILE_BYTES });
+    match found.len() {
+        length if length <= limit => Ok((file, length, name)),
+        bytes => Err(FormatError::TooLarge { name, bytes, limit }),
     }
+}
 
+/// What judges everything before the data of a file of that length; where it gives a header, a large file is checked before
+/// memory is taken for all of it.
+type Judge<'a> = &'a dyn Fn(&[u8], u64, &str) -> Result<Option<Header>, FormatError>;
+
+fn read_checked(path: &Path, judge: Judge<'_>) -> Result<Vec<u8>, FormatError> {
+    let failed = |action: &'static str| move |source: io::Error| read_failed(path, action, source);
+    let (mut file, length, name) = open(path, MAX_FILE_BYTES)?;
     let mut bytes = Vec::new();
     read_on(&mut file, &mut bytes, length.min(LENGTH_BYTES as u64 + 1), length, &name)?.map_err(failed("read"))?;
     let prefix_bytes = (LENGTH_BYTES + header_bytes(&bytes, length, &name)?) as u64;
     read_on(&mut file, &mut bytes, prefix_bytes, length, &name)?.map_err(failed("read"))?;
-    let header = Header::parse(&bytes, length, &name)?;
+    let header = judge(&bytes, length, &name)?;
 
-    if length > CHECK_FIRST_BYTES {
+    if let Some(header) = header.filter(|_| length > CHECK_FIRST_BYTES) {
         let mut hash = header.hash_of(&bytes);
         let mut piece = vec![0u8; 1 << 20];
         let mut rest = (&mut file).take(length - prefix_bytes);

@@ -107,7 +107,7 @@ pub enum FormatError {
     #[error(
         "{name} is a safetensors file with {tensors} tensors, but striate did not write it: it carries no \
          architecture (striate.architecture), so nothing says how its tensors make a network; give a file saved by \
-         striate"
+         striate, or make one of it: `striate convert {name} model.safetensors --model NAME`"
     )]
     Foreign {
         /// The file.

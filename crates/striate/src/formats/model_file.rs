@@ -42,6 +42,7 @@ use crate::kernels::softmax::softmax;
 use crate::layers::Role;
 use crate::network::description::INPUT;
 use crate::network::{Description, Network, NetworkError, Parameters, Predictor, Weights};
+use crate::random::{Purpose, Random};
 use ndarray::{Array, Array2, Array4, ArrayView1, ArrayView4, Axis, Dimension, s};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -242,6 +243,24 @@ impl TestVectors {
         let exact = Self::of_pixels(preprocessing, pixels.concat());
         let decoded = files.collect::<Option<Vec<_>>>().and_then(|files| Self::of_files(preprocessing, files).ok());
         decoded.filter(|decoded| decoded.pixels == exact.pixels).unwrap_or(exact)
+    }
+
+    /// Pictures of noise, without logits yet, for a model that came without any.
+    ///
+    /// # Errors
+    /// Preprocessing that can't be carried out.
+    pub fn of_noise(count: usize, preprocessing: &Preprocessing) -> Result<Self, DataError> {
+        let random = Random::new(0, Purpose::Test, 0);
+        let mut place = 0u64;
+        let mut picture = || -> Vec<u8> {
+            let mut pixel = || {
+                place += 1;
+                (random.uniform(place) * 256.0) as u8
+            };
+            (0..preprocessing.shape.len()).map(|_| pixel()).collect()
+        };
+        let files: Result<Vec<_>, _> = (0..count).map(|_| preprocessing.encode(&picture())).collect();
+        Self::of_files(preprocessing, files?)
     }
 
     /// The same with the logits that this network gives.
