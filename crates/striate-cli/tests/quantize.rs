@@ -75,6 +75,7 @@ fn digits_are_told_apart_in_bytes() {
     refused(here, &format!("evaluate {quantized} --calibrate"), 2, &["in bytes (int8)", "be calibrated"]);
     refused(here, &format!("evaluate {quantized} --weights bf16"), 2, &["in bytes (int8)"]);
     refused(here, &format!("bench --model {quantized}"), 2, &["in bytes (int8)"]);
+    refused(here, &format!("convert {quantized} weights.npz"), 1, &["int8", "float model"]);
     refused(here, "quantize run --calibration-images 0", 2, &["calibration images is 0", "at least 1"]);
     refused(here, "quantize run --percentile 20", 2, &["percentile is 20", "90 to 100"]);
     refused(here, "quantize run --data nowhere", 2, &["nowhere"]);
