@@ -853,6 +853,7 @@ fn a_run_is_watched_stopped_and_served() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 
     refused(here, &["serve", "run", "--addr", "8.8.8.8:1"], 1, &["8.8.8.8:1", "choose another address"]);
+    refused(here, &["serve", "run", "--addr", "8080"], 2, &["HOST:PORT is needed"]);
     refused(here, &["serve", "run", "--token", "short"], 2, &["8 to 256", "5 characters"]);
     refused(here, &["serve", "run", "--data", "nowhere"], 2, &["nowhere"]);
     refused(here, &["train", "--watch", "--seeds", "3"], 2, &["--watch", "--seeds"]);

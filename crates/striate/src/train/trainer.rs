@@ -556,7 +556,10 @@ impl<'a> Run<'a> {
                     images_per_second: timed as f64 / begun.elapsed().as_secs_f64().max(1e-9),
                     parameters: evaluated(self.trainer.network, &self.average),
                 };
+                let told = Instant::now();
                 let control = on_event(&event);
+                // Whoever listens may hold the run, and that is no training.
+                self.counted += told.elapsed();
                 self.progress.window = Sums::default();
                 if control == Control::Stop {
                     return Ok(Ended::Stopped);
