@@ -707,6 +707,10 @@ fn divergence_keeps_the_last_good_weights() {
     }
     run(place.path(), &["verify", "run"], 0);
     run(place.path(), &["evaluate", "run"], 0);
+    let arguments = ["train", "--data", "bars", "--epochs", "2", "--batch", "20", "--lr", "1e30", "--out", "inf"];
+    let (_, stderr) = run(place.path(), &arguments, 1);
+    assert!(stderr.contains("the first number that is not finite is in the output of layer "), "{stderr}");
+    run(place.path(), &["verify", "inf"], 0);
 }
 
 #[test]
