@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Trains on a disk that fills up, on one that is read-only and in a directory that may no longer be written to. Each time the
 # run has to end with status 1 and the reason, leave its last checkpoint whole, and go on from it to the weights of a run
-# that was left alone. Needs root, for mount and for running as nobody: sudo scripts/fault-trials.sh
+# that was left alone. With faketime installed, also trains under a clock that jumps by years. Needs root, for mount and for
+# running as nobody: sudo scripts/fault-trials.sh. What needs no root is in crates/striate-cli/tests/faults.rs.
 set -euo pipefail
 [ "$(id -u)" = 0 ] || { echo "fault-trials: mounting a disk takes root: sudo $0" >&2; exit 2; }
 cd "$(dirname "$0")/.."
@@ -82,4 +83,23 @@ before="$(sha256sum <"$work/run/last.ckpt")"
 must_fail "you may not write in this directory" wait "$run"
 chmod 755 "$work/run"
 check "$work/run" "$before"
+echo "a clock that jumps ten years to and fro"
+library="$(find /usr/lib -name libfaketime.so.1 -print -quit 2>/dev/null || true)"
+if [ -n "$library" ]; then
+    echo '+0' >"$work/clock"
+    (while :; do for jump in +3650d -3650d; do echo "$jump" >"$work/clock.new" && mv "$work/clock.new" "$work/clock"; sleep 0.2; done; done) &
+    jumper=$!
+    # The clock that only goes forward is left alone, as the system leaves it.
+    LD_PRELOAD="$library" FAKETIME_TIMESTAMP_FILE="$work/clock" FAKETIME_NO_CACHE=1 DONT_FAKE_MONOTONIC=1 \
+        FAKETIME_DONT_FAKE_MONOTONIC=1 "$striate" "${task[@]}" --epochs 2 --tensorboard --out "$work/jumps" >"$work/out"
+    kill "$jumper"
+    [ "$(weights "$work/jumps")" = "$expected" ] || { echo "other weights"; exit 1; }
+    if grep -qE '"(seconds|evaluation_seconds|images_per_second)":(-|[0-9]{7})' "$work/jumps/metrics.jsonl"; then
+        echo "a duration follows the clock"
+        exit 1
+    fi
+    echo "    the same weights; no duration follows the clock"
+else
+    echo "    skipped: faketime is not installed"
+fi
 echo "all trials passed"

@@ -7,7 +7,7 @@ use crate::output::{Output, complain};
 use crate::source;
 use crate::source::ReadingArgs;
 use clap::Args;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "NAME|DIR")]
     data: Option<String>,
     /// Where to listen; port 0 for any that is free
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7878")]
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7878", value_parser = parse_address)]
     addr: SocketAddr,
     /// What every request must know [default: none on loopback, elsewhere one is made and printed]
     #[arg(long, value_name = "TOKEN", conflicts_with = "open")]
@@ -74,6 +74,13 @@ pub(crate) struct ServeArgs {
     /// Seconds that a body may take
     #[arg(long, value_name = "S", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=3600))]
     body_timeout: u16,
+}
+
+/// HOST:PORT, a name among the hosts too.
+pub(crate) fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    let needed = "HOST:PORT is needed, as in 127.0.0.1:7878 or [::1]:7878";
+    let mut addresses = text.to_socket_addrs().map_err(|error| format!("{error}; {needed}"))?;
+    addresses.next().ok_or_else(|| format!("the name has no address; {needed}"))
 }
 
 /// Options of a server that listens there, for those who know the token.

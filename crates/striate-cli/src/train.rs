@@ -269,7 +269,9 @@ fn one(
     let Data { train, test, .. } = &data;
     tell_balance(&options.classes, output);
     // Every option is checked before anything is written.
-    let fingerprints = data.trainer(&mut network, &options)?.fingerprints();
+    let trainer = data.trainer(&mut network, &options)?;
+    trainer.check_memory()?;
+    let fingerprints = trainer.fingerprints();
     let summary = network.summary(options.batch)?;
     if let (Some(time), None) = (&options.time, &options.steps) {
         progress.note(&format!("a trial of {} s tells how many steps {time} are", budget::TRIAL.as_secs()));

@@ -4,7 +4,7 @@ use crate::error::CliError;
 use crate::model::FILE;
 use crate::output::complain;
 use crate::run_dir::RunDir;
-use crate::serve::options_of;
+use crate::serve::{options_of, parse_address};
 use clap::Args;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub(crate) struct WatchArgs {
     /// Show the run on a page, at 127.0.0.1:7878 or another address: curves, filters, gradients, mistakes; pause, resume, stop.
     /// The page stays until Ctrl-C
     #[arg(long, value_name = "HOST:PORT", num_args = 0..=1, default_missing_value = "127.0.0.1:7878")]
-    #[arg(conflicts_with_all = ["seeds", "find_lr"])]
+    #[arg(value_parser = parse_address, conflicts_with_all = ["seeds", "find_lr"])]
     watch: Option<SocketAddr>,
     /// What every request of the page must know [default: none on loopback, elsewhere one is made and printed]
     #[arg(long, value_name = "TOKEN", conflicts_with = "open", requires = "watch")]

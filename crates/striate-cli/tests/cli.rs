@@ -707,6 +707,10 @@ fn divergence_keeps_the_last_good_weights() {
     }
     run(place.path(), &["verify", "run"], 0);
     run(place.path(), &["evaluate", "run"], 0);
+    let arguments = ["train", "--data", "bars", "--epochs", "2", "--batch", "20", "--lr", "1e30", "--out", "inf"];
+    let (_, stderr) = run(place.path(), &arguments, 1);
+    assert!(stderr.contains("the first number that is not finite is in the output of layer "), "{stderr}");
+    run(place.path(), &["verify", "inf"], 0);
 }
 
 #[test]
@@ -853,6 +857,7 @@ fn a_run_is_watched_stopped_and_served() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 
     refused(here, &["serve", "run", "--addr", "8.8.8.8:1"], 1, &["8.8.8.8:1", "choose another address"]);
+    refused(here, &["serve", "run", "--addr", "8080"], 2, &["HOST:PORT is needed"]);
     refused(here, &["serve", "run", "--token", "short"], 2, &["8 to 256", "5 characters"]);
     refused(here, &["serve", "run", "--data", "nowhere"], 2, &["nowhere"]);
     refused(here, &["train", "--watch", "--seeds", "3"], 2, &["--watch", "--seeds"]);

@@ -1,62 +1,22 @@
 //! Going on with a run from outside: what is refused, what stays whole, what is cut.
 
+#[path = "outside/bars.rs"]
+mod bars;
+mod outside;
+
+use bars::place;
+use outside::{json, refused};
 use serde_json::Value;
 use std::fs;
-use std::path::Path;
 use std::process::{Command, Stdio};
-use tempfile::TempDir;
 
-const SIDE: u32 = 12;
-
-/// A directory that holds IDX files of noise with a bright row, in `bars`.
-fn place() -> TempDir {
-    let place = tempfile::tempdir().unwrap();
-    let directory = place.path().join("bars");
-    fs::create_dir(&directory).unwrap();
-    for (stem, count) in [("train", 200u32), ("t10k", 40)] {
-        let header = |magic: u32, sizes: &[u32]| -> Vec<u8> {
-            std::iter::once(magic).chain(sizes.iter().copied()).flat_map(u32::to_be_bytes).collect()
-        };
-        let mut images = header(0x803, &[count, SIDE, SIDE]);
-        for n in 0..count {
-            let pixel = |i: u32| ((i * 7 + n * 13) % 23) as u8 + if i / SIDE == n % 4 * 3 { 200 } else { 0 };
-            images.extend((0..SIDE * SIDE).map(pixel));
-        }
-        let mut labels = header(0x801, &[count]);
-        labels.extend((0..count).map(|n| (n % 4) as u8));
-        fs::write(directory.join(format!("{stem}-images-idx3-ubyte")), images).unwrap();
-        fs::write(directory.join(format!("{stem}-labels-idx1-ubyte")), labels).unwrap();
-    }
-    place
-}
-
-/// Runs `striate` and gives exit status, stdout and stderr.
-fn striate(directory: &Path, arguments: &str) -> (Option<i32>, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_striate"));
-    output(command.current_dir(directory).args(arguments.split_whitespace()))
-}
-
+/// Runs a command and gives exit status, stdout and stderr.
 fn output(command: &mut Command) -> (Option<i32>, String, String) {
     let output = command.stdin(Stdio::null()).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     let (stdout, stderr) = (text(output.stdout), text(output.stderr));
     assert!(!stderr.contains("panicked"), "{stderr}");
     (output.status.code(), stdout, stderr)
-}
-
-/// Runs it, expects success and gives the last line.
-fn json(directory: &Path, arguments: &str) -> Value {
-    let (status, stdout, stderr) = striate(directory, &format!("{arguments} --json -q"));
-    assert_eq!(status, Some(0), "{arguments}: {stderr}");
-    serde_json::from_str(stdout.lines().last().unwrap()).unwrap()
-}
-
-fn refused(directory: &Path, arguments: &str, status: i32, parts: &[&str]) {
-    let (found, _, stderr) = striate(directory, arguments);
-    assert_eq!(found, Some(status), "{arguments}: {stderr}");
-    for part in parts {
-        assert!(stderr.contains(part), "{arguments}: {part:?} is not in: {stderr}");
-    }
 }
 
 const TRAIN: &str = "train --data bars --epochs 3 --batch 20 --recipe book --checkpoint-every 4 --seed 4 --out run";

@@ -72,6 +72,14 @@ pub enum MnistError {
         /// What the decoder says.
         reason: String,
     },
+    /// Memory can't be had.
+    #[error("{bytes} bytes of memory for the built-in MNIST file {file} could not be had; raise the limit")]
+    OutOfMemory {
+        /// Name of the original file.
+        file: &'static str,
+        /// How much.
+        bytes: usize,
+    },
     /// The unpacked file is not the original.
     #[error(
         "the built-in MNIST file {file} has MD5 sum {found}, but the original's is {expected}; \
@@ -147,12 +155,20 @@ fn decode(images: &Packed, labels: &Packed, count: usize) -> Result<Mnist, Mnist
     Ok(Mnist { images: images.unpack(&[count, ROWS, COLUMNS])?, labels: labels.unpack(&[count])? })
 }
 
+/// The largest dictionary of an xz stream made at the usual levels.
+const DICTIONARY: usize = 64 << 20;
+
 impl Packed {
     /// The elements of the file, which must have `sizes`.
     fn unpack(&self, sizes: &[usize]) -> Result<Vec<u8>, MnistError> {
         let header = 4 + 4 * sizes.len();
         let length = header + sizes.iter().product::<usize>();
-        let mut bytes = Vec::with_capacity(length);
+        let mut bytes = Vec::new();
+        // With as much again for a copy, and what a decoder may take: its own failure would look like a damaged file.
+        let most = 2 * length + DICTIONARY;
+        let no_memory = |_| MnistError::OutOfMemory { file: self.file, bytes: most };
+        bytes.try_reserve_exact(most).map_err(no_memory)?;
+        std::hint::black_box(&mut bytes).shrink_to(length);
         // One byte more than is due shows a file that is too long without unpacking all of it.
         lzma_rust2::XzReader::new(self.xz, false)
             .take(length as u64 + 1)

@@ -2,7 +2,7 @@
 //!
 //! The rooms, from the bottom up (a room never reaches upward):
 //! [`shape`] and [`random`], [`kernels`], [`layers`], [`network`], [`models`]; [`data`] and [`optim`] beside them;
-//! [`train`], [`bench`], [`explain`], [`draw`] and [`formats`] on top.
+//! [`train`], [`mod@bench`], [`explain`], [`draw`] and [`formats`] on top.
 
 pub mod bench;
 pub mod data;

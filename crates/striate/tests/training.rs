@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use striate::data::{Dataset, Normalization, Pixels};
-use striate::layers::{AffineOptions, BatchNormOptions, ConvolutionOptions, Init, ReluOptions};
+use striate::layers::{AffineOptions, BatchNormOptions, ConvolutionOptions, Init, ReluOptions, SigmoidOptions};
 use striate::models;
 use striate::network::{Description, Network, Parameters};
 use striate::optim::{OptimizerOptions, Schedule};
@@ -334,6 +334,83 @@ fn divergence_restores_the_last_good_weights() {
         // They are good for what comes next.
         assert_eq!(bits(&weights), bits(&network(1)), "{optimizer}: {error}");
         train(&mut weights, &data, options()).unwrap();
+    }
+}
+
+/// The first number that is not finite, as the error tells it.
+fn first_fault(error: &TrainError) -> String {
+    let TrainError::Diverged { first: Some(first), .. } = error else { panic!("{error}") };
+    assert!(error.to_string().contains(&first.to_string()), "{error}");
+    first.to_string()
+}
+
+#[test]
+fn the_layer_where_numbers_ran_out_is_named() {
+    let data = bars(100, 1);
+    let huge = TrainOptions { learning_rate: 1e30, epochs: 20, ..options() };
+    // Conv1's weights of 1e30 fit, and its output; what Affine1 makes of it does not.
+    let mut weights = network(1);
+    let error = train(&mut weights, &data, huge.clone()).unwrap_err();
+    assert!(first_fault(&error).starts_with("the output of layer Affine1+Relu2 ("), "{error}");
+    assert_eq!(bits(&weights), bits(&network(1)));
+    // Weights that start too large.
+    let mut weights = network(1);
+    weights.parameters_mut().get_mut("W3").unwrap().fill(1e38);
+    weights.parameters_mut().get_mut("b2").unwrap().fill(100.0);
+    let error = train(&mut weights, &data, options()).unwrap_err();
+    assert_eq!(first_fault(&error), "the output of layer Affine2 (inf)");
+    // Pixels that the normalization blows up.
+    let tiny = Normalization { mean: vec![0.0], deviation: vec![2e-38] };
+    let mut weights = network(1);
+    weights.parameters_mut().as_mut_slice().fill(0.0);
+    let bright = Dataset::new(
+        "x",
+        Shape::new(1, SIDE, SIDE),
+        Pixels::F32(vec![1e30; 100 * SIDE * SIDE]),
+        vec![0; 100],
+        vec!["a".into(), "b".into()],
+    );
+    let bright = bright.unwrap();
+    let trainer = Trainer::new(&mut weights, &bright, None, tiny, options()).unwrap();
+    let error = trainer.run(&mut |_| Control::Continue).unwrap_err();
+    assert_eq!(first_fault(&error), "the input of the network (inf)");
+}
+
+#[test]
+fn a_fault_that_the_loss_hides_is_found_within_a_logging_interval() {
+    // Weights that decay by a factor of -1e19 a step, behind a sigmoid that makes 0 or 1 of anything.
+    let data = bars(100, 1);
+    let fixed = |value| Init::Constant { value };
+    let description = Description::new("hidden", Shape::new(1, SIDE, SIDE))
+        .with("Affine1", AffineOptions::new(3, fixed(0.1)))
+        .with("Sigmoid1", SigmoidOptions {})
+        .with("Affine2", AffineOptions::new(2, fixed(0.1)));
+    for log_every in [3, 4] {
+        let mut weights = Network::new(description.clone(), 1).unwrap();
+        let options = TrainOptions {
+            optimizer: OptimizerOptions::Sgd { weight_decay: 1.0 },
+            learning_rate: 1e19,
+            freeze: vec!["Affine2".into(), "b1".into()],
+            epochs: 20,
+            log_every,
+            ..options()
+        };
+        let light = Normalization { mean: vec![-0.1], deviation: vec![1.0] };
+        let mut steps = 0;
+        let error = Trainer::new(&mut weights, &data, None, light, options)
+            .unwrap()
+            .run(&mut |event| {
+                if let Event::Step { step, loss, .. } = event {
+                    assert!(loss.is_finite());
+                    steps = *step;
+                }
+                Control::Continue
+            })
+            .unwrap_err();
+        let TrainError::Diverged { step, loss, .. } = error else { panic!("{error}") };
+        assert!(loss.is_finite() && step <= log_every as u64 && steps == 0, "{error}");
+        assert!(first_fault(&error).starts_with("parameter W1 of layer Affine1 ("), "{error}");
+        assert!(weights.parameters().as_slice().iter().all(|v| v.is_finite()));
     }
 }
 

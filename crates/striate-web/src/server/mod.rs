@@ -1,7 +1,7 @@
 //! The server: prediction over HTTP, and the page.
 //!
 //! What comes from outside meets bounds in this order: connections (how many, how long a head takes, who is idle), who
-//! asks ([`guard`]), the body (bytes, seconds, memory of all bodies), the image (pixels, seconds of decoding), the queue
+//! asks (`guard`), the body (bytes, seconds, memory of all bodies), the image (pixels, seconds of decoding), the queue
 //! (images that wait). Beyond each is an answer that says so; nothing waits without end.
 
 mod body;

@@ -16,6 +16,15 @@ pub fn available() -> Option<u64> {
     Some(limit.map_or(machine, |limit| machine.min(limit.saturating_sub(used))))
 }
 
+/// Whether so many bytes can be had in one piece now; nothing is kept. Asked before work that takes them in many pieces, each
+/// of which would end the process if it failed: under a limit of address space (`ulimit -v`) that is told here.
+pub fn is_free(bytes: usize) -> bool {
+    let mut probe: Vec<u8> = Vec::new();
+    // An allocation that nobody looks at is left out by the compiler.
+    std::hint::black_box(&mut probe).try_reserve_exact(bytes).is_ok()
+        && std::hint::black_box(&probe).capacity() >= bytes
+}
+
 /// Bytes read and written a second by copying, with the threads of the current rayon pool; takes about 0.1 s and 64 MiB
 /// a thread, at most 1 GiB.
 pub fn bandwidth() -> f64 {

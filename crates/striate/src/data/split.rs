@@ -1,6 +1,6 @@
 //! Setting some samples aside, evenly over the classes.
 
-use super::{DataError, Dataset, Splits};
+use super::{DataError, Dataset, Pixels, Splits, memory};
 use crate::random::{Purpose, Random};
 
 /// How many images are set aside.
@@ -32,7 +32,7 @@ impl Splits {
     /// ```
     ///
     /// # Errors
-    /// None or too many are asked for.
+    /// None or too many are asked for, or there is no memory for the copies.
     pub fn hold_out(&self, size: HoldOut, seed: u64) -> Result<(Dataset, Dataset), DataError> {
         let train = &self.train;
         let wrong =
@@ -49,6 +49,14 @@ impl Splits {
             let most = stratified(train.labels(), train.classes(), train.len(), seed).1.len();
             let expected = format!("1 to {most}, as each class of {} keeps at least one image", train.name());
             return wrong("count", count.to_string(), expected);
+        }
+        let bytes = match &train.pixels {
+            Pixels::U8(values) => values.len(),
+            Pixels::F32(values) => size_of_val(&values[..]),
+            Pixels::Files(_) => 0,
+        };
+        if !memory::is_free(bytes) {
+            return Err(DataError::Memory { name: train.name().into(), bytes: bytes as u64 });
         }
         let (mut kept, mut held) = (train.subset(&kept), train.subset(&held));
         kept.name = format!("{} (without validation)", train.name());

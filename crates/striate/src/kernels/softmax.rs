@@ -1,6 +1,6 @@
 //! Softmax and its loss (sections 3.5 and 5.6.3).
 
-use super::functions::exp;
+use super::functions::{exp, flush};
 use super::isa;
 use crate::shape::Shape;
 
@@ -9,7 +9,7 @@ pub(crate) fn softmax(logits: &[f32], probabilities: &mut [f32], classes: usize)
     exponentials(logits, probabilities, classes);
     for row in probabilities.chunks_exact_mut(classes) {
         let scale = (1.0 / sum(row)) as f32;
-        row.iter_mut().for_each(|p| *p *= scale);
+        row.iter_mut().for_each(|p| *p = flush(*p * scale));
     }
 }
 
@@ -25,7 +25,11 @@ pub(crate) fn channel_softmax(shape: Shape, x: &[f32], y: &mut [f32]) {
             let largest = values().copied().fold(f32::NEG_INFINITY, f32::max);
             let sum: f64 = values().map(|&v| f64::from(exp(v - largest))).sum();
             let scale = (1.0 / sum) as f32;
-            y[pixel..].iter_mut().step_by(pixels).zip(values()).for_each(|(y, &v)| *y = exp(v - largest) * scale);
+            y[pixel..]
+                .iter_mut()
+                .step_by(pixels)
+                .zip(values())
+                .for_each(|(y, &v)| *y = flush(exp(v - largest) * scale));
         }
     }
 }
@@ -166,7 +170,7 @@ pub(crate) fn cross_entropy(
                 if let Some(second) = second {
                     gradient[second.label] -= (1.0 - smoothing) * other as f32;
                 }
-                gradient.iter_mut().for_each(|g| *g = (*g - everywhere) * share);
+                gradient.iter_mut().for_each(|g| *g = flush((*g - everywhere) * share));
             }
         }
     }

@@ -32,6 +32,6 @@ impl Function for GeluOptions {
     #[inline(always)]
     fn gradient(self, dy: f32, x: f32) -> f32 {
         let (below, density) = functions::normal(x);
-        dy * (below + x * density)
+        functions::flush(dy * (below + x * density))
     }
 }

@@ -30,6 +30,6 @@ impl Function for SigmoidOptions {
 
     #[inline(always)]
     fn gradient(self, dy: f32, y: f32) -> f32 {
-        dy * (1.0 - y) * y
+        functions::flush(dy * (1.0 - y) * y)
     }
 }

@@ -32,6 +32,6 @@ impl Function for SiluOptions {
     #[inline(always)]
     fn gradient(self, dy: f32, x: f32) -> f32 {
         let s = functions::sigmoid(x);
-        dy * s * (1.0 + x * (1.0 - s))
+        functions::flush(dy * s * (1.0 + x * (1.0 - s)))
     }
 }

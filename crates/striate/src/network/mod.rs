@@ -18,7 +18,7 @@ use ndarray::{Array2, ArrayView4};
 pub use parameters::{ParameterSpec, Parameters};
 pub use plan::{Mode, Plan, Weights};
 pub use predictor::Predictor;
-pub use run::{Runner, StepKey, StepResult, StepTime};
+pub use run::{NonFinite, NonFiniteArray, Runner, StepKey, StepResult, StepTime};
 pub use taps::Taps;
 
 /// Why a network can't be built or run.
@@ -117,7 +117,9 @@ pub enum NetworkError {
         index: Vec<usize>,
     },
     /// Memory can't be had.
-    #[error("{bytes} bytes of memory for {what} could not be had; lower the batch size")]
+    #[error(
+        "{bytes} bytes of memory for {what} could not be had; lower the batch size, make the network smaller, or raise the limit"
+    )]
     OutOfMemory {
         /// For what.
         what: String,

@@ -1,11 +1,15 @@
 //! The executor of a plan on this machine's CPU: it owns the arena, and running allocates nothing.
 
+#[cfg(test)]
+mod checks;
+
 use super::plan::{ALIGNMENT, BackwardPlaces, Mode, Plan, Step};
-use super::{NetworkError, Parameters};
+use super::{Description, NetworkError, Parameters};
 pub use crate::kernels::softmax::SecondClass;
 use crate::kernels::softmax::cross_entropy;
 use crate::layers::{Backward, Forward, Gradient, step_random};
 use ndarray::{ArrayView, Dimension};
+use std::fmt;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -40,6 +44,52 @@ pub struct StepTime {
     pub backward: Duration,
     /// Of its backward pass, the gradients of its parameters: what the pass takes without the gradients of its inputs.
     pub backward_weights: Duration,
+}
+
+/// Where a run first came to a number that is not finite: see [`Runner::find_non_finite`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct NonFinite {
+    /// In which array.
+    pub array: NonFiniteArray,
+    /// NaN or infinity.
+    pub value: f32,
+}
+
+/// An array of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NonFiniteArray {
+    /// The network's input.
+    Input,
+    /// A parameter, by its name, and the layer it belongs to.
+    Parameter {
+        /// As [`Parameters`] has it.
+        name: String,
+        /// The layer.
+        layer: String,
+    },
+    /// The output of a layer, or of several done in one pass: their names joined by `+`.
+    Output(String),
+    /// The loss.
+    Loss,
+    /// The gradient with respect to a layer's parameters.
+    ParameterGradient(String),
+    /// The gradient with respect to a layer's inputs.
+    InputGradient(String),
+}
+
+impl fmt::Display for NonFinite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.array {
+            NonFiniteArray::Input => f.write_str("the input of the network")?,
+            NonFiniteArray::Parameter { name, layer } => write!(f, "parameter {name} of layer {layer}")?,
+            NonFiniteArray::Output(layer) => write!(f, "the output of layer {layer}")?,
+            NonFiniteArray::Loss => f.write_str("the loss of finite outputs")?,
+            NonFiniteArray::ParameterGradient(layer) => write!(f, "the gradient of the parameters of layer {layer}")?,
+            NonFiniteArray::InputGradient(layer) => write!(f, "the gradient of the inputs of layer {layer}")?,
+        }
+        write!(f, " ({:?})", self.value)
+    }
 }
 
 /// What a runner has just done for a step.
@@ -137,7 +187,7 @@ impl Runner {
 
     /// Logits (N, classes) of the batch.
     pub fn predict(&mut self, parameters: &Parameters) -> &[f32] {
-        self.forward(parameters, None, |_, _| ());
+        self.forward(parameters, None, |_, _, _, _| ());
         &aligned(&mut self.arena)[self.plan.logits.clone()]
     }
 
@@ -146,7 +196,7 @@ impl Runner {
     /// # Panics
     /// If a label is no class; callers check labels when data comes in.
     pub fn loss(&mut self, parameters: &Parameters) -> StepResult {
-        self.forward(parameters, None, |_, _| ());
+        self.forward(parameters, None, |_, _, _, _| ());
         let logits = self.plan.logits.clone();
         let loss =
             cross_entropy(&aligned(&mut self.arena)[logits], &self.labels, &[], &[], self.plan.classes, 0.0, None);
@@ -164,7 +214,7 @@ impl Runner {
         gradients: &mut Parameters,
         key: impl Into<Option<StepKey>>,
     ) -> StepResult {
-        self.run(parameters, gradients, key.into(), false, |_, _| ())
+        self.run(parameters, gradients, key.into(), false, |_, _, _, _| ())
     }
 
     /// Runs the batch once, parameters prepared anew, and says what each step took: forward only for a plan for inference (`gradients` is
@@ -184,7 +234,7 @@ impl Runner {
         };
         let mut times: Vec<StepTime> = self.plan.step_names().map(step).collect();
         let mut last = Instant::now();
-        let watch = |phase: Phase, step: usize| {
+        let watch = |phase: Phase, step: usize, _: &[f32], _: &[f32]| {
             let took = last.elapsed();
             match phase {
                 Phase::Prepare => times[step].prepare = took,
@@ -205,13 +255,65 @@ impl Runner {
         times
     }
 
+    /// Runs the batch again as [`Runner::loss_and_gradient`] did, and looks for the first number that is not finite: in the
+    /// input, the parameters, then in what each step computes, in the order in which it is computed. Parameters are searched
+    /// from the last layer to the first, as a gradient goes that spoils them.
+    ///
+    /// # Panics
+    /// As [`Runner::loss_and_gradient`].
+    pub fn find_non_finite(
+        &mut self,
+        description: &Description,
+        parameters: &Parameters,
+        gradients: &mut Parameters,
+        key: impl Into<Option<StepKey>>,
+    ) -> Option<NonFinite> {
+        let bad = |values: &[f32]| values.iter().copied().find(|value| !value.is_finite());
+        if let Some(value) = bad(self.input_mut()) {
+            return Some(NonFinite { array: NonFiniteArray::Input, value });
+        }
+        let owners = description.parameter_owners().unwrap_or_default();
+        for (spec, owner) in parameters.specs().iter().zip(owners).rev() {
+            if let Some(value) = bad(&parameters.as_slice()[spec.range.clone()]) {
+                let layer = description.layers.get(owner).map_or_else(String::new, |named| named.name.clone());
+                return Some(NonFinite { array: NonFiniteArray::Parameter { name: spec.name.clone(), layer }, value });
+            }
+        }
+        let places: Vec<_> = self.plan.steps.iter().map(|step| (step.name.clone(), step.output.clone())).collect();
+        let inputs = |step: &Step| step.backward.as_ref().map(|b| [b.input.place.clone(), b.other.place.clone()]);
+        let backward: Vec<_> = self.plan.steps.iter().map(inputs).collect();
+        let mut first: Option<NonFinite> = None;
+        let mut note = |array: &dyn Fn() -> NonFiniteArray, values: &[f32]| {
+            if let (None, Some(value)) = (&first, bad(values)) {
+                first = Some(NonFinite { array: array(), value });
+            }
+        };
+        let logits_gradient = self.plan.logits_gradient.clone();
+        let result = self.run(parameters, gradients, key.into(), false, |phase, i, arena, gradients| {
+            let name = || places[i].0.clone();
+            match phase {
+                Phase::Forward => note(&|| NonFiniteArray::Output(name()), &arena[places[i].1.clone()]),
+                Phase::Loss => note(&|| NonFiniteArray::Loss, &arena[logits_gradient.clone()]),
+                Phase::Backward => {
+                    note(&|| NonFiniteArray::ParameterGradient(name()), gradients);
+                    for place in backward[i].iter().flatten() {
+                        note(&|| NonFiniteArray::InputGradient(name()), &arena[place.clone()]);
+                    }
+                }
+                Phase::Prepare | Phase::BackwardWeights => {}
+            }
+        });
+        let loss = result.loss;
+        first.or((!loss.is_finite()).then_some(NonFinite { array: NonFiniteArray::Loss, value: loss }))
+    }
+
     fn run(
         &mut self,
         parameters: &Parameters,
         gradients: &mut Parameters,
         key: Option<StepKey>,
         weights_apart: bool,
-        mut watch: impl FnMut(Phase, usize),
+        mut watch: impl FnMut(Phase, usize, &[f32], &[f32]),
     ) -> StepResult {
         self.forward(parameters, key, &mut watch);
         let arena = aligned(&mut self.arena);
@@ -224,18 +326,18 @@ impl Runner {
         let loss = cross_entropy(logits, labels, seconds, weights, self.plan.classes, self.label_smoothing, gradient);
         let gradients = gradients.as_mut_slice();
         let prepared = aligned(&mut self.prepared);
-        watch(Phase::Loss, 0);
+        watch(Phase::Loss, 0, arena, &[]);
         for (i, step) in self.plan.steps.iter().enumerate().rev() {
             if let Some(places) = &step.backward {
                 let gradients = &mut gradients[step.parameters.clone()];
                 let training = !step.is_frozen();
                 backward(step, places, arena, prepared, parameters.as_slice(), training, gradients);
-                watch(Phase::Backward, i);
+                watch(Phase::Backward, i, arena, gradients);
                 if weights_apart && !step.parameters.is_empty() {
                     // Nothing that backward reads has changed, and what it writes it overwrites.
                     let places = places.without_inputs();
                     backward(step, &places, arena, prepared, parameters.as_slice(), training, gradients);
-                    watch(Phase::BackwardWeights, i);
+                    watch(Phase::BackwardWeights, i, arena, gradients);
                 }
             }
         }
@@ -278,7 +380,7 @@ impl Runner {
             available: self.plan.taps.iter().map(|tap| tap.name.clone()).collect(),
         })?;
         let (start, places) = (tap.steps, [tap.values.clone(), tap.gradient.clone()]);
-        self.forward(parameters, None, |_, _| ());
+        self.forward(parameters, None, |_, _, _, _| ());
         let arena = aligned(&mut self.arena);
         let prepared = aligned(&mut self.prepared);
         // What comes later does not count: its share of every gradient is zero.
@@ -304,37 +406,49 @@ impl Runner {
         StepResult { loss: (loss.sum / self.plan.batch as f64) as f32, correct: loss.correct }
     }
 
-    fn forward(&mut self, parameters: &Parameters, key: Option<StepKey>, mut watch: impl FnMut(Phase, usize)) {
+    /// `watch` is told of each phase of each step when it is done, with the arena and the step's parameter gradients.
+    fn forward(
+        &mut self,
+        parameters: &Parameters,
+        key: Option<StepKey>,
+        mut watch: impl FnMut(Phase, usize, &[f32], &[f32]),
+    ) {
         let arena = aligned(&mut self.arena);
         let prepared = aligned(&mut self.prepared);
         if self.revision != Some(parameters.revision()) {
             for (i, step) in self.plan.steps.iter().enumerate().filter(|(_, step)| !step.prepared.is_empty()) {
                 let parameters = &parameters.as_slice()[step.parameters.clone()];
                 step.operator.prepare(parameters, &mut prepared[step.prepared.clone()]);
-                watch(Phase::Prepare, i);
+                watch(Phase::Prepare, i, &[], &[]);
             }
             self.revision = Some(parameters.revision());
         }
         for (i, step) in self.plan.steps.iter().enumerate() {
-            let places =
-                [&step.input, &step.other, &step.output, &step.saved, &step.forward_workspace].map(Range::clone);
-            let [input, other, output, saved, workspace] = disjoint(arena, places);
-            step.operator.forward(Forward {
-                parameters: &parameters.as_slice()[step.parameters.clone()],
-                prepared: &prepared[step.prepared.clone()],
-                input,
-                other,
-                output,
-                training: self.plan.mode == Mode::Training && !step.is_frozen(),
-                saved,
-                workspace,
-                random: key.map(|key| step_random(key.seed, key.step, step.layer)),
-            });
-            watch(Phase::Forward, i);
+            let training = self.plan.mode == Mode::Training && !step.is_frozen();
+            forward(step, arena, prepared, parameters.as_slice(), training, key);
+            watch(Phase::Forward, i, arena, &[]);
         }
     }
 }
 
+/// The forward pass of one step.
+fn forward(step: &Step, arena: &mut [f32], prepared: &[f32], parameters: &[f32], training: bool, key: Option<StepKey>) {
+    let places = [&step.input, &step.other, &step.output, &step.saved, &step.forward_workspace].map(Range::clone);
+    let [input, other, output, saved, workspace] = disjoint(arena, places);
+    step.operator.forward(Forward {
+        parameters: &parameters[step.parameters.clone()],
+        prepared: &prepared[step.prepared.clone()],
+        input,
+        other,
+        output,
+        training,
+        saved,
+        workspace,
+        random: key.map(|key| step_random(key.seed, key.step, step.layer)),
+    });
+}
+
+/// The backward pass of one step.
 fn backward(
     step: &Step,
     places: &BackwardPlaces,

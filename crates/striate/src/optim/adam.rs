@@ -1,6 +1,7 @@
 //! Adam (Kingma and Ba, 2015; section 6.1.6).
 
-use super::{Groups, OptimError, Optimizer, OptimizerOptions, Sign, flush, restore_arrays, zeros};
+use super::{Groups, OptimError, Optimizer, OptimizerOptions, Sign, restore_arrays, zeros};
+use crate::kernels::functions::flush;
 use crate::kernels::isa::vectorize;
 
 /// Keeps the division finite; the paper's and PyTorch's.

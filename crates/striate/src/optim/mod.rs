@@ -276,6 +276,19 @@ impl OptimizerOptions {
         }
     }
 
+    /// How many numbers of state there are for each parameter.
+    pub(crate) fn arrays(&self) -> usize {
+        match self {
+            Self::Sgd { .. } => 0,
+            Self::Momentum { .. }
+            | Self::Nesterov { .. }
+            | Self::Muon { .. }
+            | Self::AdaGrad
+            | Self::RmsProp { .. } => 1,
+            Self::Adam { .. } | Self::AdamW { .. } => 2,
+        }
+    }
+
     /// Whether every hyper-parameter is in its range.
     ///
     /// # Errors
@@ -458,15 +471,6 @@ fn zeros(len: usize) -> Result<Vec<f32>, OptimError> {
         .map_err(|_| OptimError::OutOfMemory { bytes: len.saturating_mul(size_of::<f32>()) })?;
     values.resize(len, 0.0);
     Ok(values)
-}
-
-/// `value`, or 0 where it is about to leave the range of normal numbers.
-///
-/// A parameter whose gradient has become 0 (a dead unit) leaves a moment that shrinks at every step and ends as a
-/// subnormal number, which never reaches 0 by rounding and makes every later operation on it a hundred times slower.
-#[inline(always)]
-fn flush(value: f32) -> f32 {
-    if value.abs() < 1e-32 { 0.0 } else { value }
 }
 
 /// Which values an array of state can hold.

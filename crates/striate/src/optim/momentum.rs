@@ -1,6 +1,7 @@
 //! Gradient descent with momentum (section 6.1.4).
 
-use super::{Groups, OptimError, Optimizer, OptimizerOptions, Sign, flush, restore_arrays, zeros};
+use super::{Groups, OptimError, Optimizer, OptimizerOptions, Sign, restore_arrays, zeros};
+use crate::kernels::functions::flush;
 use crate::kernels::isa::vectorize;
 
 /// A ball rolling down: `v = momentum * v - lr * g; w += v`, as in the book.

@@ -1,7 +1,8 @@
 //! Muon (Jordan et al., 2024, "Muon: an optimizer for hidden layers in neural networks").
 
 use super::groups::{Matrix, sum_of_squares};
-use super::{CHUNK, Groups, OptimError, Optimizer, OptimizerOptions, Sign, flush, restore_arrays, zeros};
+use super::{CHUNK, Groups, OptimError, Optimizer, OptimizerOptions, Sign, restore_arrays, zeros};
+use crate::kernels::functions::flush;
 use crate::kernels::isa::vectorize;
 use crate::kernels::matmul::{self, Sizes, gemm};
 use rayon::prelude::*;

@@ -1,7 +1,8 @@
 //! Nesterov's accelerated gradient, in the form that needs the gradient at the parameters themselves
 //! (Bengio et al., 2013, "Advances in optimizing recurrent networks").
 
-use super::{Groups, OptimError, Optimizer, OptimizerOptions, Sign, flush, restore_arrays, zeros};
+use super::{Groups, OptimError, Optimizer, OptimizerOptions, Sign, restore_arrays, zeros};
+use crate::kernels::functions::flush;
 use crate::kernels::isa::vectorize;
 
 /// Momentum that looks ahead: `v = momentum * v - lr * g; w += momentum * v - lr * g`, as in the book's code.

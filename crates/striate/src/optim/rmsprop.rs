@@ -1,6 +1,7 @@
 //! RMSProp (Tieleman and Hinton, 2012).
 
-use super::{Groups, OptimError, Optimizer, OptimizerOptions, Sign, flush, restore_arrays, zeros};
+use super::{Groups, OptimError, Optimizer, OptimizerOptions, Sign, restore_arrays, zeros};
+use crate::kernels::functions::flush;
 use crate::kernels::isa::vectorize;
 
 /// Keeps the division finite; PyTorch's. The book's is 1e-7.

@@ -25,7 +25,7 @@ mod whiten;
 use crate::data::augment::Augment;
 use crate::data::{Dataset, Normalization};
 use crate::layers::Role;
-use crate::network::{NetworkError, Parameters};
+use crate::network::{NetworkError, NonFinite, Parameters};
 use crate::optim::{Groups, Kind, OptimError, OptimizerOptions, Schedule};
 use crate::shape::Shape;
 pub use calibration::{BINS, Calibration, CalibrationBin, fit_temperature};
@@ -370,7 +370,7 @@ pub enum TrainError {
         advice: &'static str,
     },
     /// The loss left all bounds; the network holds its last good weights.
-    #[error("{}", diverged(*.step, *.epoch, *.loss, *.learning_rate, .parameter.as_deref(), *.restored_step))]
+    #[error("{}", diverged(*.step, *.epoch, *.loss, *.learning_rate, .first.as_ref(), *.restored_step))]
     Diverged {
         /// Updates done before the step that showed it.
         step: u64,
@@ -380,8 +380,8 @@ pub enum TrainError {
         loss: f32,
         /// [`TrainOptions::learning_rate`], without the schedule's factor.
         learning_rate: f32,
-        /// The first parameter that holds NaN or infinity, if one does.
-        parameter: Option<String>,
+        /// Where NaN or infinity first came up, if it did.
+        first: Option<NonFinite>,
         /// Updates that the weights now in the network have seen.
         restored_step: u64,
     },
@@ -392,10 +392,10 @@ fn diverged(
     epoch: usize,
     loss: f32,
     learning_rate: f32,
-    parameter: Option<&str>,
+    first: Option<&NonFinite>,
     restored_step: u64,
 ) -> String {
-    let parameter = parameter.map(|name| format!(" and parameter {name} is not finite")).unwrap_or_default();
+    let first = first.map(|first| format!("; the first number that is not finite is in {first}")).unwrap_or_default();
     let advice = if step == 0 {
         // No update has been made, so the learning rate is innocent.
         "this is before the first update, so the initial weights or the normalization are too large".to_string()
@@ -406,7 +406,7 @@ fn diverged(
         format!("lower the learning rate from {learning_rate}, for example to {tenth}")
     };
     format!(
-        "training diverged after {step} steps, in epoch {epoch}: the loss is {loss:?}{parameter}; {advice} (the network \
+        "training diverged after {step} steps, in epoch {epoch}: the loss is {loss:?}{first}; {advice} (the network \
          holds its weights of step {restored_step} again)"
     )
 }
@@ -474,6 +474,7 @@ fn on_worker<T: Send>(body: impl FnOnce() -> T + Send) -> T {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::NonFiniteArray;
 
     #[test]
     fn options_out_of_range_are_named() {
@@ -559,13 +560,13 @@ mod tests {
             epoch: 1,
             loss: f32::NAN,
             learning_rate: 0.001,
-            parameter: Some("W1".into()),
+            first: Some(NonFinite { array: NonFiniteArray::Output("Conv1+Relu1".into()), value: f32::INFINITY }),
             restored_step: 10,
         };
         assert_eq!(
             error.to_string(),
-            "training diverged after 12 steps, in epoch 1: the loss is NaN and parameter W1 is not finite; lower the \
-             learning rate from 0.001, for example to 0.0001 (the network holds its weights of step 10 again)"
+            "training diverged after 12 steps, in epoch 1: the loss is NaN; the first number that is not \
+             finite is in the output of layer Conv1+Relu1 (inf); lower the learning rate from 0.001, for example to 0.0001 (the network holds its weights of step 10 again)"
         );
         if let TrainError::Diverged { step, .. } = &mut error {
             *step = 0;

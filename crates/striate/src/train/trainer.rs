@@ -9,11 +9,11 @@ use super::{
     TrainSummary,
 };
 use super::{check_classes, check_data, first_non_finite, groups, on_worker};
-use crate::data::{Dataset, Loader, Normalization, stratified};
+use crate::data::{Dataset, Loader, Normalization, memory, stratified};
 use crate::kernels::isa::vectorize;
-use crate::network::plan::Plan;
+use crate::network::plan::{Mode, Plan};
 use crate::network::run::{Runner, StepKey};
-use crate::network::{Network, Parameters};
+use crate::network::{Network, NetworkError, Parameters};
 use crate::optim::{CHUNK, Groups, Kind, Optimizer};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -258,6 +258,41 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
+    /// Bytes that the run takes beyond the network and the data: plans, gradients, the optimizer's state, and copies of the
+    /// weights, those among them that a caller needs to save a model.
+    ///
+    /// # Errors
+    /// A network that can't be planned for this batch.
+    pub fn bytes(&self) -> Result<usize, TrainError> {
+        let options = &self.options;
+        let frozen = Frozen::find(self.network, &options.freeze)?;
+        let description = self.network.description();
+        let plan =
+            |batch| Ok::<_, TrainError>(Plan::training(description, batch, |layer| frozen.layer(layer))?.arena_bytes());
+        let rest = self.train.len() % options.batch;
+        let arenas = plan(options.batch)? + if rest == 0 { 0 } else { plan(rest)? };
+        let evaluation = Plan::new(description, options.batch, Mode::Inference)?.peak_bytes();
+        // Gradients, the last good weights, those that the run began with, and three on their way into a file.
+        let copies = 6
+            + options.optimizer.arrays()
+            + usize::from(options.average.is_some())
+            + usize::from(options.keep == Keep::Best);
+        Ok(arenas + evaluation + copies * size_of::<f32>() * self.network.parameters().len())
+    }
+
+    /// Whether there is memory for the run; [`Trainer::run`] asks it too.
+    ///
+    /// # Errors
+    /// [`NetworkError::OutOfMemory`], or a network that can't be planned for this batch.
+    pub fn check_memory(&self) -> Result<(), TrainError> {
+        let bytes = self.bytes()?;
+        if memory::is_free(bytes) {
+            return Ok(());
+        }
+        let what = format!("training {} with a batch of {}", self.network.description().name, self.options.batch);
+        Err(NetworkError::OutOfMemory { what, bytes }.into())
+    }
+
     /// Trains to the end, until `on_event` says [`Control::Stop`], or until the loss leaves all bounds.
     ///
     /// The loop, and so `on_event`, runs on a thread of the current rayon pool: call this inside
@@ -285,6 +320,7 @@ impl<'a> Trainer<'a> {
                 });
             }
         }
+        self.check_memory()?;
         on_worker(move || {
             let description = self.network.description().clone();
             let evaluator = Evaluator::new(&description, self.options.batch);
@@ -317,6 +353,8 @@ struct Run<'a> {
     /// Of the data, where checkpoints are made.
     data: Option<Fingerprints>,
     last_loss: f32,
+    /// Whether the last batch is in `rest`.
+    last_was_rest: bool,
     gradient_norm: Option<f32>,
     learning_rate: f32,
     clock: Instant,
@@ -376,6 +414,7 @@ impl<'a> Run<'a> {
             progress: Progress::default(),
             data,
             last_loss: 0.0,
+            last_was_rest: false,
             gradient_norm: None,
             learning_rate: options.learning_rate,
             clock,
@@ -545,6 +584,10 @@ impl<'a> Run<'a> {
                 return Ok(Ended::Stopped);
             }
             if step.is_multiple_of(log_every) || step == end {
+                // Where activations saturate or a statistic is spoilt, the loss does not show it.
+                if first_non_finite(self.trainer.network.parameters()).is_some() {
+                    return Err(self.diverged(epoch));
+                }
                 let event = Event::Step {
                     epoch,
                     step,
@@ -556,7 +599,10 @@ impl<'a> Run<'a> {
                     images_per_second: timed as f64 / begun.elapsed().as_secs_f64().max(1e-9),
                     parameters: evaluated(self.trainer.network, &self.average),
                 };
+                let told = Instant::now();
                 let control = on_event(&event);
+                // Whoever listens may hold the run, and that is no training.
+                self.counted += told.elapsed();
                 self.progress.window = Sums::default();
                 if control == Control::Stop {
                     return Ok(Ended::Stopped);
@@ -589,6 +635,7 @@ impl<'a> Run<'a> {
             Some(rest) if indices.len() < options.batch => rest,
             _ => &mut self.full,
         };
+        self.last_was_rest = indices.len() < options.batch;
         self.loader.batch(epoch, indices, runner.input_mut());
         if let Some(next) = next {
             self.loader.prepare(epoch, next);
@@ -608,6 +655,9 @@ impl<'a> Run<'a> {
                 if self.progress.step - self.snapshot.step
                     >= (options.log_every as u64).max(LEAST_STEPS_BETWEEN_SNAPSHOTS) =>
             {
+                if first_non_finite(network.parameters()).is_some() {
+                    return Err(self.diverged(epoch));
+                }
                 self.snapshot.take(self.progress.step, network.parameters());
             }
             _ => {}
@@ -713,15 +763,21 @@ impl<'a> Run<'a> {
 
     /// Puts the last good weights back and says what happened.
     fn diverged(&mut self, epoch: usize) -> TrainError {
-        let parameters = self.trainer.network.parameters_mut();
-        let parameter = first_non_finite(parameters).map(|(name, ..)| name.to_string());
+        // The last batch is still there.
+        let runner = match &mut self.rest {
+            Some(rest) if self.last_was_rest => rest,
+            _ => &mut self.full,
+        };
+        let (description, parameters) = self.trainer.network.parts_mut();
+        let key = StepKey { seed: self.trainer.options.seed, step: self.progress.step };
+        let first = runner.find_non_finite(description, parameters, &mut self.gradients, key);
         parameters.as_mut_slice().copy_from_slice(&self.snapshot.values);
         TrainError::Diverged {
             step: self.progress.step,
             epoch,
             loss: self.last_loss,
             learning_rate: self.trainer.options.learning_rate,
-            parameter,
+            first,
             restored_step: self.snapshot.step,
         }
     }

@@ -1,0 +1,180 @@
+//! What the machine and the user can do to a run: signals, a directory that goes, a process that is killed
+//! in the middle of its work. Whatever was saved before stays whole, and the message says what to do.
+#![cfg(target_os = "linux")]
+
+#[path = "outside/bars.rs"]
+mod bars;
+mod outside;
+
+use bars::place;
+use outside::{json, refused, striate};
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+const TRAIN: &str = "train --data bars --batch 20 --recipe book --seed 4";
+
+fn start(directory: &Path, arguments: &str) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_striate"));
+    command.current_dir(directory).args(arguments.split_whitespace());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Waits until something is so; the child must not end meanwhile.
+fn wait_for(child: &mut Child, what: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !what() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended");
+        assert!(begun.elapsed() < Duration::from_secs(120), "it does not come");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Also to a process that has just ended.
+fn signal(child: &Child, name: &str) {
+    let _ = Command::new("kill").args([name, &child.id().to_string()]).stderr(Stdio::null()).status().unwrap();
+}
+
+fn ended(child: Child) -> (ExitStatus, String) {
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    (output.status, stderr)
+}
+
+#[test]
+fn a_second_signal_ends_a_run_at_once_and_loses_nothing() {
+    for name in ["-INT", "-TERM"] {
+        let place = place();
+        let here = place.path();
+        let out = here.join("run");
+        let mut child = start(here, &format!("{TRAIN} --epochs 1000000 --checkpoint-every 5 --out run"));
+        wait_for(&mut child, || fs::metadata(out.join("metrics.jsonl")).is_ok_and(|file| file.len() > 1000));
+        signal(&child, name);
+        // Two at once can arrive as one.
+        thread::sleep(Duration::from_millis(2));
+        signal(&child, name);
+        // Where the first had already brought it to its end, that is as good.
+        let (status, stderr) = ended(child);
+        assert!(matches!(status.code(), Some(0 | 130)), "{status}: {stderr}");
+        // It goes on as if nothing had been.
+        let done = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+        let epochs = done.lines().filter(|line| line.contains("\"type\":\"epoch\"")).count() + 2;
+        let resumed = json(here, &format!("train --resume run --epochs {epochs}"));
+        let whole = json(here, &format!("{TRAIN} --epochs {epochs} --out whole"));
+        assert_eq!(resumed["weights_sha256"], whole["weights_sha256"]);
+    }
+}
+
+#[test]
+fn a_directory_deleted_under_a_run_is_named() {
+    let place = place();
+    let here = place.path();
+    let out = here.join("run");
+    let mut child = start(here, &format!("{TRAIN} --epochs 1000000 --checkpoint-every 5 --out run"));
+    wait_for(&mut child, || out.join("model.safetensors").exists());
+    // The run may write between the removal of its files and of their directory.
+    while out.exists() {
+        let _ = fs::remove_dir_all(&out);
+    }
+    let (status, stderr) = ended(child);
+    assert_eq!(status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("run/") && stderr.contains("No such file or directory"), "{stderr}");
+    // What does not exist any more is not said to be there.
+    assert!(!stderr.contains("checkpoint is whole") && !stderr.contains("The last weights are in"), "{stderr}");
+}
+
+#[test]
+fn a_conversion_that_is_killed_leaves_the_old_file_or_the_new() {
+    let place = place();
+    let here = place.path();
+    json(here, "train --data bars --set hidden=4000 --epochs 1 --batch 20 --out run");
+    striate(here, "convert run out.onnx", 0);
+    let whole = fs::read(here.join("out.onnx")).unwrap();
+    let begun = Instant::now();
+    striate(here, "convert run out.onnx", 0);
+    let time = begun.elapsed();
+    let mut killed = 0;
+    for trial in 0..30 {
+        // Half of the trials overwrite.
+        let name = if trial % 2 == 0 { "out.onnx".to_owned() } else { format!("new-{trial}.onnx") };
+        let mut child = start(here, &format!("convert run {name}"));
+        thread::sleep(time * trial / 30);
+        killed += u32::from(child.try_wait().unwrap().is_none());
+        let _ = child.kill();
+        child.wait().unwrap();
+        let found = fs::read(here.join(&name));
+        assert!(found.is_ok() || trial % 2 == 1);
+        if let Ok(found) = found {
+            assert!(found == whole, "trial {trial}: {} bytes of {}", found.len(), whole.len());
+        }
+    }
+    assert!(killed > 5, "{killed}");
+    striate(here, "verify run", 0);
+}
+
+/// Gives 1,000 bytes every 10 ms of what it is asked for, and tells where each request begins.
+fn slow_server() -> (String, mpsc::Receiver<usize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (Ok(mut stream), tell) = (stream, tell.clone()) else { continue };
+            thread::spawn(move || {
+                let lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+                let range = lines.take_while(|line| !line.is_empty()).find_map(|line| {
+                    let range = line.to_ascii_lowercase();
+                    range.strip_prefix("range: bytes=")?.strip_suffix('-')?.parse::<usize>().ok()
+                });
+                let start = range.unwrap_or(0);
+                let _ = tell.send(start);
+                // The length of the first file of Fashion-MNIST.
+                let head = match range {
+                    Some(start) => format!("206 Partial Content\r\nContent-Range: bytes {start}-5147/5148"),
+                    None => "200 OK".to_owned(),
+                };
+                let length = 5148 - start;
+                let head = format!("HTTP/1.1 {head}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+                let _ = stream.write_all(head.as_bytes());
+                for _ in 0..length.div_ceil(1000) {
+                    if stream.write_all(&[7; 1000]).is_err() {
+                        break;
+                    }
+                    thread::sleep(Duration::from_millis(10));
+                }
+            });
+        }
+    });
+    (url, told)
+}
+
+#[test]
+fn a_download_that_is_killed_goes_on_where_it_was() {
+    let place = tempfile::tempdir().unwrap();
+    let here = place.path();
+    let (url, told) = slow_server();
+    let arguments = format!("data fetch fashion-mnist --from {url} --to data");
+    let part = || {
+        let stage = fs::read_dir(here.join("data.fetching")).ok()?;
+        let mut files = stage.filter_map(|file| Some(file.ok()?.path()));
+        let part = files.find(|file| file.extension().is_some_and(|ending| ending == "part"))?;
+        Some(fs::metadata(part).ok()?.len() as usize)
+    };
+    let mut child = start(here, &arguments);
+    wait_for(&mut child, || part().is_some_and(|len| len > 0));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let have = part().unwrap();
+    assert!(have > 0 && have < 5148, "{have}");
+    assert_eq!(told.recv().unwrap(), 0);
+    // Another command asks for the rest, and sees that this was not the file; nothing is stored.
+    refused(here, &arguments, 1, &["another file than the one published"]);
+    assert_eq!(told.recv().unwrap(), have);
+    assert!(!here.join("data").exists());
+}
