@@ -68,4 +68,7 @@ def check(weights, graph):
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit(__doc__)
-    print(json.dumps(check(sys.argv[1], sys.argv[2])))
+    try:
+        print(json.dumps(check(sys.argv[1], sys.argv[2])))
+    except Exception as error:  # onnx, onnxruntime and numpy have each their own
+        sys.exit(f"{sys.argv[2]}: {type(error).__name__}: {' '.join(str(error).split())[:500]}")
