@@ -2,14 +2,14 @@
 """Does an ONNX file of torchvision's mean here what it means to onnxruntime?
 
 Exports torchvision's networks with random weights from a fixed seed (their statistics settled by a few batches of noise, so
-that the numbers neither die nor explode), runs them in onnxruntime on random inputs, and writes beside each file what went in
-and what came out as test vectors. The example `compare_onnx` then imports each file and compares.
+that the numbers neither die nor explode), runs them in onnxruntime on random inputs, and writes beside each file what went
+in and what came out. The example `compare_onnx` then imports each file and compares.
 
   pip install torch torchvision onnx onnxscript onnxruntime
   python3 scripts/torchvision_onnx.py DIR [NAME...]
   cargo run --release --example compare_onnx -- DIR
 
-DIR gets NAME.onnx, NAME.input.npy (N, C, H, W) and NAME.output.npy (N, classes). With --exporter script the files are made
+DIR gets NAME.onnx, and NAME.npz with `input` (N, C, H, W) and `output` (N, classes). With --exporter script the files are made
 by PyTorch's older exporter.
 """
 import argparse
@@ -67,8 +67,7 @@ def main() -> None:
             )
         session = onnxruntime.InferenceSession(str(path))
         y = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
-        np.save(options.directory / f"{name}.input.npy", x.numpy())
-        np.save(options.directory / f"{name}.output.npy", y)
+        np.savez(options.directory / f"{name}.npz", input=x.numpy(), output=y)
         print(f"{name}: {path}, outputs from {y.min():.4f} to {y.max():.4f}", flush=True)
 
 

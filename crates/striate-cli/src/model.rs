@@ -30,7 +30,7 @@ pub(crate) struct ModelOptions {
 }
 
 impl ModelOptions {
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.input.is_none() && self.classes.is_none() && self.settings.is_empty()
     }
 }
@@ -147,6 +147,15 @@ pub(crate) fn load(model: &Path) -> Result<ModelFile, CliError> {
 /// Whether this is somebody's ONNX file, which is read but never written over.
 pub(crate) fn is_onnx(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx"))
+}
+
+/// Loads MODEL, which must be in float: bytes can't `what`.
+pub(crate) fn load_float(model: &Path, what: &'static str) -> Result<ModelFile, CliError> {
+    let file = load(model)?;
+    match file.quantized {
+        Some(_) => Err(CliError::Quantized { model: model.display().to_string(), what }),
+        None => Ok(file),
+    }
 }
 
 pub(crate) fn parse_shape(text: &str) -> Result<Shape, String> {

@@ -1,22 +1,28 @@
 //! Compares imported ONNX files with what another runtime computed: `cargo run --release --example compare_onnx -- DIR`.
 //!
-//! Every `NAME.onnx` in DIR with a `NAME.input.npy` and a `NAME.output.npy` beside it (as `scripts/torchvision_onnx.py`
-//! writes them) is imported and run; the largest difference, relative to the largest number of the expected output, must
-//! not be above 1e-3.
+//! Every `NAME.onnx` in DIR with a `NAME.npz` beside it (as `scripts/torchvision_onnx.py` writes them) is imported and run;
+//! the largest difference, relative to the largest number of the expected output, must not be above 1e-3.
 
 use ndarray::{Array2, Array4};
-use ndarray_npy::ReadNpyExt;
-use std::fs::File;
 use std::path::Path;
 use std::process::ExitCode;
-use striate::formats::{ImportOptions, load_onnx};
+use striate::formats::{ImportOptions, NpzContents, load_onnx, read_npz};
 
 const TOLERANCE: f32 = 1e-3;
 
 fn compare(path: &Path) -> Result<f32, Box<dyn std::error::Error>> {
     let model = load_onnx(path, ImportOptions::default())?;
-    let input: Array4<f32> = Array4::read_npy(File::open(path.with_extension("input.npy"))?)?;
-    let expected: Array2<f32> = Array2::read_npy(File::open(path.with_extension("output.npy"))?)?;
+    let archive = path.with_extension("npz");
+    let NpzContents::Arrays(arrays) = read_npz(&std::fs::read(&archive)?, &archive.display().to_string())? else {
+        return Err(format!("{}: a model, not an input and an output", archive.display()).into());
+    };
+    let array = |name: &str| arrays.iter().find(|array| array.name == name).ok_or(format!("no array {name:?}"));
+    let (input, expected) = (array("input")?, array("output")?);
+    let batch = input.shape.first().copied().unwrap_or(0);
+    let shape = model.network.input();
+    let dim = (batch, shape.channels, shape.height, shape.width);
+    let input = Array4::from_shape_vec(dim, input.values.clone())?;
+    let expected = Array2::from_shape_vec((batch, expected.values.len() / batch.max(1)), expected.values.clone())?;
     let found = model.network.predict(input.view())?;
     if found.dim() != expected.dim() {
         return Err(format!("output {:?}, expected {:?}", found.dim(), expected.dim()).into());

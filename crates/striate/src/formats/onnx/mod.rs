@@ -1,7 +1,8 @@
 //! ONNX, the format that every runtime reads.
 //!
 //! [`to_onnx`] writes a model as operator set 17 with an open batch size: input `input`, (N, C, H, W), output `logits`,
-//! (N, classes). Parameters keep their names (`W1`, `b1`), and each layer's output has the layer's name. Class names and
+//! (N, classes). A model in bytes becomes a graph with pairs of QuantizeLinear and DequantizeLinear (QDQ): weights are int8
+//! with a scale for each output channel, and runtimes that compute with bytes do. Parameters keep their names (`W1`, `b1`), and each layer's output has the layer's name. Class names and
 //! preprocessing travel in the file's metadata (`striate.classes`, `striate.preprocessing`, as JSON).
 //!
 //! [`load_onnx`] and [`from_onnx`] read such a file and those of others: `read` takes the graph from the bytes, `import`
@@ -19,7 +20,7 @@ mod read;
 mod tensor;
 
 use super::ModelFile;
-use super::container::read_any_file;
+use super::container::{MAX_FILE_BYTES, read_regular_file};
 use crate::shape::Shape;
 pub use error::{NodeProblem, OnnxError, OnnxImportError};
 use std::path::Path;
@@ -57,6 +58,7 @@ pub struct OnnxOptions {
 ///     metrics: serde_json::Value::Null,
 ///     test_vectors: TestVectors::none(),
 ///     temperature: None,
+///     quantized: None,
 /// };
 /// let bytes = to_onnx(&model, OnnxOptions::default())?;
 /// // The weights are in it: 432,410 numbers of four bytes.
@@ -79,7 +81,7 @@ pub struct ImportOptions {
 /// # Errors
 /// See [`from_onnx`].
 pub fn load_onnx(path: &Path, options: ImportOptions) -> Result<ModelFile, OnnxImportError> {
-    let bytes = read_any_file(path)?;
+    let bytes = read_regular_file(path, MAX_FILE_BYTES)?;
     let directory = path.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
     import::model(bytes, &path.display().to_string(), directory, options)
 }
@@ -107,6 +109,7 @@ pub fn load_onnx(path: &Path, options: ImportOptions) -> Result<ModelFile, OnnxI
 /// #     metrics: serde_json::Value::Null,
 /// #     test_vectors: TestVectors::none(),
 /// #     temperature: None,
+/// #     quantized: None,
 /// # };
 /// let bytes = to_onnx(&model, OnnxOptions::default())?;
 /// let again = from_onnx(bytes, "digits.onnx", Default::default())?;

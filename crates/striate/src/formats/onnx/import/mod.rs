@@ -21,6 +21,7 @@ use super::node::{Node, Problem, invalid, unsupported};
 use super::read::{Graph, Input};
 use super::tensor::Tensor;
 use super::{ImportOptions, NodeProblem, OnnxImportError};
+use crate::data::one_class_names;
 use crate::data::preprocessing::{Fit, Normalization, Preprocessing};
 use crate::formats::{ModelFile, TestVectors};
 use crate::layers::{Layer, ReshapeOptions};
@@ -58,7 +59,7 @@ pub(super) fn model(
     drop(graph);
     let network = network(if title.is_empty() { "onnx" } else { &title }, input, layers).map_err(error)?;
     let classes = network.classes();
-    let class_names = metadata.class_names.unwrap_or_else(|| (0..classes).map(|class| class.to_string()).collect());
+    let class_names = metadata.class_names.unwrap_or_else(|| one_class_names(classes));
     if class_names.len() != classes {
         let reason = format!("its metadata names {} classes, but it tells {classes} apart", class_names.len());
         return Err(OnnxImportError::Interface { name: name.into(), reason });
@@ -77,6 +78,7 @@ pub(super) fn model(
         metrics: serde_json::Value::Null,
         test_vectors: TestVectors::none(),
         temperature: None,
+        quantized: None,
     })
 }
 
