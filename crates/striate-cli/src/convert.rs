@@ -184,6 +184,7 @@ fn of_weights(args: &ConvertArgs, arrays: &[NamedArray], name: &str) -> Result<M
         test_vectors: TestVectors::of_noise(NOISE, &preprocessing)?.recorded(&network)?,
         preprocessing,
         temperature: None,
+        quantized: None,
         network,
     })
 }

@@ -82,6 +82,8 @@ pub(crate) enum CliError {
     Busy { path: PathBuf },
     #[error("{}: the archive holds no {missing}; download it again", path.display())]
     Archive { path: PathBuf, missing: &'static str },
+    #[error("{model}: the network is in bytes (int8), and can't {what}; give the float model that it was made from")]
+    Quantized { model: String, what: &'static str },
     #[error("{0}")]
     Usage(String),
     #[error("{name}: {problem}")]
@@ -127,6 +129,7 @@ impl CliError {
     pub(crate) fn status(&self) -> u8 {
         match self {
             CliError::Usage(_)
+            | CliError::Quantized { .. }
             | CliError::Serve(ServeError::TokenForm { .. })
             | CliError::Isa(_)
             | CliError::Model(ModelError::Unknown { .. } | ModelError::Setting { .. }) => 2,

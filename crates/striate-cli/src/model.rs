@@ -141,6 +141,15 @@ pub(crate) fn load(model: &Path) -> Result<ModelFile, CliError> {
     Ok(ModelFile::load(&file)?)
 }
 
+/// Loads MODEL, which must be in float: bytes can't `what`.
+pub(crate) fn load_float(model: &Path, what: &'static str) -> Result<ModelFile, CliError> {
+    let file = load(model)?;
+    match file.quantized {
+        Some(_) => Err(CliError::Quantized { model: model.display().to_string(), what }),
+        None => Ok(file),
+    }
+}
+
 pub(crate) fn parse_shape(text: &str) -> Result<Shape, String> {
     let sizes: Result<Vec<usize>, _> = text.split(',').map(str::trim).map(str::parse).collect();
     match sizes.as_deref() {

@@ -74,6 +74,7 @@ impl Packaging<'_> {
             metrics: metrics.unwrap_or_default(),
             test_vectors: self.samples.clone().recorded(network)?,
             temperature,
+            quantized: None,
         };
         Ok(model.save(file)?)
     }
@@ -341,6 +342,7 @@ fn one(
         metrics: serde_json::Value::Null,
         test_vectors: TestVectors::none(),
         temperature: None,
+        quantized: None,
     };
     let shown = (train, test);
     let watched = args.watch.start(as_model, shown, &options.train_options(), history.clone(), global.quiet)?;
@@ -538,6 +540,9 @@ fn trained(args: &TrainArgs) -> Result<Option<Box<ModelFile>>, CliError> {
     let Some(model) = args.model.as_deref().filter(|&model| !models::NAMES.contains(&model)) else { return Ok(None) };
     match model::architecture(model, &ModelOptions::default())? {
         Architecture::Described(_) => Ok(None),
+        Architecture::Trained(file) if file.quantized.is_some() => {
+            Err(CliError::Quantized { model: model.into(), what: "be trained" })
+        }
         Architecture::Trained(file) => Ok(Some(file)),
     }
 }

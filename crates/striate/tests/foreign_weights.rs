@@ -182,6 +182,7 @@ fn model() -> ModelFile {
         test_vectors: TestVectors::of_noise(2, &preprocessing).unwrap().recorded(&network).unwrap(),
         preprocessing,
         temperature: None,
+        quantized: None,
         network,
     }
 }

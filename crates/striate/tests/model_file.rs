@@ -45,6 +45,7 @@ fn model() -> ModelFile {
         metrics: json!({ "test_accuracy": 0.75 }),
         test_vectors,
         temperature: None,
+        quantized: None,
     }
 }
 
@@ -360,7 +361,7 @@ fn forged_fields_are_refused_by_name() {
     }
     assert_eq!(
         refusal(&[("striate.version", Some("7"))], |_| {}),
-        "forged.safetensors was written by a newer striate, version 7 of the format; this one reads up to 2; \
+        "forged.safetensors was written by a newer striate, version 7 of the format; this one reads up to 3; \
          update striate"
     );
     assert!(refusal(&[("striate.version", Some("0"))], |_| {}).contains("striate.version"));

@@ -75,21 +75,27 @@ pub struct ContainerWriter<'a> {
 #[derive(Clone, Copy, Debug)]
 enum Values<'a> {
     F32(&'a [f32]),
+    I32(&'a [i32]),
     U8(&'a [u8]),
+    I8(&'a [i8]),
 }
 
 impl<'a> Values<'a> {
     fn len(self) -> usize {
         match self {
             Values::F32(values) => values.len(),
+            Values::I32(values) => values.len(),
             Values::U8(values) => values.len(),
+            Values::I8(values) => values.len(),
         }
     }
 
     fn dtype(self) -> Dtype {
         match self {
             Values::F32(_) => Dtype::F32,
+            Values::I32(_) => Dtype::I32,
             Values::U8(_) => Dtype::U8,
+            Values::I8(_) => Dtype::I8,
         }
     }
 
@@ -97,7 +103,9 @@ impl<'a> Values<'a> {
     fn bytes(self) -> Cow<'a, [u8]> {
         match self {
             Values::F32(values) => little_endian(values),
+            Values::I32(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
             Values::U8(values) => Cow::Borrowed(values),
+            Values::I8(values) => Cow::Borrowed(bytemuck::cast_slice(values)),
         }
     }
 }
@@ -138,6 +146,22 @@ impl<'a> ContainerWriter<'a> {
         self.add(name.into(), shape, Values::U8(values))
     }
 
+    /// Adds an array of signed bytes in row-major order.
+    ///
+    /// # Errors
+    /// As for [`ContainerWriter::tensor`].
+    pub fn signed(&mut self, name: impl Into<String>, shape: &[usize], values: &'a [i8]) -> Result<(), FormatError> {
+        self.add(name.into(), shape, Values::I8(values))
+    }
+
+    /// Adds an array of whole numbers in row-major order.
+    ///
+    /// # Errors
+    /// As for [`ContainerWriter::tensor`].
+    pub fn integers(&mut self, name: impl Into<String>, shape: &[usize], values: &'a [i32]) -> Result<(), FormatError> {
+        self.add(name.into(), shape, Values::I32(values))
+    }
+
     fn add(&mut self, name: String, shape: &[usize], values: Values<'a>) -> Result<(), FormatError> {
         let what = format!("the tensor {name:?}");
         if name == METADATA || self.tensors.contains_key(&name) {
@@ -172,7 +196,7 @@ impl<'a> ContainerWriter<'a> {
         let mut tensors = Vec::with_capacity(self.tensors.len());
         // Bytes come last, so that every number lies where its width divides its place.
         let mut in_order: Vec<_> = self.tensors.iter().collect();
-        in_order.sort_by_key(|(_, (_, values))| values.dtype() == Dtype::U8);
+        in_order.sort_by_key(|(_, (_, values))| values.dtype().bitsize() == 8);
         for (name, (shape, values)) in &in_order {
             let start = end;
             end = (values.dtype().bitsize() / 8)
@@ -288,6 +312,40 @@ impl<'a> Container<'a> {
         let info = self.tensor(tensor, Dtype::U8)?;
         let (start, end) = info.data_offsets;
         Ok((&info.shape, self.data.get(start..end).unwrap_or_default()))
+    }
+
+    /// The shape and the values of a tensor of signed bytes, in row-major order.
+    ///
+    /// # Errors
+    /// No tensor of that name, or one of another type than I8.
+    pub fn signed(&self, tensor: &str) -> Result<(&[usize], &'a [i8]), FormatError> {
+        let info = self.tensor(tensor, Dtype::I8)?;
+        let (start, end) = info.data_offsets;
+        Ok((&info.shape, bytemuck::cast_slice(self.data.get(start..end).unwrap_or_default())))
+    }
+
+    /// The shape and the values of a tensor of whole numbers, in row-major order.
+    ///
+    /// # Errors
+    /// No tensor of that name, or one of another type than I32.
+    pub fn integers(
+        &self,
+        tensor: &str,
+    ) -> Result<(&[usize], impl ExactSizeIterator<Item = i32> + use<'a>), FormatError> {
+        let info = self.tensor(tensor, Dtype::I32)?;
+        let (start, end) = info.data_offsets;
+        let (numbers, _) = self.data.get(start..end).unwrap_or_default().as_chunks::<4>();
+        Ok((&info.shape, numbers.iter().map(|number| i32::from_le_bytes(*number))))
+    }
+
+    /// Whether there is a tensor of this name with whole numbers.
+    pub fn is_integers(&self, tensor: &str) -> bool {
+        self.tensors.get(tensor).is_some_and(|info| info.dtype == Dtype::I32)
+    }
+
+    /// Whether there is a tensor of this name with signed bytes.
+    pub fn is_signed(&self, tensor: &str) -> bool {
+        self.tensors.get(tensor).is_some_and(|info| info.dtype == Dtype::I8)
     }
 
     fn tensor(&self, tensor: &str, dtype: Dtype) -> Result<&TensorInfo, FormatError> {

@@ -1,6 +1,7 @@
 //! Why a model file can't be read or written.
 
 use super::atomic::WriteError;
+use crate::int8::Int8Error;
 use crate::network::NetworkError;
 use std::path::PathBuf;
 
@@ -196,6 +197,14 @@ pub enum FormatError {
         name: String,
         /// What does not fit.
         source: NetworkError,
+    },
+    /// The bytes don't make a network.
+    #[error("{name}: {source}")]
+    Int8 {
+        /// The file.
+        name: String,
+        /// What does not fit.
+        source: Box<Int8Error>,
     },
     /// The contents don't fit the format.
     #[error("{what} can't be saved: {reason}")]

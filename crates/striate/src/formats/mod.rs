@@ -33,7 +33,9 @@ pub use atomic::{WriteAction, WriteError, is_leftover, remove_leftovers, write_a
 pub use container::{Container, ContainerWriter};
 pub use digest::weights_sha256;
 pub use error::FormatError;
-pub use model_file::{Difference, ModelFile, Stage, StageResult, Temperature, TestVectors, Verification};
+pub use model_file::{
+    Difference, ModelFile, ModelPredictor, Stage, StageResult, Temperature, TestVectors, Verification,
+};
 pub use model_toml::{TomlError, from_toml, to_toml};
 pub use npz::{NpzContents, NpzError, read_npz, to_npz};
 pub use onnx::{OnnxError, OnnxOptions, to_onnx};

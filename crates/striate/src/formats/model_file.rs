@@ -7,7 +7,7 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `striate.version` | `2`; every version from 1 on is read |
+//! | `striate.version` | `2`, or `3` of a network in bytes; every version from 1 on is read |
 //! | `striate.architecture` | the network's [`Description`] as JSON |
 //! | `striate.parameters` | the parameters' names in layer order, as JSON |
 //! | `striate.classes` | the class names in order, as JSON |
@@ -15,6 +15,7 @@
 //! | `striate.training` | how it was trained, any JSON |
 //! | `striate.metrics` | how good it is, any JSON |
 //! | `striate.temperature` | the [`Temperature`] as JSON; not there where the probabilities are not calibrated |
+//! | `striate.quantization` | of a network in bytes: what the bytes of the input and of each layer's output stand for, as JSON |
 //! | `striate.checksum` | see [`container`](super::container) |
 //!
 //! The tensors are the parameters under their own names, and the test vectors, one number of them each:
@@ -26,6 +27,9 @@
 //! | `striate.test.inputs` | F32, (N, C, H, W): what normalisation made of the pixels |
 //! | `striate.test.logits` | F32, (N, classes): what the network made of the inputs |
 //!
+//! In a network in bytes the weights of convolutions and affine layers are I8 and their biases I32, and a weight's name
+//! with `.scale` (`W1.scale`) is the F32 tensor of what the weights of each output channel are multiplied by.
+//!
 //! Inputs that are no pictures have no files and no pixels. Version 1 had only inputs and logits.
 
 use super::atomic::write_atomically;
@@ -33,18 +37,24 @@ use super::container::{Container, ContainerWriter, read_file, shorten, unwritabl
 use super::error::FormatError;
 use crate::data::preprocessing::Preprocessing;
 use crate::data::{DataError, Dataset};
+use crate::int8::{self, QuantizationParameters, QuantizedNetwork, QuantizedWeights};
 use crate::kernels::softmax::softmax;
-use crate::network::{Description, Network, NetworkError, Parameters};
+use crate::layers::Role;
+use crate::network::description::INPUT;
+use crate::network::{Description, Network, NetworkError, Parameters, Predictor, Weights};
 use crate::random::{Purpose, Random};
 use ndarray::{Array, Array2, Array4, ArrayView1, ArrayView4, Axis, Dimension, s};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// The version that is written, and the newest that is read.
-pub const VERSION: u64 = 2;
+/// The newest version that is read; written for networks in bytes.
+pub const VERSION: u64 = 3;
+
+/// The version that is written for all others, so that what knows no bytes can read them.
+pub const FLOAT_VERSION: u64 = 2;
 
 const VERSION_KEY: &str = "striate.version";
 const ARCHITECTURE: &str = "striate.architecture";
@@ -54,6 +64,9 @@ const PREPROCESSING: &str = "striate.preprocessing";
 const TRAINING: &str = "striate.training";
 const METRICS: &str = "striate.metrics";
 const TEMPERATURE: &str = "striate.temperature";
+const QUANTIZATION: &str = "striate.quantization";
+/// What the name of a weight's scales ends with.
+const SCALE: &str = ".scale";
 /// What the names of all test vectors' tensors begin with.
 const TEST: &str = "striate.test.";
 /// Followed by the number of the test vector.
@@ -105,6 +118,7 @@ const THE_MODEL: &str = "the model";
 ///     metrics: serde_json::json!({ "test_accuracy": 0.75 }),
 ///     test_vectors,
 ///     temperature: None,
+///     quantized: None,
 /// };
 ///
 /// let directory = tempfile::tempdir()?;
@@ -132,6 +146,9 @@ pub struct ModelFile {
     pub test_vectors: TestVectors,
     /// What calibrates the probabilities, if anything does.
     pub temperature: Option<Temperature>,
+    /// The network in bytes, if it is one: then this is what runs, and [`ModelFile::network`] holds the weights that its
+    /// bytes stand for.
+    pub quantized: Option<QuantizedNetwork>,
 }
 
 /// What the logits are divided by before softmax makes probabilities of them (Guo et al., 2017), and where that is from.
@@ -250,9 +267,24 @@ impl TestVectors {
     ///
     /// # Errors
     /// Inputs that the network does not take.
-    pub fn recorded(mut self, network: &Network) -> Result<Self, NetworkError> {
+    pub fn recorded(self, network: &Network) -> Result<Self, NetworkError> {
+        self.recorded_by(|x| network.predict(x))
+    }
+
+    /// The same with the logits that this network in bytes gives.
+    ///
+    /// # Errors
+    /// Inputs that the network does not take.
+    pub fn recorded_in_bytes(self, network: &QuantizedNetwork) -> Result<Self, NetworkError> {
+        self.recorded_by(|x| network.predict(x))
+    }
+
+    fn recorded_by(
+        mut self,
+        predict: impl Fn(ArrayView4<'_, f32>) -> Result<Array2<f32>, NetworkError>,
+    ) -> Result<Self, NetworkError> {
         let mut rows = Vec::new();
-        for (start, logits) in replay(network, self.inputs.view()) {
+        for (start, logits) in replay(predict, self.inputs.view()) {
             rows.push((start, logits?));
         }
         let classes = rows.first().map_or(0, |(_, logits)| logits.ncols());
@@ -284,13 +316,13 @@ impl TestVectors {
 
 /// The logits of a few inputs at a time, each with the number of its first input.
 fn replay<'a>(
-    network: &'a Network,
+    predict: impl Fn(ArrayView4<'_, f32>) -> Result<Array2<f32>, NetworkError> + 'a,
     inputs: ArrayView4<'a, f32>,
 ) -> impl Iterator<Item = (usize, Result<Array2<f32>, NetworkError>)> {
     let count = inputs.dim().0;
     (0..count).step_by(BATCH).map(move |start| {
         let batch = inputs.slice(s![start..count.min(start + BATCH), .., .., ..]).to_owned();
-        (start, network.predict(batch.view()))
+        (start, predict(batch.view()))
     })
 }
 
@@ -446,7 +478,8 @@ impl ModelFile {
         let parameters = self.network.parameters();
         let names: Vec<&str> = parameters.specs().iter().map(|spec| spec.name.as_str()).collect();
         let mut writer = ContainerWriter::new();
-        writer.field(VERSION_KEY, VERSION.to_string())?;
+        let version = if self.quantized.is_some() { VERSION } else { FLOAT_VERSION };
+        writer.field(VERSION_KEY, version.to_string())?;
         writer.field(ARCHITECTURE, json::<Description>(ARCHITECTURE, self.network.description())?)?;
         writer.field(PARAMETERS, json::<Vec<String>>(PARAMETERS, &names)?)?;
         writer.field(CLASSES, json::<Vec<String>>(CLASSES, &self.class_names)?)?;
@@ -457,9 +490,25 @@ impl ModelFile {
             writer.field(TEMPERATURE, json::<Temperature>(TEMPERATURE, temperature)?)?;
         }
 
+        let in_bytes = self.in_bytes()?;
+        if let Some(quantized) = &self.quantized {
+            writer.field(QUANTIZATION, json::<Quantization>(QUANTIZATION, &Quantization::of(quantized))?)?;
+        }
         for spec in parameters.specs() {
             if spec.name.starts_with(RESERVED) {
                 return Err(unwritable(format!("the parameter {:?}", spec.name), "names like this are reserved"));
+            }
+            match in_bytes.get(spec.name.as_str()) {
+                Some((weights, Role::Weight)) => {
+                    writer.signed(&spec.name, &spec.shape, &weights.values)?;
+                    writer.tensor(format!("{}{SCALE}", spec.name), &[weights.scales.len()], &weights.scales)?;
+                    continue;
+                }
+                Some((weights, _)) => {
+                    writer.integers(&spec.name, &spec.shape, &weights.bias)?;
+                    continue;
+                }
+                None => {}
             }
             let values = parameters.as_slice().get(spec.range.clone()).unwrap_or_default();
             writer.tensor(&spec.name, &spec.shape, values)?;
@@ -481,6 +530,38 @@ impl ModelFile {
         writer.to_bytes()
     }
 
+    /// The parameters that are kept in bytes, by name.
+    fn in_bytes(&self) -> Result<BTreeMap<&str, (&QuantizedWeights, Role)>, FormatError> {
+        let Some(quantized) = &self.quantized else { return Ok(BTreeMap::new()) };
+        let owners = self.network.description().parameter_owners();
+        let owners = owners.map_err(|source| FormatError::Network { name: THE_MODEL.to_string(), source })?;
+        let specs = self.network.parameters().specs().iter().zip(owners);
+        let weights = |owner: usize| quantized.weights().get(owner)?.as_ref();
+        Ok(specs.filter_map(|(spec, owner)| Some((spec.name.as_str(), (weights(owner)?, spec.role)))).collect())
+    }
+
+    /// Logits, (N, classes), of a batch (N, C, H, W) of inputs: of the network in bytes, if it is one.
+    ///
+    /// # Errors
+    /// As for [`Network::predict`].
+    pub fn predict(&self, x: ArrayView4<'_, f32>) -> Result<Array2<f32>, NetworkError> {
+        match &self.quantized {
+            Some(quantized) => quantized.predict(x),
+            None => self.network.predict(x),
+        }
+    }
+
+    /// Ready to predict batches of `batch` samples again and again, with float weights kept as `weights` says.
+    ///
+    /// # Errors
+    /// A batch of 0 or beyond any memory.
+    pub fn predictor(&self, batch: usize, weights: Weights) -> Result<ModelPredictor<'_>, NetworkError> {
+        Ok(match &self.quantized {
+            Some(quantized) => ModelPredictor::Int8(int8::Predictor::new(quantized, batch)?),
+            None => ModelPredictor::Float(Predictor::new(&self.network, batch, weights)?),
+        })
+    }
+
     /// From the bytes of a file; `name` is for messages.
     ///
     /// # Errors
@@ -500,11 +581,15 @@ impl ModelFile {
         let metrics = part.field(METRICS)?;
         // Files from before there was such a field, and those that nothing was fitted for, go without.
         let temperature = container.field(TEMPERATURE).map(|_| part.field(TEMPERATURE)).transpose()?;
-        let parameters = part.parameters()?;
+        let quantization: Option<Quantization> =
+            container.field(QUANTIZATION).map(|_| part.field(QUANTIZATION)).transpose()?;
+        let parameters = part.parameters(quantization.is_some())?;
         let test_vectors = part.test_vectors()?;
-        let network = Network::with_parameters(description, parameters)
+        let mut network = Network::with_parameters(description, parameters)
             .map_err(|source| FormatError::Network { name: name.to_string(), source })?;
-        let model = Self { network, class_names, preprocessing, training, metrics, test_vectors, temperature };
+        let quantized = quantization.map(|quantization| part.quantized(&quantization, &mut network)).transpose()?;
+        let model =
+            Self { network, class_names, preprocessing, training, metrics, test_vectors, temperature, quantized };
         model.check(name)?;
         Ok(model)
     }
@@ -525,6 +610,7 @@ impl ModelFile {
     /// #     metrics: Default::default(),
     /// #     test_vectors: TestVectors::none(),
     /// #     temperature: None,
+    /// #     quantized: None,
     /// # };
     /// let logits = array![[2.0f32, 0.0]];
     /// assert!((model.probabilities(&logits)[[0, 0]] - 0.8808).abs() < 1e-4);
@@ -589,7 +675,7 @@ impl ModelFile {
         }
         let mut comparison = Comparison { stage: Stage::Logits, first: None };
         let mut held = Vec::with_capacity(passed.len());
-        for (start, found) in replay(&self.network, inputs.view()) {
+        for (start, found) in replay(|x| self.predict(x), inputs.view()) {
             let found = found.map_err(|source| FormatError::Network { name: THE_MODEL.to_string(), source })?;
             for at in 0..found.nrows() {
                 let (found, expected) = (row(&found, at), row(logits, start + at));
@@ -612,6 +698,14 @@ impl ModelFile {
             }
         };
         let (input, classes) = (self.network.input(), self.network.classes());
+        if let Some(quantized) = &self.quantized
+            && quantized.description() != self.network.description()
+        {
+            let name_of = |description: &Description| format!("{:?}", description.name);
+            let (found, expected) = (name_of(quantized.description()), name_of(self.network.description()));
+            let what = "the layers of the network in bytes";
+            return Err(FormatError::Inconsistent { name: name.to_string(), what, found, expected });
+        }
         same("the number of class names", self.class_names.len().to_string(), classes.to_string())?;
         same("the shape that the preprocessing makes", self.preprocessing.shape.to_string(), input.to_string())?;
         if !(self.test_vectors.is_empty() && self.test_vectors.logits.is_empty()) {
@@ -675,6 +769,44 @@ fn json<T: DeserializeOwned>(key: &'static str, value: &impl Serialize) -> Resul
     }
 }
 
+/// What the bytes of a network stand for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Quantization {
+    /// By layer; `input` is the network's own.
+    activations: BTreeMap<String, QuantizationParameters>,
+}
+
+impl Quantization {
+    fn of(quantized: &QuantizedNetwork) -> Self {
+        let layers = quantized.description().layers.iter().map(|named| named.name.clone());
+        let names = std::iter::once(INPUT.to_string()).chain(layers);
+        Self { activations: names.zip(quantized.activations().iter().copied()).collect() }
+    }
+}
+
+/// A model ready to predict batches of one size, in float or in bytes.
+#[derive(Debug)]
+pub enum ModelPredictor<'a> {
+    /// In float.
+    Float(Predictor<'a>),
+    /// In bytes.
+    Int8(int8::Predictor<'a>),
+}
+
+impl ModelPredictor<'_> {
+    /// Logits (N, classes) of N samples (N, C, H, W), where N is the batch size.
+    ///
+    /// # Errors
+    /// As for [`Predictor::predict`].
+    pub fn predict(&mut self, x: ArrayView4<'_, f32>) -> Result<Array2<f32>, NetworkError> {
+        match self {
+            ModelPredictor::Float(predictor) => predictor.predict(x),
+            ModelPredictor::Int8(predictor) => predictor.predict(x),
+        }
+    }
+}
+
 /// Takes a container apart.
 struct Parts<'a> {
     container: &'a Container<'a>,
@@ -709,7 +841,8 @@ impl Parts<'_> {
         }
     }
 
-    fn parameters(&self) -> Result<Parameters, FormatError> {
+    /// The parameters; those in bytes, if there may be any, stay zero.
+    fn parameters(&self, in_bytes: bool) -> Result<Parameters, FormatError> {
         let network_error = |source| FormatError::Network { name: self.name.to_string(), source };
         let names: Vec<String> = self.field(PARAMETERS)?;
         let listed: BTreeSet<&str> = names.iter().map(String::as_str).collect();
@@ -724,21 +857,72 @@ impl Parts<'_> {
                 // Those of numbers that are no vector's are missing from the numbers that are.
                 || name.strip_prefix(TEST_FILE).is_some_and(|n| n.parse::<usize>().is_ok_and(|n| n < MAX_TEST_FILES))
         };
-        if let Some(tensor) = self.container.names().find(|name| !listed.contains(name) && !test(name)) {
+        let scale = |name: &str| {
+            in_bytes
+                && name
+                    .strip_suffix(SCALE)
+                    .is_some_and(|weight| listed.contains(weight) && self.container.is_signed(weight))
+        };
+        if let Some(tensor) = self.container.names().find(|name| !listed.contains(name) && !test(name) && !scale(name))
+        {
             return Err(FormatError::UnexpectedTensor { name: self.name.to_string(), tensor: shorten(tensor) });
         }
         let mut shapes = Vec::with_capacity(names.len());
         for name in names {
-            let shape = self.container.shape(&name)?.to_vec();
-            shapes.push((name, shape));
+            let shape = match () {
+                () if in_bytes && self.container.is_signed(&name) => self.container.signed(&name)?.0,
+                () if in_bytes && self.container.is_integers(&name) => self.container.integers(&name)?.0,
+                () => self.container.shape(&name)?,
+            };
+            shapes.push((name.clone(), shape.to_vec()));
         }
         let mut parameters = Parameters::zeros(shapes).map_err(network_error)?;
         let specs = parameters.specs().to_vec();
         for spec in specs {
+            if in_bytes && (self.container.is_signed(&spec.name) || self.container.is_integers(&spec.name)) {
+                continue;
+            }
             let values = parameters.as_mut_slice().get_mut(spec.range).unwrap_or_default();
             self.container.read(&spec.name, values)?;
         }
         Ok(parameters)
+    }
+
+    /// The network in bytes; `network` gets the weights that these stand for.
+    fn quantized(&self, quantization: &Quantization, network: &mut Network) -> Result<QuantizedNetwork, FormatError> {
+        let network_error = |source| FormatError::Network { name: self.name.to_string(), source };
+        let description = network.description();
+        let names = std::iter::once(INPUT).chain(description.layers.iter().map(|named| named.name.as_str()));
+        let mut activations = Vec::with_capacity(description.layers.len() + 1);
+        for layer in names {
+            let found = quantization.activations.get(layer).copied();
+            activations.push(found.ok_or_else(|| self.bad_field(QUANTIZATION, format!("layer {layer} is missing")))?);
+        }
+        if quantization.activations.len() != activations.len() {
+            return Err(self.bad_field(QUANTIZATION, "it names layers that there are not"));
+        }
+        let owners = description.parameter_owners().map_err(network_error)?;
+        let mut weights = vec![None; description.layers.len()];
+        for (spec, owner) in network.parameters().specs().iter().zip(owners) {
+            let name = spec.name.as_str();
+            if spec.role == Role::Weight && self.container.is_signed(name) {
+                let values = self.owned(self.container.signed(name)?.1)?;
+                let scale = format!("{name}{SCALE}");
+                let scales = self.values(&scale, self.container.shape(&scale)?)?;
+                let bias = vec![0; scales.len()];
+                weights[owner] = Some(QuantizedWeights { values, scales, bias });
+            } else if self.container.is_integers(name) {
+                // The weights come first.
+                let Some(weights) = &mut weights[owner] else {
+                    return Err(self.bad_field(QUANTIZATION, format!("the weights of {name} are not in bytes")));
+                };
+                weights.bias = self.container.integers(name)?.1.collect();
+            } else if weights[owner].is_some() || self.container.is_signed(name) {
+                return Err(self.bad_field(QUANTIZATION, format!("{name} is of another type than its layer's weights")));
+            }
+        }
+        QuantizedNetwork::new(network, activations, weights)
+            .map_err(|source| FormatError::Int8 { name: self.name.to_string(), source: Box::new(source) })
     }
 
     fn test_vectors(&self) -> Result<TestVectors, FormatError> {
@@ -776,11 +960,11 @@ impl Parts<'_> {
         Ok(TestVectors { files, pixels, inputs, logits })
     }
 
-    fn owned(&self, values: &[u8]) -> Result<Vec<u8>, FormatError> {
+    fn owned<T: Copy>(&self, values: &[T]) -> Result<Vec<T>, FormatError> {
         let mut owned = Vec::new();
         owned
             .try_reserve_exact(values.len())
-            .map_err(|_| FormatError::OutOfMemory { name: self.name.to_string(), bytes: values.len() as u64 })?;
+            .map_err(|_| FormatError::OutOfMemory { name: self.name.to_string(), bytes: size_of_val(values) as u64 })?;
         owned.extend_from_slice(values);
         Ok(owned)
     }

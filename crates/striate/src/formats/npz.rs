@@ -90,6 +90,7 @@ pub enum NpzContents {
 ///     metrics: Default::default(),
 ///     test_vectors: TestVectors::none(),
 ///     temperature: None,
+///     quantized: None,
 /// };
 /// let archive = to_npz(&model)?;
 /// // A ZIP archive: it begins with its maker's initials.
@@ -102,6 +103,12 @@ pub enum NpzContents {
 /// # Errors
 /// As for [`ModelFile::to_bytes`], and [`FormatError::Unwritable`] if the archive's own limits are reached.
 pub fn to_npz(model: &ModelFile) -> Result<Vec<u8>, FormatError> {
+    if model.quantized.is_some() {
+        return Err(unwritable(
+            "a network in bytes (int8)",
+            "an archive holds float models; give .onnx, or the float model",
+        ));
+    }
     let bytes = model.to_bytes()?;
     let container = Container::from_bytes(&bytes, "the model")?;
     let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
