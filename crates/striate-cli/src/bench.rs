@@ -126,6 +126,10 @@ pub(crate) fn run(args: &BenchArgs, global: &Global, output: &Output, isa: Isa) 
 fn subject(name: &str, architecture: Architecture, args: &BenchArgs, global: &Global) -> Result<Subject, CliError> {
     let network = match architecture {
         Architecture::Described(description) => Network::new(description, global.seed())?,
+        Architecture::Trained(file) if file.quantized.is_some() => {
+            let what = "be timed layer by layer (`striate quantize` times it beside the float one)";
+            return Err(CliError::Quantized { model: name.into(), what });
+        }
         Architecture::Trained(file) => file.network,
     };
     let large = network.description().input.len() >= LARGE;

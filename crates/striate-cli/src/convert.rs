@@ -1,53 +1,231 @@
 //! `striate convert`
 
 use crate::error::CliError;
-use crate::model;
+use crate::model::{self, Architecture, ModelOptions};
 use crate::output::{Output, bytes};
 use clap::Args;
-use std::path::PathBuf;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use striate::formats::{OnnxOptions, to_npz, to_onnx, write_atomically};
+use striate::data::{Fit, Normalization, Preprocessing, one_class_names};
+use striate::formats::container::{MAX_FILE_BYTES, read_foreign_file, read_regular_file};
+use striate::formats::{
+    ForeignName, FormatError, ModelFile, NamedArray, NpzContents, OnnxOptions, TestVectors, book, network_of, pytorch,
+    read_npz, read_pickle, to_npz, to_onnx, write_atomically,
+};
+use striate::models;
+use striate::network::{Description, Network, ParameterSpec};
+use striate::shape::Shape;
 
 const EXAMPLES: &str = "Examples:
   striate convert runs/simple-convnet-mnist-1 digits.onnx
   striate convert model.safetensors model.onnx --with-preprocessing
-  striate convert model.safetensors weights.npz            numpy.load reads it
+  striate convert model.safetensors model.npz              numpy.load reads it
+  striate convert model.npz model.safetensors              and back: the archive holds the whole model
+  striate convert params.pkl model.safetensors             the book's pickled dictionary; no code in it is run
+  striate convert weights.npz model.safetensors --model mlp --set hidden=[50,100]
+  striate convert resnet18.safetensors model.safetensors --model resnet18   torchvision's weights, saved by PyTorch
 
 An ONNX file has the input `input` (N, C, H, W) and the output `logits` (N, classes), for any N; class names and
 preprocessing are in its metadata.";
 
-/// Write a model in another format: ONNX for other runtimes, npz for NumPy
+/// More class names than any file of them has letters.
+const MOST_CLASS_NAMES: u64 = 4 << 20;
+/// Pictures of noise that weights without a model file get as test vectors.
+const NOISE: usize = 2;
+
+/// Write a model in another format: ONNX for other runtimes, npz for NumPy; or make a model of weights that others saved
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ConvertArgs {
-    /// A model file or a run directory
+    /// A model file, a run directory, or weights: .npz, .pkl, or PyTorch's .safetensors
     model: PathBuf,
-    /// The file to write; its ending says the format: .onnx or .npz
+    /// The file to write; its ending says the format: .safetensors, .onnx or .npz
     out: PathBuf,
     /// Begin the ONNX graph with the normalisation of pixels, so that it takes u8 from 0 to 255
     #[arg(long)]
     with_preprocessing: bool,
+    /// What the weights are of, where their file does not say: a model by name, a TOML file or a model file
+    #[arg(long = "model", value_name = "MODEL")]
+    architecture: Option<String>,
+    #[command(flatten)]
+    options: ModelOptions,
+    /// Names of the classes for weights without any: a text file, one name a line
+    #[arg(long, value_name = "FILE")]
+    class_names: Option<PathBuf>,
+    /// How pixels become numbers for weights that don't say: (v / 255 - mean) / deviation, one number or one a channel
+    /// [default: ImageNet's for torchvision's names, otherwise 0]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', allow_hyphen_values = true)]
+    mean: Option<Vec<f32>>,
+    /// See --mean [default: ImageNet's for torchvision's names, otherwise 1]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    deviation: Option<Vec<f32>>,
+}
+
+impl ConvertArgs {
+    /// The first flag given that only weights without a model have a use for.
+    fn flag_for_weights(&self) -> Option<&'static str> {
+        [
+            ("--model", self.architecture.is_some()),
+            ("--input, --classes and --set", !self.options.is_empty()),
+            ("--class-names", self.class_names.is_some()),
+            ("--mean", self.mean.is_some()),
+            ("--deviation", self.deviation.is_some()),
+        ]
+        .into_iter()
+        .find_map(|(flag, given)| given.then_some(flag))
+    }
 }
 
 /// Reads, converts, writes.
 pub(crate) fn run(args: &ConvertArgs, output: &Output) -> Result<ExitCode, CliError> {
-    let ending = args.out.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_lowercase();
-    if !["onnx", "npz"].contains(&ending.as_str()) {
+    let format = ending(&args.out);
+    if !["safetensors", "onnx", "npz"].contains(&format.as_str()) {
         return Err(CliError::Usage(format!(
-            "{}: the ending {ending:?} names no format to convert to; .onnx and .npz do",
+            "{}: the ending {format:?} names no format to convert to; .safetensors, .onnx and .npz do",
             args.out.display()
         )));
     }
-    if args.with_preprocessing && ending != "onnx" {
-        return Err(CliError::Usage("--with-preprocessing is for .onnx; a .npz file holds weights alone".into()));
+    if args.with_preprocessing && format != "onnx" {
+        return Err(CliError::Usage("--with-preprocessing is for .onnx; the other formats hold it as metadata".into()));
     }
-    let model = model::load(&args.model)?;
-    let contents = match ending.as_str() {
+    let model = read(args)?;
+    let contents = match format.as_str() {
         "onnx" => to_onnx(&model, OnnxOptions { preprocessing: args.with_preprocessing })?,
-        _ => to_npz(model.network.parameters())?,
+        "npz" => to_npz(&model)?,
+        _ => model.to_bytes()?,
     };
     write_atomically(&args.out, &contents)?;
     output.line(format!("{}: {}", args.out.display(), bytes(contents.len())));
-    output.json(&serde_json::json!({ "out": args.out, "format": ending, "bytes": contents.len() }));
+    output.json(&json!({
+        "out": args.out,
+        "format": format,
+        "bytes": contents.len(),
+        "model": model.network.description().name,
+        "parameters": model.network.parameters().len(),
+    }));
     Ok(ExitCode::SUCCESS)
+}
+
+fn ending(path: &Path) -> String {
+    path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_lowercase()
+}
+
+/// The model in the file, or that the file's weights make.
+fn read(args: &ConvertArgs) -> Result<ModelFile, CliError> {
+    let path = model::path(&args.model);
+    let name = path.display().to_string();
+    let arrays = match ending(&path).as_str() {
+        _ if !path.exists() => return model::load(&args.model),
+        "npz" => match read_npz(&read_regular_file(&path, MAX_FILE_BYTES)?, &name)? {
+            NpzContents::Model(model) => return whole(args, *model),
+            NpzContents::Arrays(arrays) => arrays,
+        },
+        "pkl" | "pickle" => read_pickle(&read_regular_file(&path, MAX_FILE_BYTES)?, &name)?,
+        _ => match model::load(&args.model) {
+            Ok(model) => return whole(args, model),
+            // Somebody else's: PyTorch's, where --model says what it is of.
+            Err(CliError::Format(FormatError::Foreign { .. })) if args.architecture.is_some() => {
+                pytorch::read_tensors(&read_foreign_file(&path)?, &name)?
+            }
+            Err(error) => return Err(error),
+        },
+    };
+    of_weights(args, &arrays, &name)
+}
+
+/// A model that needs nothing said of it.
+fn whole(args: &ConvertArgs, model: ModelFile) -> Result<ModelFile, CliError> {
+    match args.flag_for_weights() {
+        None => Ok(model),
+        Some(flag) => Err(CliError::Usage(format!(
+            "{flag}: {} is a whole model, with its own architecture, classes and preprocessing; leave the flag out",
+            args.model.display()
+        ))),
+    }
+}
+
+/// A model of arrays that others saved.
+fn of_weights(args: &ConvertArgs, arrays: &[NamedArray], name: &str) -> Result<ModelFile, CliError> {
+    let (description, trained) = match &args.architecture {
+        None => match book::architecture(arrays) {
+            Some(description) if args.options.is_empty() => (description, None),
+            Some(_) => return Err(CliError::Usage("--input, --classes and --set need --model".into())),
+            None => {
+                return Err(CliError::Usage(format!(
+                    "{name}: nothing in it says how its {} arrays make a network; say it by --model, with a model's name \
+                     or a TOML file",
+                    arrays.len()
+                )));
+            }
+        },
+        Some(wanted) => match model::architecture(wanted, &args.options)? {
+            Architecture::Trained(file) => (file.network.description().clone(), Some(file)),
+            Architecture::Described(description) => (with_classes(args, wanted, description, arrays)?, None),
+        },
+    };
+    let torchvision = pytorch::names(&description)?.filter(|names| {
+        // A file with our own names is no file of PyTorch's.
+        !arrays.iter().any(|array| names.contains_key(&array.name))
+    });
+    let naming = |spec: &ParameterSpec| {
+        let foreign = torchvision.as_ref().and_then(|names| names.get(&spec.name)).cloned();
+        foreign.unwrap_or_else(|| ForeignName { name: spec.name.clone(), transposed: false })
+    };
+    let network = network_of(description, arrays, naming, name)?;
+    let (class_names, preprocessing) = match trained {
+        Some(file) => (file.class_names, file.preprocessing),
+        None => (class_names(args, network.classes())?, preprocessing(args, &network, torchvision.is_some())?),
+    };
+    Ok(ModelFile {
+        class_names,
+        training: json!({ "converted_from": Path::new(name).file_name().map(|name| name.to_string_lossy()) }),
+        metrics: Value::Null,
+        test_vectors: TestVectors::of_noise(NOISE, &preprocessing)?.recorded(&network)?,
+        preprocessing,
+        temperature: None,
+        quantized: None,
+        network,
+    })
+}
+
+/// A model by name for as many classes as the weights tell apart, unless --classes says how many.
+fn with_classes(
+    args: &ConvertArgs,
+    wanted: &str,
+    description: Description,
+    arrays: &[NamedArray],
+) -> Result<Description, CliError> {
+    let found = pytorch::classes(&description, arrays)?;
+    match (found, args.options.classes) {
+        (Some(classes), None) if models::NAMES.contains(&wanted) => Ok(description.with_classes(classes)?.0),
+        _ => Ok(description),
+    }
+}
+
+fn class_names(args: &ConvertArgs, classes: usize) -> Result<Vec<String>, CliError> {
+    let Some(path) = &args.class_names else { return Ok(one_class_names(classes)) };
+    let text = read_regular_file(path, MOST_CLASS_NAMES)?;
+    let names: Vec<String> = String::from_utf8_lossy(&text).lines().map(str::to_owned).collect();
+    if names.len() == classes {
+        return Ok(names);
+    }
+    Err(CliError::Usage(format!(
+        "--class-names {}: found {} lines, expected {classes}, one for each class of the network",
+        path.display(),
+        names.len()
+    )))
+}
+
+fn preprocessing(args: &ConvertArgs, network: &Network, torchvision: bool) -> Result<Preprocessing, CliError> {
+    let input = network.input();
+    let usual = if torchvision && input.channels == 3 { Normalization::imagenet() } else { Normalization::identity() };
+    let normalization = Normalization::new(
+        args.mean.clone().unwrap_or(usual.mean),
+        args.deviation.clone().unwrap_or(usual.deviation),
+        input.channels,
+    )?;
+    // The book's networks read the digits of MNIST.
+    let fit = if input == Shape::new(1, 28, 28) { Fit::Digit } else { Fit::Stretch };
+    Ok(Preprocessing::new(input, fit, normalization)?)
 }

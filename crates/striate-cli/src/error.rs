@@ -7,7 +7,9 @@ use striate::bench::BenchError;
 use striate::data::DataError;
 use striate::draw::DrawError;
 use striate::explain::ExplainError;
-use striate::formats::{FormatError, OnnxError, TomlError, WriteError};
+use striate::formats::{
+    ArraysError, Difference, FormatError, NpzError, OnnxError, PickleError, Stage, TomlError, WriteError,
+};
 use striate::kernels::isa::IsaError;
 use striate::models::ModelError;
 use striate::network::NetworkError;
@@ -19,6 +21,8 @@ use striate_web::server::ServeError;
 /// Why a command ended without its result.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
+    #[error(transparent)]
+    Arrays(#[from] ArraysError),
     #[error(transparent)]
     Bench(#[from] BenchError),
     #[error(transparent)]
@@ -42,7 +46,11 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Network(#[from] NetworkError),
     #[error(transparent)]
+    Npz(#[from] NpzError),
+    #[error(transparent)]
     Onnx(#[from] OnnxError),
+    #[error(transparent)]
+    Pickle(#[from] PickleError),
     #[error(transparent)]
     Serve(#[from] ServeError),
     #[error(transparent)]
@@ -74,6 +82,8 @@ pub(crate) enum CliError {
     Busy { path: PathBuf },
     #[error("{}: the archive holds no {missing}; download it again", path.display())]
     Archive { path: PathBuf, missing: &'static str },
+    #[error("{model}: the network is in bytes (int8), and can't {what}; give the float model that it was made from")]
+    Quantized { model: String, what: &'static str },
     #[error("{0}")]
     Usage(String),
     #[error("{name}: {problem}")]
@@ -89,12 +99,29 @@ pub(crate) enum CliError {
     Uncalibrated { data: String },
     #[error("{failed} of {all} images could not be predicted")]
     Predictions { failed: usize, all: usize },
+    #[error("{}: {failed} of {vectors} test vectors differ; the first: {}", path.display(), place(first))]
+    Verify { path: PathBuf, failed: usize, vectors: usize, first: Box<Difference> },
     #[error(
-        "{}: {failed} of {vectors} test vectors differ; the first: vector {vector}, logit {logit}: found {found}, \
-         expected {expected}",
+        "{}: {runtime} gives other logits than this file says: they differ by {difference:e}, and {tolerance:e} is allowed",
         path.display()
     )]
-    Verify { path: PathBuf, failed: usize, vectors: usize, vector: usize, logit: usize, found: f32, expected: f32 },
+    Elsewhere { path: PathBuf, runtime: String, difference: f32, tolerance: f32 },
+    #[error("{}: {problem}", program.display())]
+    Python { program: PathBuf, problem: String },
+}
+
+/// Where a model file differs from itself, for people.
+fn place(first: &Difference) -> String {
+    let Difference { stage, vector, index, found, expected, problem } = first;
+    let at = match (stage, index.as_slice()) {
+        (Stage::Logits, [logit]) => format!("logit {logit}"),
+        (_, [channel, row, column]) => format!("channel {channel}, row {row}, column {column}"),
+        _ => format!("index {index:?}"),
+    };
+    match problem {
+        Some(problem) => format!("stage {stage}, vector {vector}: {problem}"),
+        None => format!("stage {stage}, vector {vector}, {at}: found {found}, expected {expected}"),
+    }
 }
 
 impl CliError {
@@ -102,6 +129,7 @@ impl CliError {
     pub(crate) fn status(&self) -> u8 {
         match self {
             CliError::Usage(_)
+            | CliError::Quantized { .. }
             | CliError::Serve(ServeError::TokenForm { .. })
             | CliError::Isa(_)
             | CliError::Model(ModelError::Unknown { .. } | ModelError::Setting { .. }) => 2,

@@ -11,7 +11,7 @@ use striate::data::Dataset;
 use striate::draw;
 use striate::formats::{ModelFile, Temperature, write_atomically};
 use striate::network::Weights;
-use striate::train::{Evaluation, calibrate, evaluate_at};
+use striate::train::{Evaluation, calibrate, evaluate_at, evaluate_int8};
 
 const EXAMPLES: &str = "Examples:
   striate evaluate runs/simple-convnet-mnist-1
@@ -59,6 +59,10 @@ pub(crate) struct EvaluateArgs {
 /// Evaluates and prints.
 pub(crate) fn run(args: &EvaluateArgs, output: &Output) -> Result<ExitCode, CliError> {
     let mut model = model::load(&args.model)?;
+    if model.quantized.is_some() && (args.calibrate || args.weights != WeightsOption::F32) {
+        let what = if args.calibrate { "be calibrated" } else { "have its weights in bf16" };
+        return Err(CliError::Quantized { model: args.model.display().to_string(), what });
+    }
     let Source { splits, report, .. } = source::for_model(args.data.as_deref(), &args.reading, &model, output)?;
     let data = if args.split == "train" { splits.train } else { splits.test };
     let (normalization, batch) = (&model.preprocessing.normalization, args.batch as usize);
@@ -71,7 +75,10 @@ pub(crate) fn run(args: &EvaluateArgs, output: &Output) -> Result<ExitCode, CliE
     }
     let temperature = model.temperature.as_ref().map_or(1.0, |temperature| temperature.value);
     let normalization = &model.preprocessing.normalization;
-    let measure = |weights| evaluate_at(&model.network, &data, normalization, batch, weights, temperature);
+    let measure = |weights| match &model.quantized {
+        Some(quantized) => evaluate_int8(quantized, &data, normalization, batch, temperature),
+        None => evaluate_at(&model.network, &data, normalization, batch, weights, temperature),
+    };
     let exact = measure(Weights::F32)?;
     let rounded = match args.weights {
         WeightsOption::F32 => None,

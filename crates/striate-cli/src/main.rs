@@ -15,6 +15,7 @@ mod page;
 mod pictures;
 mod predict;
 mod progress;
+mod quantize;
 mod recipe;
 mod report;
 mod run_dir;
@@ -89,6 +90,7 @@ enum Command {
     Serve(serve::ServeArgs),
     Bench(bench::BenchArgs),
     Convert(convert::ConvertArgs),
+    Quantize(quantize::QuantizeArgs),
     Data(data::DataArgs),
     Doctor(doctor::DoctorArgs),
 }
@@ -122,6 +124,7 @@ fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Some(Command::Serve(args)) => serve::run(&args, &output),
         Some(Command::Bench(args)) => bench::run(&args, &cli.global, &output, isa),
         Some(Command::Convert(args)) => convert::run(&args, &output),
+        Some(Command::Quantize(args)) => quantize::run(&args, &output),
         Some(Command::Data(args)) => data::run(&args, &output),
         Some(Command::Doctor(args)) => doctor::run(&args, &output, isa),
         None => {

@@ -30,7 +30,7 @@ pub(crate) struct ModelOptions {
 }
 
 impl ModelOptions {
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.input.is_none() && self.classes.is_none() && self.settings.is_empty()
     }
 }
@@ -139,6 +139,15 @@ pub(crate) fn load(model: &Path) -> Result<ModelFile, CliError> {
         }));
     }
     Ok(ModelFile::load(&file)?)
+}
+
+/// Loads MODEL, which must be in float: bytes can't `what`.
+pub(crate) fn load_float(model: &Path, what: &'static str) -> Result<ModelFile, CliError> {
+    let file = load(model)?;
+    match file.quantized {
+        Some(_) => Err(CliError::Quantized { model: model.display().to_string(), what }),
+        None => Ok(file),
+    }
 }
 
 pub(crate) fn parse_shape(text: &str) -> Result<Shape, String> {

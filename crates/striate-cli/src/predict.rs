@@ -10,8 +10,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use striate::data::{Pixels, Preprocessing};
-use striate::formats::ModelFile;
-use striate::network::Predictor;
+use striate::formats::{ModelFile, ModelPredictor};
 
 const EXAMPLES: &str = "Examples:
   striate predict runs/simple-convnet-mnist-1 mnist:test:42
@@ -63,7 +62,7 @@ pub(crate) fn run(args: &PredictArgs, output: &Output) -> Result<ExitCode, CliEr
         args.images.iter().map(|name| reference(name)).collect::<Result<_, _>>()?;
     let model = model::load(&args.model)?;
     // Planned, reserved and packed once for all images.
-    let mut predictor = Predictor::new(&model.network, 1, args.weights.into())?;
+    let mut predictor = model.predictor(1, args.weights.into())?;
     let mut results = Vec::new();
     let mut failed = 0;
     for (name, reference) in args.images.iter().zip(references) {
@@ -164,7 +163,11 @@ fn read_mnist(name: &str, Reference { split, index }: Reference, model: &ModelFi
     }
 }
 
-fn probabilities(model: &ModelFile, predictor: &mut Predictor<'_>, sample: &Sample) -> Result<Array2<f32>, CliError> {
+fn probabilities(
+    model: &ModelFile,
+    predictor: &mut ModelPredictor<'_>,
+    sample: &Sample,
+) -> Result<Array2<f32>, CliError> {
     let shape = model.network.input();
     let values = model.preprocessing.apply(&sample.pixels);
     let x = Array4::from_shape_vec((1, shape.channels, shape.height, shape.width), values).map_err(|_| {

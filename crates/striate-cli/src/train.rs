@@ -49,7 +49,7 @@ struct Packaging<'a> {
     preprocessing: Preprocessing,
     class_names: Vec<String>,
     /// A few test images, for the file's test vectors.
-    samples: ndarray::Array4<f32>,
+    samples: TestVectors,
 }
 
 impl Packaging<'_> {
@@ -72,8 +72,9 @@ impl Packaging<'_> {
             preprocessing: self.preprocessing.clone(),
             training: to_json(self.options),
             metrics: metrics.unwrap_or_default(),
-            test_vectors: TestVectors::record(network, self.samples.clone())?,
+            test_vectors: self.samples.clone().recorded(network)?,
             temperature,
+            quantized: None,
         };
         Ok(model.save(file)?)
     }
@@ -290,16 +291,15 @@ fn one(
         .map(|text| text.map_err(|source| CliError::Options { source }));
     let [settings, known] = settings;
     let settings = format!("{}\n{}", settings?, known?);
+    let preprocessing = match &options.start {
+        Some(start) => Preprocessing { normalization: options.normalization.clone(), ..start.preprocessing.clone() },
+        None => source::preprocessing(train, options.normalization.clone())?,
+    };
     let packaging = Packaging {
         options: &options,
-        preprocessing: match &options.start {
-            Some(start) => {
-                Preprocessing { normalization: options.normalization.clone(), ..start.preprocessing.clone() }
-            }
-            None => source::preprocessing(train, options.normalization.clone())?,
-        },
         class_names: train.class_names().to_vec(),
-        samples: test.batch(0..test.len().min(5), &options.normalization),
+        samples: TestVectors::of_data(test, 5, &preprocessing),
+        preprocessing,
     };
     let (mut run, checkpoint) = match resumed {
         Some(Resumed { mut run, checkpoint, .. }) => {
@@ -342,6 +342,7 @@ fn one(
         metrics: serde_json::Value::Null,
         test_vectors: TestVectors::none(),
         temperature: None,
+        quantized: None,
     };
     let shown = (train, test);
     let watched = args.watch.start(as_model, shown, &options.train_options(), history.clone(), global.quiet)?;
@@ -539,6 +540,9 @@ fn trained(args: &TrainArgs) -> Result<Option<Box<ModelFile>>, CliError> {
     let Some(model) = args.model.as_deref().filter(|&model| !models::NAMES.contains(&model)) else { return Ok(None) };
     match model::architecture(model, &ModelOptions::default())? {
         Architecture::Described(_) => Ok(None),
+        Architecture::Trained(file) if file.quantized.is_some() => {
+            Err(CliError::Quantized { model: model.into(), what: "be trained" })
+        }
         Architecture::Trained(file) => Ok(Some(file)),
     }
 }

@@ -593,11 +593,86 @@ fn a_model_is_converted_by_the_ending() {
     }
     run(place.path(), &["convert", "run", "pixels.onnx", "--with-preprocessing"], 0);
     assert_ne!(fs::read(at("bars.onnx")).unwrap(), fs::read(at("pixels.onnx")).unwrap());
+    // Through NumPy's archive and back: the same file.
+    run(place.path(), &["convert", "bars.NPZ", "again.safetensors"], 0);
+    assert_eq!(fs::read(at("again.safetensors")).unwrap(), fs::read(at("run/model.safetensors")).unwrap());
+    refused(place.path(), &["convert", "bars.NPZ", "a.onnx", "--model", "mlp"], 2, &["--model", "whole model"]);
     refused(place.path(), &["convert", "run", "bars.tflite"], 2, &["bars.tflite", ".onnx", ".npz"]);
     refused(place.path(), &["convert", "run", "bars"], 2, &["no format"]);
-    refused(place.path(), &["convert", "run", "a.npz", "--with-preprocessing"], 2, &["weights alone"]);
+    refused(place.path(), &["convert", "run", "a.npz", "--with-preprocessing"], 2, &["for .onnx"]);
     refused(place.path(), &["convert", "nothing", "a.onnx"], 2, &["nothing", "no such file"]);
     refused(place.path(), &["convert", "run", "no/such/place.onnx"], 1, &["place.onnx"]);
+}
+
+#[test]
+fn weights_of_others_become_models() {
+    let place = place();
+    let here = place.path();
+    let pickles = Path::new(env!("CARGO_MANIFEST_DIR")).join("../striate/tests/pickles");
+    let pickle = pickles.join("numpy2-protocol5.pkl").display().to_string();
+    // The book's network is known by its shapes.
+    let (stdout, _) = run(here, &["convert", &pickle, "book.safetensors", "--json"], 0);
+    assert_eq!(json(&stdout)["model"], "simple-convnet");
+    run(here, &["verify", "book.safetensors"], 0);
+    let named = ["convert", &pickle, "b.npz", "--model", "simple-convnet", "--input", "1,6,6", "--classes", "2"];
+    let settings = ["--set", "filters=2", "--set", "filter_size=3", "--set", "hidden=3"];
+    fs::write(here.join("names.txt"), "no\nyes\n").unwrap();
+    run(here, &[&named[..], &settings[..], &["--class-names", "names.txt", "--mean", "0.5"]].concat(), 0);
+    run(here, &["convert", "b.npz", "b.safetensors"], 0);
+    run(here, &["verify", "b.safetensors"], 0);
+    assert!(
+        String::from_utf8_lossy(&fs::read(here.join("b.safetensors")).unwrap()).contains("[\\\"no\\\",\\\"yes\\\"]")
+    );
+    fs::write(here.join("names.txt"), "no\n").unwrap();
+    refused(here, &[&named[..], &settings[..], &["--class-names", "names.txt"]].concat(), 2, &["found 1 lines", "2"]);
+    refused(here, &named, 1, &["missing", "mis-shaped: W1 [2, 1, 3, 3]", "simple-convnet"]);
+    refused(here, &["convert", &pickle, "b.npz", "--classes", "2"], 2, &["--model"]);
+    fs::write(here.join("evil.pkl"), b"cposix\nsystem\n(Vtouch evil\ntR.").unwrap();
+    refused(here, &["convert", "evil.pkl", "b.npz"], 1, &["evil.pkl, offset 0", "posix.system", "not called"]);
+    fs::write(here.join("some.pkl"), b"}.").unwrap();
+    refused(here, &["convert", "some.pkl", "b.npz"], 2, &["some.pkl", "--model"]);
+    fs::write(here.join("theirs.safetensors"), [b"\x02\0\0\0\0\0\0\0{}".as_slice()].concat()).unwrap();
+    refused(here, &["convert", "theirs.safetensors", "b.npz"], 1, &["theirs.safetensors", "--model"]);
+    refused(here, &["convert", "theirs.safetensors", "b.npz", "--model", "lenet"], 1, &["missing: W1", "10 missing"]);
+}
+
+#[test]
+fn verify_names_the_stage_and_asks_other_runtimes() {
+    let place = trained();
+    let here = place.path();
+    let (stdout, _) = run(here, &["verify", "run", "--json"], 0);
+    let stages: Vec<String> =
+        json(&stdout)["stages"].as_array().unwrap().iter().map(|s| s["stage"].as_str().unwrap().into()).collect();
+    assert_eq!(stages, ["decode", "preprocess", "logits"]);
+    refused(here, &["verify", "run", "--with", "onnxruntime", "--python", "no-such-python"], 1, &["no-such-python"]);
+    refused(here, &["verify", "run", "--with", "tflite"], 2, &["onnxruntime"]);
+    refused(here, &["verify", "run", "--exported", "x.onnx"], 2, &["--with"]);
+    refused(here, &["verify", "run", "--with", "onnxruntime", "--exported", "x.onnx"], 2, &["x.onnx", "no such file"]);
+    // A Python without the packages says which.
+    #[cfg(unix)]
+    {
+        let fake = here.join("python").display().to_string();
+        // Another process writes it: a file that is open for writing anywhere can't be run.
+        let write = |script: &str| {
+            let script = ["-c", "printf '%s' \"$1\" > \"$0\" && chmod 755 \"$0\"", &fake, script];
+            assert!(Command::new("sh").args(script).status().unwrap().success());
+        };
+        write("#!/bin/sh\necho \"No module named 'onnxruntime'; install it\" >&2\nexit 1\n");
+        refused(here, &["verify", "run", "--with", "onnxruntime", "--python", &fake], 1, &["onnxruntime", "install"]);
+        for (difference, status) in [("1e-6", 0), ("0.5", 1)] {
+            let answer = serde_json::json!({
+                "vectors": 5,
+                "max_abs_difference": difference.parse::<f64>().unwrap(),
+                "largest_logit": 1.0,
+                "onnx_checker": true,
+                "onnxruntime": "1.0",
+            });
+            write(&format!("#!/bin/sh\ncat > /dev/null\necho '{answer}'\n"));
+            let arguments = ["verify", "run", "--with", "onnxruntime", "--python", &fake, "--json"];
+            let (stdout, _) = run(here, &arguments, status);
+            assert_eq!(json(&stdout)["passed"], status == 0);
+        }
+    }
 }
 
 #[test]

@@ -32,6 +32,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             metrics: serde_json::Value::Null,
             test_vectors: TestVectors::record(&network, inputs)?,
             temperature: None,
+            quantized: None,
             network,
         };
         model.save(&directory.join(format!("{name}.safetensors")))?;

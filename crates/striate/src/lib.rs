@@ -2,13 +2,14 @@
 //!
 //! The rooms, from the bottom up (a room never reaches upward):
 //! [`shape`] and [`random`], [`kernels`], [`layers`], [`network`], [`models`]; [`data`] and [`optim`] beside them;
-//! [`train`], [`mod@bench`], [`explain`], [`draw`] and [`formats`] on top.
+//! [`int8`] on these; [`train`], [`mod@bench`], [`explain`], [`draw`] and [`formats`] on top.
 
 pub mod bench;
 pub mod data;
 pub mod draw;
 pub mod explain;
 pub mod formats;
+pub mod int8;
 pub mod kernels;
 pub mod layers;
 pub mod models;

@@ -6,7 +6,10 @@ use serde_json::json;
 use std::path::Path;
 use std::sync::LazyLock;
 use striate::data::preprocessing::{Fit, Normalization, Preprocessing};
-use striate::formats::{Container, ContainerWriter, FormatError, ModelFile, Temperature, TestVectors, weights_sha256};
+use striate::data::{Dataset, Pixels, one_class_names};
+use striate::formats::{
+    Container, ContainerWriter, FormatError, ModelFile, Stage, Temperature, TestVectors, weights_sha256,
+};
 use striate::models;
 use striate::network::Network;
 use striate::shape::Shape;
@@ -42,6 +45,7 @@ fn model() -> ModelFile {
         metrics: json!({ "test_accuracy": 0.75 }),
         test_vectors,
         temperature: None,
+        quantized: None,
     }
 }
 
@@ -141,7 +145,7 @@ fn the_test_vectors_pass_and_a_changed_weight_does_not() {
     loaded.test_vectors.logits[[17, 2]] = was + 0.01;
     let verification = loaded.verify().unwrap();
     let difference = verification.first_difference.unwrap();
-    assert_eq!((verification.passed, difference.vector, difference.logit), (18, 17, 2));
+    assert_eq!((verification.passed, difference.vector, difference.index), (18, 17, vec![2]));
     assert_eq!(difference.expected, was + 0.01);
     assert!((difference.found - was).abs() < 1e-4);
 
@@ -151,7 +155,128 @@ fn the_test_vectors_pass_and_a_changed_weight_does_not() {
     *loaded.network.parameters_mut().get_mut(&name).unwrap().first_mut().unwrap() += 1.0;
     let verification = loaded.verify().unwrap();
     let difference = verification.first_difference.unwrap();
-    assert_eq!((verification.passed, difference.vector, difference.logit), (0, 0, 0));
+    assert_eq!((verification.passed, difference.vector, difference.index), (0, 0, vec![0]));
+}
+
+/// A model whose test vectors are pictures: two of the network's size and one that is scaled.
+fn pictured() -> ModelFile {
+    let mut model = model();
+    let picture = |height: u32, width: u32| {
+        let image = image::GrayImage::from_fn(width, height, |x, y| image::Luma([(13 * x + 29 * y) as u8]));
+        let mut file = std::io::Cursor::new(Vec::new());
+        image.write_to(&mut file, image::ImageFormat::Png).unwrap();
+        file.into_inner()
+    };
+    let files = vec![picture(12, 12), picture(31, 17), picture(12, 12)];
+    model.test_vectors = TestVectors::of_files(&model.preprocessing, files).unwrap().recorded(&model.network).unwrap();
+    ModelFile::from_bytes(&model.to_bytes().unwrap(), "pictured").unwrap()
+}
+
+#[test]
+fn the_first_stage_that_differs_is_named() {
+    let whole = pictured();
+    let verification = whole.verify().unwrap();
+    let stages: Vec<_> = verification.stages.iter().map(|found| (found.stage, found.passed)).collect();
+    assert_eq!(stages, [(Stage::Decode, 3), (Stage::Preprocess, 3), (Stage::Logits, 3)]);
+    assert!((verification.vectors, verification.passed) == (3, 3) && verification.is_passed());
+
+    // Each change is in one thing that was noted; the stages before and after it still hold.
+    let tampered = |change: &dyn Fn(&mut ModelFile)| {
+        let mut model = whole.clone();
+        change(&mut model);
+        let found = ModelFile::from_bytes(&model.to_bytes().unwrap(), "tampered").unwrap().verify().unwrap();
+        let passed: Vec<usize> = found.stages.iter().map(|stage| stage.passed).collect();
+        (found.first_difference.unwrap(), found.passed, passed)
+    };
+    // A pixel that no decoder gives any more, and that normalisation then makes another number of.
+    let (first, passed, stages) = tampered(&|model| model.test_vectors.pixels[[1, 0, 3, 7]] ^= 128);
+    assert_eq!((first.stage, first.vector, first.index), (Stage::Decode, 1, vec![0, 3, 7]));
+    assert_eq!((first.found - first.expected).abs(), 128.0);
+    assert_eq!((passed, stages), (2, vec![2, 2, 3]));
+    // Another picture.
+    let (first, ..) = tampered(&|model| model.test_vectors.files[2] = model.test_vectors.files[1].clone());
+    assert_eq!((first.stage, first.vector), (Stage::Decode, 2));
+    // No picture at all.
+    let (first, passed, stages) = tampered(&|model| model.test_vectors.files[0].truncate(40));
+    assert_eq!((first.stage, first.vector, passed, stages), (Stage::Decode, 0, 2, vec![2, 3, 3]));
+    assert!(first.found.is_nan() && first.problem.is_some_and(|problem| problem.contains("its file")));
+    // Another normalisation than the one the network was measured with.
+    let (first, passed, stages) = tampered(&|model| model.preprocessing.normalization.deviation = vec![0.31]);
+    assert_eq!((first.stage, first.vector, passed, stages), (Stage::Preprocess, 0, 0, vec![3, 0, 3]));
+    assert!(first.found != first.expected && first.problem.is_none());
+    // An input off by a little, in the middle: its logits hold, or not, but the stage before comes first.
+    let (first, ..) = tampered(&|model| model.test_vectors.inputs[[2, 0, 5, 6]] += 0.01);
+    assert_eq!((first.stage, first.vector, first.index), (Stage::Preprocess, 2, vec![0, 5, 6]));
+    let (first, passed, stages) = tampered(&|model| model.test_vectors.logits[[1, 2]] += 0.01);
+    assert_eq!((first.stage, first.vector, first.index), (Stage::Logits, 1, vec![2]));
+    assert_eq!((passed, stages), (2, vec![3, 3, 2]));
+    let (first, _, stages) = tampered(&|model| model.network.parameters_mut().as_mut_slice()[3] += 1.0);
+    assert_eq!((first.stage, stages[..2].to_vec()), (Stage::Logits, vec![3, 3]));
+}
+
+#[test]
+fn test_vectors_of_a_data_set_are_its_own_pictures() {
+    let shape = Shape::new(3, 5, 4);
+    let pixels: Vec<u8> = (0..3 * shape.len()).map(|i| (i * 37 % 256) as u8).collect();
+    let data = Dataset::new("tiny", shape, Pixels::U8(pixels.clone()), vec![0, 1, 0], one_class_names(2)).unwrap();
+    let normalization = Normalization::new(vec![0.5, 0.4, 0.3], vec![0.25], 3).unwrap();
+    let preprocessing = Preprocessing::new(shape, Fit::Stretch, normalization.clone()).unwrap();
+    let vectors = TestVectors::of_data(&data, 2, &preprocessing);
+    assert_eq!((vectors.files.len(), vectors.len()), (2, 2));
+    assert!(vectors.pixels.iter().eq(&pixels[..2 * shape.len()]));
+    assert_eq!(vectors.inputs, data.batch(0..2, &normalization));
+    // Black on white, a digit is turned when it is read from a file; what the network was measured on is not.
+    let white = Dataset::new("white", INPUT, Pixels::U8(vec![250; 144]), vec![0], one_class_names(1)).unwrap();
+    let digits = Preprocessing::new(INPUT, Fit::Digit, Normalization::identity()).unwrap();
+    let vectors = TestVectors::of_data(&white, 5, &digits);
+    assert_eq!((vectors.files.len(), vectors.len(), vectors.pixels[[0, 0, 6, 6]]), (0, 1, 250));
+    // Numbers that are no bytes.
+    let numbers = Dataset::from_arrays(inputs(3), vec![0, 0, 0], one_class_names(1)).unwrap();
+    let vectors = TestVectors::of_data(&numbers, 2, &digits);
+    assert!(vectors.files.is_empty() && vectors.pixels.is_empty() && vectors.inputs == inputs(2));
+}
+
+#[test]
+fn pixels_and_files_that_do_not_fit_are_refused() {
+    let bytes = pictured().to_bytes().unwrap();
+    let container = Container::from_bytes(&bytes, "pictured").unwrap();
+    let mut values: Vec<(String, Vec<f32>)> = Vec::new();
+    for name in container.names().filter(|name| container.shape(name).is_ok()) {
+        let mut numbers = vec![0.0; container.shape(name).unwrap().iter().product()];
+        container.read(name, &mut numbers).unwrap();
+        values.push((name.into(), numbers));
+    }
+    let (shape, pixels) = container.bytes("striate.test.pixels").unwrap();
+    let with = |files: &[&str], pixel_shape: &[usize], pixels: &[u8]| {
+        let mut writer = ContainerWriter::new();
+        for key in FIELDS {
+            writer.field(key, container.field(key).unwrap()).unwrap();
+        }
+        for (name, numbers) in &values {
+            writer.tensor(name, container.shape(name).unwrap(), numbers).unwrap();
+        }
+        if !pixels.is_empty() {
+            writer.bytes("striate.test.pixels", pixel_shape, pixels).unwrap();
+        }
+        for file in files {
+            writer.bytes(format!("striate.test.file.{file}"), &[1], b"x").unwrap();
+        }
+        ModelFile::from_bytes(&writer.to_bytes().unwrap(), "odd").map_err(|error| error.to_string())
+    };
+    assert!(with(&["0", "1", "2"], shape, pixels).is_ok());
+    assert!(with(&[], shape, pixels).is_ok());
+    assert!(with(&[], &[], &[]).is_ok());
+    let refused = |found: Result<ModelFile, String>, part: &str| {
+        let message = found.expect_err("it was loaded");
+        assert!(message.starts_with("odd") && message.contains(part), "{message}");
+    };
+    refused(with(&["0", "1"], shape, pixels), "the number of test files");
+    refused(with(&["0", "1", "5"], shape, pixels), "striate.test.file.2");
+    refused(with(&["0", "1", "2"], &[], &[]), "the shape of the test pixels");
+    refused(with(&[], &[3, 1, 144, 1], pixels), "the shape of the test pixels");
+    refused(with(&[], &[pixels.len()], pixels), "four axes");
+    refused(with(&["x"], shape, pixels), "striate.test.file.x");
+    refused(with(&["99999"], shape, pixels), "striate.test.file.99999");
 }
 
 #[test]
@@ -236,7 +361,7 @@ fn forged_fields_are_refused_by_name() {
     }
     assert_eq!(
         refusal(&[("striate.version", Some("7"))], |_| {}),
-        "forged.safetensors was written by a newer striate, version 7 of the format; this one reads up to 1; \
+        "forged.safetensors was written by a newer striate, version 7 of the format; this one reads up to 3; \
          update striate"
     );
     assert!(refusal(&[("striate.version", Some("0"))], |_| {}).contains("striate.version"));

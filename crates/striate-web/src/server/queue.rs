@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use striate::formats::ModelFile;
-use striate::network::{Predictor, Weights};
+use striate::formats::{ModelFile, ModelPredictor};
+use striate::network::Weights;
 use tokio::sync::oneshot;
 
 /// One image and where its answer goes.
@@ -175,7 +175,7 @@ impl Drop for Worker {
 struct Predictors<'a> {
     model: &'a ModelFile,
     weights: Weights,
-    ready: BTreeMap<usize, Predictor<'a>>,
+    ready: BTreeMap<usize, ModelPredictor<'a>>,
 }
 
 impl Predictors<'_> {
@@ -203,7 +203,7 @@ impl Predictors<'_> {
         let x = Array4::from_shape_vec((jobs.len(), shape.channels, shape.height, shape.width), values);
         let x = x.map_err(|error| error.to_string())?;
         if !self.ready.contains_key(&jobs.len()) {
-            let predictor = Predictor::new(&self.model.network, jobs.len(), self.weights);
+            let predictor = self.model.predictor(jobs.len(), self.weights);
             self.ready.insert(jobs.len(), predictor.map_err(|error| error.to_string())?);
         }
         let Some(predictor) = self.ready.get_mut(&jobs.len()) else { return Err("no predictor".into()) };

@@ -368,6 +368,7 @@ fn around(network: Network, model: &ModelFile) -> ModelFile {
         metrics: Value::Null,
         test_vectors: striate::formats::TestVectors::none(),
         temperature: None,
+        quantized: None,
     }
 }
 

@@ -27,6 +27,7 @@ pub(crate) fn model() -> ModelFile {
         metrics: Value::Null,
         test_vectors: TestVectors::none(),
         temperature: None,
+        quantized: None,
     }
 }
 

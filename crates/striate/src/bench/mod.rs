@@ -219,6 +219,42 @@ pub fn measure(
     Ok(Report { whole, passes: measurements })
 }
 
+/// Times of several pieces of work that take turns, so that what else the machine does is shared out among them: each about
+/// `time` long, in the order given.
+///
+/// ```
+/// use std::time::Duration;
+/// let (mut small, mut large) = (0, 0);
+/// let times = striate::bench::alternate(Duration::from_millis(5), &mut [&mut || small += 1, &mut || large += 2]);
+/// assert!(times[1].ms >= times[1].least_ms && times[1].runs >= 3);
+/// ```
+pub fn alternate(time: Duration, works: &mut [&mut dyn FnMut()]) -> Vec<Timing> {
+    let mut times = vec![Vec::new(); works.len()];
+    const TURNS: u32 = 5;
+    for _ in 0..TURNS {
+        for (work, times) in works.iter_mut().zip(&mut times) {
+            times.extend(repeat(time / TURNS, &mut **work));
+        }
+    }
+    let timing = |mut times: Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        let ms = times.get(times.len() / 2).copied().unwrap_or(0.0);
+        Timing { ms, least_ms: times.first().copied().unwrap_or(0.0), runs: times.len() }
+    };
+    times.into_iter().map(timing).collect()
+}
+
+/// What [`alternate`] found of one piece of work.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Timing {
+    /// Milliseconds: the median of all runs.
+    pub ms: f64,
+    /// Milliseconds of the fastest run.
+    pub least_ms: f64,
+    /// How often it ran.
+    pub runs: usize,
+}
+
 /// All times of the passes of one step, in ms.
 #[derive(Clone, Default)]
 struct StepTimes {

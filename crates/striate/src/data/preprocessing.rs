@@ -8,7 +8,7 @@ use super::{
 };
 use crate::shape::Shape;
 use image::{
-    DynamicImage, GenericImageView, ImageDecoder, ImageFormat, Limits,
+    DynamicImage, GenericImageView, ImageDecoder, ImageEncoder, ImageFormat, Limits,
     codecs::{bmp::BmpDecoder, gif::GifDecoder, jpeg::JpegDecoder, png::PngDecoder, webp::WebPDecoder},
 };
 use serde::{Deserialize, Serialize};
@@ -60,6 +60,11 @@ impl Normalization {
     /// Mean 0 and deviation 1: numbers from 0 to 1, as in the book.
     pub fn identity() -> Self {
         Self { mean: vec![0.0], deviation: vec![1.0] }
+    }
+
+    /// Mean and deviation of ImageNet's photographs, red, green and blue, as networks trained on them expect.
+    pub fn imagenet() -> Self {
+        Self { mean: vec![0.485, 0.456, 0.406], deviation: vec![0.229, 0.224, 0.225] }
     }
 
     /// Whether it can be used for images of `channels` channels.
@@ -300,6 +305,34 @@ impl Preprocessing {
         };
         // A grey picture is the same in all channels.
         Ok(if fitted.len() < self.shape.len() { fitted.repeat(self.shape.channels) } else { fitted })
+    }
+
+    /// A PNG file of one image's pixels (C, H, W), which [`Preprocessing::decode`] makes the same pixels of again
+    /// (unless they are black on white, and [`Fit::Digit`] turns them).
+    ///
+    /// # Errors
+    /// Another number of pixels than the shape's.
+    pub fn encode(&self, pixels: &[u8]) -> Result<Vec<u8>, DataError> {
+        self.check()?;
+        let Shape { channels, height, width } = self.shape;
+        let area = self.shape.area();
+        let interleaved: Vec<u8> = (0..pixels.len())
+            .map(|at| pixels.get(at % channels * area + at / channels).copied().unwrap_or_default())
+            .collect();
+        let kind = if channels == 1 { image::ExtendedColorType::L8 } else { image::ExtendedColorType::Rgb8 };
+        if pixels.len() != self.shape.len() {
+            return Err(DataError::Option {
+                of: PREPROCESSING,
+                field: "pixels",
+                found: format!("{} of them", pixels.len()),
+                expected: format!("{} for an image of {}", self.shape.len(), self.shape),
+            });
+        }
+        let mut file = Vec::new();
+        image::codecs::png::PngEncoder::new(&mut file)
+            .write_image(&interleaved, width as u32, height as u32, kind)
+            .map_err(|source| image_fault(source, "the picture"))?;
+        Ok(file)
     }
 
     /// The network's input for the pixels of one image, or of several one after another.

@@ -68,7 +68,46 @@ const CHECK_FIRST_BYTES: u64 = 256 << 20;
 #[derive(Clone, Debug, Default)]
 pub struct ContainerWriter<'a> {
     fields: BTreeMap<String, String>,
-    tensors: BTreeMap<String, (Vec<usize>, &'a [f32])>,
+    tensors: BTreeMap<String, (Vec<usize>, Values<'a>)>,
+}
+
+/// What a tensor holds, in row-major order.
+#[derive(Clone, Copy, Debug)]
+enum Values<'a> {
+    F32(&'a [f32]),
+    I32(&'a [i32]),
+    U8(&'a [u8]),
+    I8(&'a [i8]),
+}
+
+impl<'a> Values<'a> {
+    fn len(self) -> usize {
+        match self {
+            Values::F32(values) => values.len(),
+            Values::I32(values) => values.len(),
+            Values::U8(values) => values.len(),
+            Values::I8(values) => values.len(),
+        }
+    }
+
+    fn dtype(self) -> Dtype {
+        match self {
+            Values::F32(_) => Dtype::F32,
+            Values::I32(_) => Dtype::I32,
+            Values::U8(_) => Dtype::U8,
+            Values::I8(_) => Dtype::I8,
+        }
+    }
+
+    /// As they stand in the file.
+    fn bytes(self) -> Cow<'a, [u8]> {
+        match self {
+            Values::F32(values) => little_endian(values),
+            Values::I32(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Values::U8(values) => Cow::Borrowed(values),
+            Values::I8(values) => Cow::Borrowed(bytemuck::cast_slice(values)),
+        }
+    }
 }
 
 impl<'a> ContainerWriter<'a> {
@@ -96,7 +135,34 @@ impl<'a> ContainerWriter<'a> {
     /// A second one of the name, a name that safetensors reserves, more than 8 axes, or a number of values that is not
     /// the product of the shape.
     pub fn tensor(&mut self, name: impl Into<String>, shape: &[usize], values: &'a [f32]) -> Result<(), FormatError> {
-        let name = name.into();
+        self.add(name.into(), shape, Values::F32(values))
+    }
+
+    /// Adds an array of bytes in row-major order.
+    ///
+    /// # Errors
+    /// As for [`ContainerWriter::tensor`].
+    pub fn bytes(&mut self, name: impl Into<String>, shape: &[usize], values: &'a [u8]) -> Result<(), FormatError> {
+        self.add(name.into(), shape, Values::U8(values))
+    }
+
+    /// Adds an array of signed bytes in row-major order.
+    ///
+    /// # Errors
+    /// As for [`ContainerWriter::tensor`].
+    pub fn signed(&mut self, name: impl Into<String>, shape: &[usize], values: &'a [i8]) -> Result<(), FormatError> {
+        self.add(name.into(), shape, Values::I8(values))
+    }
+
+    /// Adds an array of whole numbers in row-major order.
+    ///
+    /// # Errors
+    /// As for [`ContainerWriter::tensor`].
+    pub fn integers(&mut self, name: impl Into<String>, shape: &[usize], values: &'a [i32]) -> Result<(), FormatError> {
+        self.add(name.into(), shape, Values::I32(values))
+    }
+
+    fn add(&mut self, name: String, shape: &[usize], values: Values<'a>) -> Result<(), FormatError> {
         let what = format!("the tensor {name:?}");
         if name == METADATA || self.tensors.contains_key(&name) {
             return Err(unwritable(what, "its name is taken"));
@@ -128,12 +194,16 @@ impl<'a> ContainerWriter<'a> {
 
         let mut end = 0usize;
         let mut tensors = Vec::with_capacity(self.tensors.len());
-        for (name, (shape, values)) in &self.tensors {
+        // Bytes come last, so that every number lies where its width divides its place.
+        let mut in_order: Vec<_> = self.tensors.iter().collect();
+        in_order.sort_by_key(|(_, (_, values))| values.dtype().bitsize() == 8);
+        for (name, (shape, values)) in &in_order {
             let start = end;
-            end = size_of_val(*values)
-                .checked_add(start)
+            end = (values.dtype().bitsize() / 8)
+                .checked_mul(values.len())
+                .and_then(|bytes| bytes.checked_add(start))
                 .ok_or_else(|| unwritable(the_file(), "its tensors are larger than any memory"))?;
-            let info = TensorInfo { dtype: Dtype::F32, shape: shape.clone(), data_offsets: (start, end) };
+            let info = TensorInfo { dtype: values.dtype(), shape: shape.clone(), data_offsets: (start, end) };
             tensors.push((name.as_str(), info));
         }
 
@@ -159,8 +229,8 @@ impl<'a> ContainerWriter<'a> {
             .map_err(|_| FormatError::OutOfMemory { name: the_file(), bytes: length as u64 })?;
         bytes.extend_from_slice(&(header.len() as u64).to_le_bytes());
         bytes.extend_from_slice(&header);
-        for (_, values) in self.tensors.values() {
-            bytes.extend_from_slice(&little_endian(values));
+        for (_, (_, values)) in &in_order {
+            bytes.extend_from_slice(&values.bytes());
         }
 
         // The digits are zeros now, as the rule wants them.
@@ -205,6 +275,17 @@ impl<'a> Container<'a> {
         self.fields.get(key).map(String::as_str)
     }
 
+    /// Every text field but the checksum, with its key.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.fields.iter().filter(|(key, _)| *key != CHECKSUM).map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    /// The bytes of a tensor as they stand in the file: little-endian, in row-major order. None if there is no such tensor.
+    pub(super) fn stored(&self, tensor: &str) -> &'a [u8] {
+        let place = self.tensors.get(tensor).map(|info| info.data_offsets);
+        place.and_then(|(start, end)| self.data.get(start..end)).unwrap_or_default()
+    }
+
     /// The names of the tensors, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
@@ -220,16 +301,61 @@ impl<'a> Container<'a> {
     /// # Errors
     /// No tensor of that name, or one of another type than F32.
     pub fn shape(&self, tensor: &str) -> Result<&[usize], FormatError> {
-        Ok(&self.tensor(tensor)?.shape)
+        Ok(&self.tensor(tensor, Dtype::F32)?.shape)
     }
 
-    fn tensor(&self, tensor: &str) -> Result<&TensorInfo, FormatError> {
+    /// The shape and the values of a tensor of bytes, in row-major order.
+    ///
+    /// # Errors
+    /// No tensor of that name, or one of another type than U8.
+    pub fn bytes(&self, tensor: &str) -> Result<(&[usize], &'a [u8]), FormatError> {
+        let info = self.tensor(tensor, Dtype::U8)?;
+        let (start, end) = info.data_offsets;
+        Ok((&info.shape, self.data.get(start..end).unwrap_or_default()))
+    }
+
+    /// The shape and the values of a tensor of signed bytes, in row-major order.
+    ///
+    /// # Errors
+    /// No tensor of that name, or one of another type than I8.
+    pub fn signed(&self, tensor: &str) -> Result<(&[usize], &'a [i8]), FormatError> {
+        let info = self.tensor(tensor, Dtype::I8)?;
+        let (start, end) = info.data_offsets;
+        Ok((&info.shape, bytemuck::cast_slice(self.data.get(start..end).unwrap_or_default())))
+    }
+
+    /// The shape and the values of a tensor of whole numbers, in row-major order.
+    ///
+    /// # Errors
+    /// No tensor of that name, or one of another type than I32.
+    pub fn integers(
+        &self,
+        tensor: &str,
+    ) -> Result<(&[usize], impl ExactSizeIterator<Item = i32> + use<'a>), FormatError> {
+        let info = self.tensor(tensor, Dtype::I32)?;
+        let (start, end) = info.data_offsets;
+        let (numbers, _) = self.data.get(start..end).unwrap_or_default().as_chunks::<4>();
+        Ok((&info.shape, numbers.iter().map(|number| i32::from_le_bytes(*number))))
+    }
+
+    /// Whether there is a tensor of this name with whole numbers.
+    pub fn is_integers(&self, tensor: &str) -> bool {
+        self.tensors.get(tensor).is_some_and(|info| info.dtype == Dtype::I32)
+    }
+
+    /// Whether there is a tensor of this name with signed bytes.
+    pub fn is_signed(&self, tensor: &str) -> bool {
+        self.tensors.get(tensor).is_some_and(|info| info.dtype == Dtype::I8)
+    }
+
+    fn tensor(&self, tensor: &str, dtype: Dtype) -> Result<&TensorInfo, FormatError> {
         match self.tensors.get(tensor) {
-            Some(info) if info.dtype == Dtype::F32 => Ok(info),
+            Some(info) if info.dtype == dtype => Ok(info),
             Some(info) => Err(FormatError::TensorType {
                 name: self.name.clone(),
                 tensor: shorten(tensor),
                 found: info.dtype.to_string(),
+                expected: dtype.to_string(),
             }),
             None => Err(FormatError::MissingTensor { name: self.name.clone(), tensor: shorten(tensor) }),
         }
@@ -240,7 +366,7 @@ impl<'a> Container<'a> {
     /// # Errors
     /// No tensor of that name, one of another type than F32, or one of another length.
     pub fn read(&self, tensor: &str, values: &mut [f32]) -> Result<(), FormatError> {
-        let info = self.tensor(tensor)?;
+        let info = self.tensor(tensor, Dtype::F32)?;
         let (start, end) = info.data_offsets;
         let bytes = self.data.get(start..end).unwrap_or_default();
         if bytes.len() != size_of_val(values) {
@@ -259,40 +385,94 @@ impl<'a> Container<'a> {
     }
 }
 
+/// A tensor of anybody's: its name, what the header says of it, and its bytes.
+pub(super) type Foreign<'a> = (String, TensorInfo, &'a [u8]);
+
+/// The tensors of any safetensors file.
+///
+/// # Errors
+/// A header that does not describe the file to the byte.
+pub(super) fn foreign<'a>(bytes: &'a [u8], name: &str) -> Result<Vec<Foreign<'a>>, FormatError> {
+    let length = bytes.len() as u64;
+    let header_bytes = header_bytes(bytes, length, name)?;
+    let (prefix, data) = bytes
+        .split_at_checked(LENGTH_BYTES + header_bytes)
+        .ok_or_else(|| truncated(name, length, (LENGTH_BYTES + header_bytes) as u64))?;
+    let tensors = Layout::parse(prefix, length, name)?.tensors;
+    let with_bytes = tensors.into_iter().map(|(tensor, info)| {
+        let (start, end) = info.data_offsets;
+        (tensor, info, data.get(start..end).unwrap_or_default())
+    });
+    Ok(with_bytes.collect())
+}
+
 /// All bytes of a container file, refused before they are read when the file is not regular or its header is not that
 /// of a whole file of ours. [`Container::from_bytes`] must still check them.
 ///
 /// # Errors
 /// See [`FormatError`]. A file beyond 256 MiB is checked before memory is taken for all of it.
 pub fn read_file(path: &Path) -> Result<Vec<u8>, FormatError> {
-    let name = path.display().to_string();
-    let failed = |action: &'static str| {
-        move |source: io::Error| {
-            let hint = match source.kind() {
-                ErrorKind::NotFound => "; check the path",
-                ErrorKind::PermissionDenied => "; you may not read it: change its permissions",
-                _ => "",
-            };
-            FormatError::Read { path: path.to_path_buf(), action, hint, source }
-        }
+    read_checked(path, &|prefix, length, name| Header::parse(prefix, length, name).map(Some))
+}
+
+/// All bytes of a safetensors file that anybody may have written, refused before they are read when the file is not regular
+/// or its header does not describe it.
+///
+/// # Errors
+/// See [`FormatError`].
+pub fn read_foreign_file(path: &Path) -> Result<Vec<u8>, FormatError> {
+    read_checked(path, &|prefix, length, name| Layout::parse(prefix, length, name).map(|_| None))
+}
+
+/// All bytes of a file of another format, if it is regular and at most `limit` bytes long.
+///
+/// # Errors
+/// See [`FormatError`].
+pub fn read_regular_file(path: &Path, limit: u64) -> Result<Vec<u8>, FormatError> {
+    let (mut file, length, name) = open(path, limit)?;
+    let mut bytes = Vec::new();
+    read_on(&mut file, &mut bytes, length, length, &name)?.map_err(|source| read_failed(path, "read", source))?;
+    Ok(bytes)
+}
+
+fn read_failed(path: &Path, action: &'static str, source: io::Error) -> FormatError {
+    let hint = match source.kind() {
+        ErrorKind::NotFound => "; check the path",
+        ErrorKind::PermissionDenied => "; you may not read it: change its permissions",
+        _ => "",
     };
+    FormatError::Read { path: path.to_path_buf(), action, hint, source }
+}
+
+/// A regular file with its length and its name for messages.
+fn open(path: &Path, limit: u64) -> Result<(File, u64, String), FormatError> {
+    let failed = |action: &'static str| move |source: io::Error| read_failed(path, action, source);
+    let name = path.display().to_string();
     // Opening a FIFO would wait for ever, so look first.
     refuse_unless_file(path, &std::fs::metadata(path).map_err(failed("open"))?)?;
-    let mut file = File::open(path).map_err(failed("open"))?;
+    let file = File::open(path).map_err(failed("open"))?;
     let found = file.metadata().map_err(failed("look at"))?;
     refuse_unless_file(path, &found)?;
-    let length = found.len();
-    if length > MAX_FILE_BYTES {
-        return Err(FormatError::TooLarge { name, bytes: length, limit: MAX_FILE_BYTES });
+    match found.len() {
+        length if length <= limit => Ok((file, length, name)),
+        bytes => Err(FormatError::TooLarge { name, bytes, limit }),
     }
+}
 
+/// What judges everything before the data of a file of that length; where it gives a header, a large file is checked before
+/// memory is taken for all of it.
+type Judge<'a> = &'a dyn Fn(&[u8], u64, &str) -> Result<Option<Header>, FormatError>;
+
+fn read_checked(path: &Path, judge: Judge<'_>) -> Result<Vec<u8>, FormatError> {
+    let failed = |action: &'static str| move |source: io::Error| read_failed(path, action, source);
+    let (mut file, length, name) = open(path, MAX_FILE_BYTES)?;
     let mut bytes = Vec::new();
     read_on(&mut file, &mut bytes, length.min(LENGTH_BYTES as u64 + 1), length, &name)?.map_err(failed("read"))?;
     let prefix_bytes = (LENGTH_BYTES + header_bytes(&bytes, length, &name)?) as u64;
     read_on(&mut file, &mut bytes, prefix_bytes, length, &name)?.map_err(failed("read"))?;
-    let header = Header::parse(&bytes, length, &name)?;
+    let header = judge(&bytes, length, &name)?;
 
-    if length > CHECK_FIRST_BYTES {
+    if let Some(header) = header.filter(|_| length > CHECK_FIRST_BYTES) {
         let mut hash = header.hash_of(&bytes);
         let mut piece = vec![0u8; 1 << 20];
         let mut rest = (&mut file).take(length - prefix_bytes);
@@ -371,16 +551,13 @@ fn header_bytes(start: &[u8], length: u64, name: &str) -> Result<usize, FormatEr
     }
 }
 
-/// What stands before the data.
-struct Header {
+/// What a header says of the data, checked against the file's length.
+struct Layout {
     fields: BTreeMap<String, String>,
     tensors: BTreeMap<String, TensorInfo>,
-    /// Where the digits of the checksum begin.
-    checksum_at: usize,
-    checksum: String,
 }
 
-impl Header {
+impl Layout {
     /// From everything before the data, checking that a file of `length` bytes is described to the byte.
     fn parse(prefix: &[u8], length: u64, name: &str) -> Result<Self, FormatError> {
         let damaged = |reason: &str| FormatError::Header { name: name.to_string(), reason: shorten(reason) };
@@ -400,7 +577,23 @@ impl Header {
         if length > expected {
             return Err(FormatError::TooLong { name: name.to_string(), found: length, expected });
         }
+        Ok(Self { fields, tensors })
+    }
+}
 
+/// What stands before the data in a file of ours.
+struct Header {
+    fields: BTreeMap<String, String>,
+    tensors: BTreeMap<String, TensorInfo>,
+    /// Where the digits of the checksum begin.
+    checksum_at: usize,
+    checksum: String,
+}
+
+impl Header {
+    fn parse(prefix: &[u8], length: u64, name: &str) -> Result<Self, FormatError> {
+        let damaged = |reason: &str| FormatError::Header { name: name.to_string(), reason: shorten(reason) };
+        let Layout { fields, tensors } = Layout::parse(prefix, length, name)?;
         let Some(checksum) = fields.get(CHECKSUM).cloned() else {
             return Err(if fields.keys().any(|key| key.starts_with(PREFIX)) {
                 damaged(&format!("the field {CHECKSUM} is missing"))

@@ -1,6 +1,7 @@
 //! Why a model file can't be read or written.
 
 use super::atomic::WriteError;
+use crate::int8::Int8Error;
 use crate::network::NetworkError;
 use std::path::PathBuf;
 
@@ -106,7 +107,7 @@ pub enum FormatError {
     #[error(
         "{name} is a safetensors file with {tensors} tensors, but striate did not write it: it carries no \
          architecture (striate.architecture), so nothing says how its tensors make a network; give a file saved by \
-         striate"
+         striate, or make one of it: `striate convert {name} model.safetensors --model NAME`"
     )]
     Foreign {
         /// The file.
@@ -154,7 +155,7 @@ pub enum FormatError {
         tensor: String,
     },
     /// Numbers of another type.
-    #[error("{name}, tensor {tensor:?}: the numbers are {found}; expected F32")]
+    #[error("{name}, tensor {tensor:?}: the numbers are {found}; expected {expected}")]
     TensorType {
         /// The file.
         name: String,
@@ -162,6 +163,8 @@ pub enum FormatError {
         tensor: String,
         /// Its type.
         found: String,
+        /// The type it should be of.
+        expected: String,
     },
     /// NaN or infinity where a number must be.
     #[error("{name}, tensor {tensor:?} holds {value} at index {index:?}; every value must be finite")]
@@ -194,6 +197,14 @@ pub enum FormatError {
         name: String,
         /// What does not fit.
         source: NetworkError,
+    },
+    /// The bytes don't make a network.
+    #[error("{name}: {source}")]
+    Int8 {
+        /// The file.
+        name: String,
+        /// What does not fit.
+        source: Box<Int8Error>,
     },
     /// The contents don't fit the format.
     #[error("{what} can't be saved: {reason}")]

@@ -7,12 +7,16 @@
 //! * [`model_toml`] is a network without weights, as people write it.
 //! * [`tensorboard`] is what TensorBoard reads.
 //! * [`onnx`] writes a model for other runtimes.
-//! * [`npz`] writes weights for NumPy.
+//! * [`npz`] writes a model for NumPy, and reads it again.
+//! * [`pickle`] reads the book's pickled arrays, [`pytorch`] the weights that PyTorch saved; [`arrays`] makes a network of
+//!   them, and [`book`] tells which of the book's.
 //! * [`digest`] names weights by their SHA-256.
 //!
 //! Any safetensors reader can open these files and see the plain tensors.
 
+pub mod arrays;
 pub mod atomic;
+pub mod book;
 pub mod container;
 pub mod digest;
 mod error;
@@ -20,13 +24,19 @@ pub mod model_file;
 pub mod model_toml;
 pub mod npz;
 pub mod onnx;
+pub mod pickle;
+pub mod pytorch;
 pub mod tensorboard;
 
+pub use arrays::{ArraysError, ForeignName, Mismatch, NamedArray, network_of};
 pub use atomic::{WriteAction, WriteError, is_leftover, remove_leftovers, write_atomically};
 pub use container::{Container, ContainerWriter};
 pub use digest::weights_sha256;
 pub use error::FormatError;
-pub use model_file::{Difference, ModelFile, Temperature, TestVectors, Verification};
+pub use model_file::{
+    Difference, ModelFile, ModelPredictor, Stage, StageResult, Temperature, TestVectors, Verification,
+};
 pub use model_toml::{TomlError, from_toml, to_toml};
-pub use npz::to_npz;
+pub use npz::{NpzContents, NpzError, read_npz, to_npz};
 pub use onnx::{OnnxError, OnnxOptions, to_onnx};
+pub use pickle::{PickleError, read_pickle};

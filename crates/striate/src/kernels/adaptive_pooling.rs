@@ -34,10 +34,15 @@ impl Geometry {
 
     /// Rows and columns of each cell's region: neighbours share a line where the grid does not divide the map.
     fn regions(&self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+        (0..self.output.0 * self.output.1).map(|i| self.region(i))
+    }
+
+    /// Those of cell `i`.
+    #[inline(always)]
+    pub(crate) fn region(&self, i: usize) -> (Range<usize>, Range<usize>) {
         let span = |i: usize, cells: usize, size: usize| i * size / cells..((i + 1) * size).div_ceil(cells);
-        let (input, (rows, columns)) = (self.input, self.output);
-        (0..rows * columns)
-            .map(move |i| (span(i / columns, rows, input.height), span(i % columns, columns, input.width)))
+        let (rows, columns) = self.output;
+        (span(i / columns, rows, self.input.height), span(i % columns, columns, self.input.width))
     }
 
     fn maps_a_task(&self) -> usize {

@@ -12,6 +12,7 @@ pub(crate) mod direct;
 pub(crate) mod elementwise;
 pub(crate) mod functions;
 pub mod im2col;
+pub(crate) mod int8;
 pub mod isa;
 pub(crate) mod matmul;
 pub(crate) mod normalize;

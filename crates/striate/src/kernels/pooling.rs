@@ -36,7 +36,7 @@ impl Geometry {
 
     /// Rows and columns of the input under the window at (y, x), without the padding; every `dilation`-th counts.
     #[inline(always)]
-    fn under(&self, y: usize, x: usize) -> (Range<usize>, Range<usize>) {
+    pub(crate) fn under(&self, y: usize, x: usize) -> (Range<usize>, Range<usize>) {
         (
             under(self.window.along(Axis::Height), y, self.input.height),
             under(self.window.along(Axis::Width), x, self.input.width),
@@ -46,7 +46,7 @@ impl Geometry {
     /// How many numbers an average at (y, x) divides by: those under the window, or with `padding` also the padded ones
     /// (but never beyond the padded input).
     #[inline(always)]
-    fn count(&self, y: usize, x: usize, padding: bool) -> f32 {
+    pub(crate) fn count(&self, y: usize, x: usize, padding: bool) -> f32 {
         let count = |span: Span, at: usize, size: usize| {
             if padding {
                 span.kernel.min((size + span.padding.0 + span.padding.1 - at * span.stride).div_ceil(span.dilation))

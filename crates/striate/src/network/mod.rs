@@ -365,26 +365,31 @@ impl Network {
     }
 
     fn check_input(&self, x: ArrayView4<'_, f32>, t: Option<&[usize]>) -> Result<(), NetworkError> {
-        let (n, channels, height, width) = x.dim();
-        let input = self.description.input;
-        if n == 0 {
-            return Err(ShapeError::Empty { what: "the batch", found: x.shape().to_vec() }.into());
-        }
-        expect_shape(
-            "the batch (samples, channels, height, width)",
-            &[n, input.channels, input.height, input.width],
-            &[n, channels, height, width],
-        )?;
-        if let Some((index, &value)) = x.indexed_iter().find(|(_, value)| !value.is_finite()) {
-            let (n, c, y, x) = index;
-            return Err(NetworkError::NonFinite { what: "the batch".into(), value, index: vec![n, c, y, x] });
-        }
+        check_samples(self.description.input, x)?;
         if let Some(t) = t {
-            expect_shape("the labels", &[n], &[t.len()])?;
+            expect_shape("the labels", &[x.dim().0], &[t.len()])?;
             check_labels(t, self.classes())?;
         }
         Ok(())
     }
+}
+
+/// Whether `x` is a batch of samples of this shape, with every value finite.
+pub(crate) fn check_samples(input: Shape, x: ArrayView4<'_, f32>) -> Result<(), NetworkError> {
+    let (n, channels, height, width) = x.dim();
+    if n == 0 {
+        return Err(ShapeError::Empty { what: "the batch", found: x.shape().to_vec() }.into());
+    }
+    expect_shape(
+        "the batch (samples, channels, height, width)",
+        &[n, input.channels, input.height, input.width],
+        &[n, channels, height, width],
+    )?;
+    if let Some((index, &value)) = x.indexed_iter().find(|(_, value)| !value.is_finite()) {
+        let (n, c, y, x) = index;
+        return Err(NetworkError::NonFinite { what: "the batch".into(), value, index: vec![n, c, y, x] });
+    }
+    Ok(())
 }
 
 fn fill(runner: &mut Runner, x: ArrayView4<'_, f32>, t: Option<&[usize]>) {

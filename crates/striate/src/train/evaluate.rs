@@ -5,6 +5,7 @@ use super::metrics::{Evaluation, Tally};
 use super::{TrainError, check_classes, check_data, first_non_finite, on_worker};
 use crate::data::augment::Augment;
 use crate::data::{Dataset, Normalization, gather};
+use crate::int8::{Predictor, QuantizedNetwork};
 use crate::network::plan::{Plan, Weights};
 use crate::network::run::Runner;
 use crate::network::{Description, Network, NetworkError, Parameters};
@@ -52,13 +53,39 @@ pub fn evaluate_at(
     weights: Weights,
     temperature: f64,
 ) -> Result<Evaluation, TrainError> {
-    if !(temperature.is_finite() && temperature > 0.0) {
-        let found = temperature.to_string();
-        return Err(TrainError::Option { field: "temperature", found, expected: "a positive number" });
-    }
+    check_temperature(temperature)?;
     check_classes(data, network.classes())?;
     let evaluator = Evaluator { weights, ..Evaluator::new(network.description(), batch) };
     measure(evaluator, network.parameters(), data, normalization, temperature)
+}
+
+/// [`evaluate_at`] for a network in bytes.
+///
+/// # Errors
+/// As for [`evaluate_at`].
+pub fn evaluate_int8(
+    network: &QuantizedNetwork,
+    data: &Dataset,
+    normalization: &Normalization,
+    batch: usize,
+    temperature: f64,
+) -> Result<Evaluation, TrainError> {
+    check_temperature(temperature)?;
+    check_classes(data, network.classes())?;
+    check_data(data, network.input(), normalization)?;
+    check_batch(batch)?;
+    let mut tally = Tally::new(data.classes(), temperature);
+    on_worker(|| {
+        Batches::new().each(
+            (data, None),
+            normalization,
+            batch,
+            |count| Ok(Predictor::new(network, count)?),
+            |predictor| predictor.run(),
+            &mut |image, logits, label| tally.add(image, logits, label),
+        )
+    })?;
+    Ok(tally.finish())
 }
 
 /// The logits of every image of `data`, (N, classes).
@@ -143,10 +170,23 @@ fn measure(
     Ok(tally.finish())
 }
 
-fn check_run(parameters: &Parameters, batch: usize) -> Result<(), TrainError> {
+fn check_temperature(temperature: f64) -> Result<(), TrainError> {
+    if temperature.is_finite() && temperature > 0.0 {
+        return Ok(());
+    }
+    let found = temperature.to_string();
+    Err(TrainError::Option { field: "temperature", found, expected: "a positive number" })
+}
+
+fn check_batch(batch: usize) -> Result<(), TrainError> {
     if batch == 0 {
         return Err(TrainError::Option { field: "batch", found: "0".into(), expected: "at least 1" });
     }
+    Ok(())
+}
+
+fn check_run(parameters: &Parameters, batch: usize) -> Result<(), TrainError> {
+    check_batch(batch)?;
     if let Some((name, value, position)) = first_non_finite(parameters) {
         return Err(TrainError::NonFiniteParameter { parameter: name.into(), value, position });
     }
@@ -156,21 +196,99 @@ fn check_run(parameters: &Parameters, batch: usize) -> Result<(), TrainError> {
 /// Takes an image's position, logits and label; an answer of `Err` is a logit that is not finite.
 type Take<'a> = &'a mut (dyn FnMut(usize, &[f32], usize) -> Result<(), f32> + Send);
 
+/// What runs batches of one size.
+trait Runs {
+    fn batch(&self) -> usize;
+    fn input_mut(&mut self) -> &mut [f32];
+}
+
+impl Runs for Runner {
+    fn batch(&self) -> usize {
+        self.batch()
+    }
+
+    fn input_mut(&mut self) -> &mut [f32] {
+        self.input_mut()
+    }
+}
+
+impl Runs for Predictor<'_> {
+    fn batch(&self) -> usize {
+        self.batch()
+    }
+
+    fn input_mut(&mut self) -> &mut [f32] {
+        self.input_mut()
+    }
+}
+
+/// Images a batch at a time through runners that are made once.
+struct Batches<R> {
+    full: Option<R>,
+    /// For what is left of a data set when the full batches are done.
+    rest: Option<R>,
+    indices: Vec<usize>,
+}
+
+impl<R: Runs> Batches<R> {
+    fn new() -> Self {
+        Self { full: None, rest: None, indices: Vec::new() }
+    }
+
+    /// Runs the images of `data` at the positions of `sample`, or all, `batch` at a time, and gives each one's answer to
+    /// `take`.
+    fn each(
+        &mut self,
+        (data, sample): (&Dataset, Option<&[usize]>),
+        normalization: &Normalization,
+        batch: usize,
+        make: impl Fn(usize) -> Result<R, TrainError>,
+        logits: impl for<'r> Fn(&'r mut R) -> &'r [f32],
+        take: Take<'_>,
+    ) -> Result<(), TrainError> {
+        let images = sample.map_or(data.len(), <[usize]>::len);
+        let mut start = 0;
+        while start < images {
+            let count = batch.min(images - start);
+            let place = if count == batch { &mut self.full } else { &mut self.rest };
+            if place.as_ref().is_none_or(|runner| runner.batch() != count) {
+                // Give the old arena back before reserving the new one.
+                *place = None;
+            }
+            let runner = match place {
+                Some(runner) => runner,
+                None => place.insert(make(count)?),
+            };
+            self.indices.clear();
+            self.indices.extend((start..start + count).map(|at| sample.map_or(at, |sample| sample[at])));
+            gather(data, &self.indices, normalization, (&Augment::none(), 0, 0), runner.input_mut());
+            let logits = logits(runner);
+            check_classes(data, logits.len() / count)?;
+            for (&image, logits) in self.indices.iter().zip(logits.chunks_exact(data.classes())) {
+                take(image, logits, data.labels()[image]).map_err(|value| TrainError::NonFiniteOutput {
+                    data: data.name().into(),
+                    image,
+                    value,
+                })?;
+            }
+            start += count;
+        }
+        Ok(())
+    }
+}
+
 /// Evaluates again and again with the same runners.
 pub(super) struct Evaluator<'a> {
     description: &'a Description,
     batch: usize,
     weights: Weights,
-    full: Option<Runner>,
-    /// For what is left of a data set when the full batches are done.
-    rest: Option<Runner>,
-    indices: Vec<usize>,
+    batches: Batches<Runner>,
 }
 
 impl<'a> Evaluator<'a> {
     /// Plans nothing yet.
     pub(super) fn new(description: &'a Description, batch: usize) -> Self {
-        Self { description, batch, weights: Weights::F32, full: None, rest: None, indices: Vec::new() }
+        Self { description, batch, weights: Weights::F32, batches: Batches::new() }
     }
 
     /// Evaluates the images of `data` at the positions of `sample`, or all.
@@ -199,33 +317,8 @@ impl<'a> Evaluator<'a> {
         take: Take<'_>,
     ) -> Result<(), TrainError> {
         check_data(data, self.description.input, normalization)?;
-        let images = sample.map_or(data.len(), <[usize]>::len);
-        let mut start = 0;
-        while start < images {
-            let count = self.batch.min(images - start);
-            let place = if count == self.batch { &mut self.full } else { &mut self.rest };
-            if place.as_ref().is_none_or(|runner| runner.batch() != count) {
-                // Give the old arena back before reserving the new one.
-                *place = None;
-            }
-            let runner = match place {
-                Some(runner) => runner,
-                None => place.insert(Runner::new(Plan::inference(self.description, count, self.weights)?)?),
-            };
-            self.indices.clear();
-            self.indices.extend((start..start + count).map(|at| sample.map_or(at, |sample| sample[at])));
-            gather(data, &self.indices, normalization, (&Augment::none(), 0, 0), runner.input_mut());
-            let logits = runner.predict(parameters);
-            check_classes(data, logits.len() / count)?;
-            for (&image, logits) in self.indices.iter().zip(logits.chunks_exact(data.classes())) {
-                take(image, logits, data.labels()[image]).map_err(|value| TrainError::NonFiniteOutput {
-                    data: data.name().into(),
-                    image,
-                    value,
-                })?;
-            }
-            start += count;
-        }
-        Ok(())
+        let (description, weights) = (self.description, self.weights);
+        let make = |count| Ok(Runner::new(Plan::inference(description, count, weights)?)?);
+        self.batches.each((data, sample), normalization, self.batch, make, |runner| runner.predict(parameters), take)
     }
 }

@@ -16,6 +16,7 @@ mod fingerprint;
 mod freeze;
 mod metrics;
 mod order;
+mod quantize;
 mod seen;
 mod snapshots;
 mod spread;
@@ -24,19 +25,21 @@ mod whiten;
 
 use crate::data::augment::Augment;
 use crate::data::{Dataset, Normalization};
+use crate::int8::Int8Error;
 use crate::layers::Role;
 use crate::network::{NetworkError, NonFinite, Parameters};
 use crate::optim::{Groups, Kind, OptimError, OptimizerOptions, Schedule};
 use crate::shape::Shape;
 pub use calibration::{BINS, Calibration, CalibrationBin, fit_temperature};
 pub use checkpoint::{CHECKPOINT_VERSION, Checkpoint, CheckpointError, Fingerprints, RunState};
-pub use evaluate::{calibrate, evaluate, evaluate_at, evaluate_parameters, evaluate_with, logits};
+pub use evaluate::{calibrate, evaluate, evaluate_at, evaluate_int8, evaluate_parameters, evaluate_with, logits};
 pub use events::{Control, EpochMetrics, Event, TrainSummary};
 pub use find_rate::{FoundRates, RatePoint, RateTest, find_learning_rate};
 pub use fingerprint::Fingerprint;
 use freeze::Frozen;
 pub use metrics::{ClassMetrics, Evaluation, MacroAverage, Mistake, Scaled};
 pub use order::{ClassShare, class_shares};
+pub use quantize::{QuantizeOptions, quantize};
 pub use seen::{Seen, seen};
 use serde::{Deserialize, Serialize};
 pub use snapshots::Snapshots;
@@ -246,6 +249,9 @@ pub enum TrainError {
         /// What is allowed.
         expected: &'static str,
     },
+    /// Quantization, or running a network in bytes.
+    #[error(transparent)]
+    Int8(#[from] Int8Error),
     /// Hyper-parameters of the optimizer or the schedule.
     #[error(transparent)]
     Optimizer(#[from] OptimError),

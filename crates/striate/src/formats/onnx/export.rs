@@ -7,8 +7,9 @@ use super::proto::{
 use super::{OnnxError, OnnxOptions};
 use crate::data::Normalization;
 use crate::formats::ModelFile;
+use crate::int8::{QuantizationParameters, QuantizedNetwork, QuantizedWeights};
 use crate::layers::{
-    AdaptivePoolingOptions, ConvolutionOptions, Layer, LocalResponseNormOptions, PoolingKind, PoolingOptions,
+    AdaptivePoolingOptions, ConvolutionOptions, Layer, LocalResponseNormOptions, PoolingKind, PoolingOptions, Role,
 };
 use crate::network::description::Node;
 use crate::network::{Network, NetworkError};
@@ -23,6 +24,7 @@ const IR_VERSION: i64 = 8;
 /// The bytes of the model as an ONNX file; see [`super::to_onnx`].
 pub(super) fn model(file: &ModelFile, options: OnnxOptions) -> Result<Vec<u8>, OnnxError> {
     let mut graph = Graph::new(&file.network)?;
+    graph.quantized = file.quantized.as_ref();
     if options.preprocessing {
         graph.preprocess(&file.preprocessing.normalization, file.network.input());
     }
@@ -65,6 +67,8 @@ struct Graph<'a> {
     input: String,
     /// The first parameter that no layer has taken yet.
     parameter: usize,
+    /// The network in bytes, if it is one: numbers are then rounded to bytes and back where it has bytes.
+    quantized: Option<&'a QuantizedNetwork>,
 }
 
 impl<'a> Graph<'a> {
@@ -78,6 +82,7 @@ impl<'a> Graph<'a> {
                 initializers: Vec::new(),
                 input: super::INPUT.into(),
                 parameter: 0,
+                quantized: None,
             }),
         }
     }
@@ -105,7 +110,11 @@ impl<'a> Graph<'a> {
     fn layers(&mut self) -> Result<(), OnnxError> {
         let nodes = self.network.description().nodes()?;
         let mut values: Vec<(String, Shape)> = Vec::with_capacity(nodes.len());
-        for node in &nodes {
+        let rounded = self.quantized.map(|quantized| quantized.rounded_layers()).transpose()?.unwrap_or_default();
+        if let Some(quantized) = self.quantized {
+            self.input = self.through_bytes(&self.input.clone(), quantized.activations()[0]);
+        }
+        for (i, node) in nodes.iter().enumerate() {
             let inputs: Vec<(String, Shape)> = node
                 .sources
                 .iter()
@@ -114,7 +123,10 @@ impl<'a> Graph<'a> {
                     crate::network::description::Source::Layer(i) => values[*i].clone(),
                 })
                 .collect();
-            let name = self.layer(node, &inputs)?;
+            let mut name = self.layer(i, node, &inputs)?;
+            if let (Some(quantized), Some(true)) = (self.quantized, rounded.get(i)) {
+                name = self.through_bytes(&name, quantized.activations()[i + 1]);
+            }
             values.push((name, node.output));
         }
         let (last, _) = values.last().cloned().unwrap_or((self.input.clone(), self.network.input()));
@@ -130,7 +142,7 @@ impl<'a> Graph<'a> {
     }
 
     /// The nodes of one layer; returns the name of its output.
-    fn layer(&mut self, node: &Node<'_>, inputs: &[(String, Shape)]) -> Result<String, OnnxError> {
+    fn layer(&mut self, position: usize, node: &Node<'_>, inputs: &[(String, Shape)]) -> Result<String, OnnxError> {
         let name = node.named.name.as_str();
         let rules = node
             .named
@@ -138,9 +150,17 @@ impl<'a> Graph<'a> {
             .rule()
             .parameters(node.input)
             .map_err(|source| NetworkError::Layer { layer: name.into(), source })?;
+        let in_bytes = self.quantized.and_then(|quantized| quantized.in_bytes(position));
         let mut parameters = Vec::with_capacity(rules.len());
         for rule in &rules {
-            parameters.push((rule.prefix, self.parameter()));
+            let parameter = match in_bytes {
+                Some((weights, input)) => {
+                    let axis = u8::from(matches!(node.named.layer, Layer::Affine(_)));
+                    self.parameter_in_bytes(weights, input, rule.role, axis)
+                }
+                None => self.parameter(),
+            };
+            parameters.push((rule.prefix, parameter));
         }
         let x = inputs[0].0.clone();
         let named = |prefix: &str| {
@@ -272,6 +292,40 @@ impl<'a> Graph<'a> {
         self.constant(&name, &shape, values)
     }
 
+    /// The next parameter as bytes (weights) or whole numbers (biases), and what makes numbers of them again; returns the
+    /// name of these. `axis` is that of the output channels.
+    fn parameter_in_bytes(&mut self, weights: &QuantizedWeights, input: f32, role: Role, axis: u8) -> String {
+        let spec = &self.network.parameters().specs()[self.parameter];
+        self.parameter += 1;
+        let dims = spec.shape.iter().map(|&n| n as i64).collect();
+        let (name, channels) = (spec.name.clone(), weights.scales.len());
+        let mut arguments = vec![name.clone(), format!("{name}/scale")];
+        let axis = if role == Role::Weight {
+            let bytes = weights.values.iter().map(|&w| w as u8).collect();
+            self.initializer(&name, data_type::INT8, dims, bytes);
+            self.constant(&arguments[1], &[channels], &weights.scales);
+            let zeros = format!("{name}/zero_point");
+            arguments.push(self.initializer(&zeros, data_type::INT8, vec![channels as i64], vec![0; channels]));
+            axis
+        } else {
+            let bytes = weights.bias.iter().flat_map(|bias| bias.to_le_bytes()).collect();
+            self.initializer(&name, data_type::INT32, dims, bytes);
+            let scales: Vec<f32> = weights.scales.iter().map(|scale| input * scale).collect();
+            self.constant(&arguments[1], &[channels], &scales);
+            0
+        };
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        self.node("DequantizeLinear", &format!("{name}/float"), &arguments, vec![int("axis", axis.into())])
+    }
+
+    /// A value rounded to bytes, and these as numbers again.
+    fn through_bytes(&mut self, name: &str, to: QuantizationParameters) -> String {
+        let scale = self.constant(&format!("{name}/scale"), &[], &[to.scale]);
+        let zero = self.initializer(&format!("{name}/zero_point"), data_type::UINT8, vec![], vec![to.zero_point]);
+        let bytes = self.node("QuantizeLinear", &format!("{name}/bytes"), &[name, &scale, &zero], vec![]);
+        self.node("DequantizeLinear", &format!("{name}/float"), &[&bytes, &scale, &zero], vec![])
+    }
+
     fn constant(&mut self, name: &str, shape: &[usize], values: &[f32]) -> String {
         let raw_data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         self.initializer(name, data_type::FLOAT, shape.iter().map(|&n| n as i64).collect(), raw_data)
@@ -351,6 +405,7 @@ mod tests {
     use super::*;
     use crate::data::preprocessing::{Fit, Preprocessing};
     use crate::formats::TestVectors;
+    use crate::int8::{Calibration, CalibrationOptions};
     use crate::layers::{AffineOptions, GeluOptions, Init, SiluOptions};
     use crate::models;
     use crate::network::Description;
@@ -367,6 +422,7 @@ mod tests {
             metrics: serde_json::Value::Null,
             test_vectors: TestVectors::none(),
             temperature: None,
+            quantized: None,
             network,
         }
     }
@@ -404,6 +460,52 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn bytes_become_pairs_of_quantize_and_dequantize() {
+        for name in ["simple-convnet", "lenet", "cifar-net"] {
+            let mut file = file(models::build(name, &models::Request::default()).unwrap());
+            let shape = file.network.input();
+            let x = ndarray::Array4::from_shape_fn((2, shape.channels, shape.height, shape.width), |(n, c, y, x)| {
+                ((n * 5 + c * 3 + y * 7 + x) % 11) as f32 / 10.0
+            });
+            let mut calibration = Calibration::new(&file.network, CalibrationOptions::default()).unwrap();
+            calibration.observe(x.view()).unwrap();
+            let (network, quantized) = calibration.finish().unwrap();
+            (file.network, file.quantized) = (network, Some(quantized));
+            let graph = graph(&file, true);
+            let mut known: HashSet<&str> = HashSet::from([super::super::INPUT]);
+            for tensor in &graph.initializer {
+                let width = match tensor.data_type {
+                    data_type::INT64 => 8,
+                    data_type::INT8 | data_type::UINT8 => 1,
+                    _ => 4,
+                };
+                let len: i64 = tensor.dims.iter().product();
+                assert_eq!(tensor.raw_data.len() as i64, width * len, "{name}: {}", tensor.name);
+                assert!(known.insert(&tensor.name), "{name}: {} twice", tensor.name);
+            }
+            for node in &graph.node {
+                for input in &node.input {
+                    assert!(known.contains(input.as_str()), "{name}: {} reads {input}", node.name);
+                }
+                assert!(known.insert(&node.output[0]), "{name}: {} twice", node.output[0]);
+            }
+            let count = |operator: &str| graph.node.iter().filter(|node| node.op_type == operator).count();
+            let (products, quantize) = (count("Conv") + count("Gemm"), count("QuantizeLinear"));
+            // Weights and biases are made numbers as well; ReLU rounds for the layer before it, and logits stay numbers.
+            assert_eq!(count("DequantizeLinear"), quantize + 2 * products - unbiased(&file), "{name}");
+            assert_eq!(count("BatchNormalization"), 0, "{name}");
+            let weights = graph.initializer.iter().filter(|tensor| tensor.data_type == data_type::INT8);
+            assert_eq!(weights.filter(|tensor| !tensor.name.ends_with("zero_point")).count(), products, "{name}");
+        }
+    }
+
+    /// Convolutions without biases.
+    fn unbiased(file: &ModelFile) -> usize {
+        let without = |layer: &Layer| matches!(layer, Layer::Convolution(options) if !options.bias);
+        file.network.description().layers.iter().filter(|named| without(&named.layer)).count()
     }
 
     #[test]

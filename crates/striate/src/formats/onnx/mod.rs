@@ -1,7 +1,8 @@
 //! ONNX, the format that every runtime reads.
 //!
 //! [`to_onnx`] writes a model as operator set 17 with an open batch size: input `input`, (N, C, H, W), output `logits`,
-//! (N, classes). Parameters keep their names (`W1`, `b1`), and each layer's output has the layer's name. Class names and
+//! (N, classes). A model in bytes becomes a graph with pairs of QuantizeLinear and DequantizeLinear (QDQ): weights are int8
+//! with a scale for each output channel, and runtimes that compute with bytes do. Parameters keep their names (`W1`, `b1`), and each layer's output has the layer's name. Class names and
 //! preprocessing travel in the file's metadata (`striate.classes`, `striate.preprocessing`, as JSON).
 
 mod export;
@@ -66,6 +67,7 @@ pub enum OnnxError {
 ///     metrics: serde_json::Value::Null,
 ///     test_vectors: TestVectors::none(),
 ///     temperature: None,
+///     quantized: None,
 /// };
 /// let bytes = to_onnx(&model, OnnxOptions::default())?;
 /// // The weights are in it: 432,410 numbers of four bytes.

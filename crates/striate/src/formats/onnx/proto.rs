@@ -97,6 +97,8 @@ pub(super) enum AttributeType {
 pub(super) mod data_type {
     pub(in crate::formats::onnx) const FLOAT: i32 = 1;
     pub(in crate::formats::onnx) const UINT8: i32 = 2;
+    pub(in crate::formats::onnx) const INT8: i32 = 3;
+    pub(in crate::formats::onnx) const INT32: i32 = 6;
     pub(in crate::formats::onnx) const INT64: i32 = 7;
 }
 

@@ -8,6 +8,7 @@
 pub(crate) mod bf16;
 pub(crate) mod direct;
 pub(crate) mod generic;
+pub(crate) mod int8;
 pub(crate) mod interleaved;
 mod portable;
 mod rectangle;
