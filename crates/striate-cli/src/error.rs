@@ -8,7 +8,8 @@ use striate::data::DataError;
 use striate::draw::DrawError;
 use striate::explain::ExplainError;
 use striate::formats::{
-    ArraysError, Difference, FormatError, NpzError, OnnxError, PickleError, Stage, TomlError, WriteError,
+    ArraysError, Difference, FormatError, NpzError, OnnxError, OnnxImportError, PickleError, Stage, TomlError,
+    WriteError,
 };
 use striate::int8::Int8Error;
 use striate::kernels::isa::IsaError;
@@ -50,6 +51,8 @@ pub(crate) enum CliError {
     Npz(#[from] NpzError),
     #[error(transparent)]
     Onnx(#[from] OnnxError),
+    #[error(transparent)]
+    OnnxImport(#[from] OnnxImportError),
     #[error(transparent)]
     Pickle(#[from] PickleError),
     #[error(transparent)]

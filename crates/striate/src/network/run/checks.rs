@@ -320,6 +320,9 @@ impl Story {
             if step.operator.keeps_input() {
                 event.reads(&step.input, Holds::Value(reading.input));
             }
+            if let (true, Some(other)) = (step.operator.keeps_other(), reading.other) {
+                event.reads(&step.other, Holds::Value(other));
+            }
             if step.operator.keeps_output() {
                 event.reads(&step.output, Holds::Value(reading.output));
             }
@@ -496,6 +499,7 @@ struct Subject {
     batch: usize,
     frozen: Vec<usize>,
     random: Random,
+    poisons: &'static [f32],
 }
 
 impl Subject {
@@ -513,7 +517,7 @@ impl Subject {
         if seed.is_multiple_of(3) {
             frozen.clear();
         }
-        Self { network, batch, frozen, random }
+        Self { network, batch, frozen, random, poisons: &POISONS }
     }
 
     fn runner(&self, plan: Plan) -> Runner {
@@ -540,7 +544,7 @@ impl Subject {
         let expected = self.runner(plan()).predict(parameters).to_vec();
         assert!(expected.iter().all(|value| value.is_finite()));
         let story = Story::of(description, &plan(), &|_| true, "");
-        for poison in POISONS {
+        for &poison in self.poisons {
             let mut runner = self.runner(plan());
             story.run_poisoned(&mut runner, parameters, &mut parameters.zeros_like(), poison, |_, _| ());
             let logits = runner.plan.logits.clone();
@@ -555,7 +559,7 @@ impl Subject {
         let loss = self.runner(plan()).loss_and_gradient(parameters, &mut expected, KEY).loss;
         assert!(loss.is_finite());
         let story = Story::of(description, &plan(), &|layer| !frozen.contains(&layer), "");
-        for poison in POISONS {
+        for &poison in self.poisons {
             let (mut runner, mut gradients) = (self.runner(plan()), parameters.zeros_like());
             let sum = story.run_poisoned(&mut runner, parameters, &mut gradients, poison, |_, _| ());
             assert_same("the loss", &[loss], &[(sum / self.batch as f64) as f32]);
@@ -586,7 +590,7 @@ impl Subject {
         let mut expected = self.runner(plan());
         expected.gradient_from(parameters, from, seed).unwrap();
         let story = Story::of(description, &plan(), &|_| false, from);
-        for poison in POISONS {
+        for &poison in self.poisons {
             let mut runner = self.runner(plan());
             story.run_poisoned(&mut runner, parameters, &mut parameters.zeros_like(), poison, seed);
             for (place, holds) in &story.taps {
@@ -763,7 +767,9 @@ fn of_the_zoo_nothing_is_read_that_was_not_written() {
                 options.outputs = options.outputs.min(61);
             }
         }
-        Subject::new(description, 2, 1).check();
+        // One of the poisons will do: these networks are large, and made of the layers of those that are drawn.
+        let batch = if description.input.height > 100 { 1 } else { 2 };
+        Subject { poisons: &POISONS[..1], ..Subject::new(description, batch, 1) }.check();
     }
 }
 
