@@ -11,6 +11,7 @@ use striate::formats::{
     ArraysError, Difference, FormatError, NpzError, OnnxError, OnnxImportError, PickleError, Stage, TomlError,
     WriteError,
 };
+use striate::int8::Int8Error;
 use striate::kernels::isa::IsaError;
 use striate::models::ModelError;
 use striate::network::NetworkError;
@@ -144,7 +145,8 @@ impl CliError {
                 | TrainError::Pattern { .. }
                 | TrainError::NothingToFreeze { .. }
                 | TrainError::AllFrozen { .. }
-                | TrainError::Optimizer(OptimError::Option { .. }),
+                | TrainError::Optimizer(OptimError::Option { .. })
+                | TrainError::Int8(Int8Error::Option { .. }),
             ) => 2,
             _ => 1,
         }
