@@ -281,8 +281,10 @@ fn onnx_conformance() {
     println!("and {unknown} tests of operators that are not supported at all");
     lines.iter().for_each(|line| println!("{line}"));
     let failed: usize = counts.values().map(|count| count[2] + count[5]).sum();
-    let missing: usize =
-        counts.iter().filter(|(operator, _)| NAMED.contains(&operator.as_str())).map(|(_, count)| count[1]).sum();
+    // Which numbers are dropped is random: no two runtimes drop the same.
+    let is_random = |line: &&String| line.starts_with("Dropout test_training_dropout");
+    let missing =
+        lines.iter().filter(|line| line.contains(": not supported: ")).filter(|line| !is_random(line)).count();
     println!("failed: {failed}; tests of the named operators that are not supported: {missing}");
-    assert_eq!(failed, 0);
+    assert_eq!((failed, missing), (0, 0));
 }

@@ -27,6 +27,8 @@ pub(super) fn run(node: &Node, inputs: &Inputs<'_>) -> Result<Vec<Tensor>, Probl
         };
         return Ok(vec![Tensor { element: first.element, values }]);
     }
+    // What is left over has the sign of the divisor, or with `fmod` that of what is divided.
+    let operator = if operator == "Mod" && node.int("fmod", 0) != 0 { "fmod" } else { operator };
     let mut result = first.clone();
     for at in 1..inputs.len().max(if matches!(operator, "Min" | "Max") { 1 } else { 2 }) {
         result = two(operator, &result, input(inputs, at)?)?;
@@ -75,13 +77,17 @@ fn two(operator: &str, a: &Tensor, b: &Tensor) -> Result<Tensor, Problem> {
                 "Pow" => f32::powf,
                 "Min" => f32::min,
                 "Max" => f32::max,
-                "Mod" => |a, b| a % b,
+                "fmod" => |a, b| a % b,
+                "Mod" => |a, b| {
+                    let rest = a % b;
+                    if rest != 0.0 && (rest < 0.0) != (b < 0.0) { rest + b } else { rest }
+                },
                 _ => return unsupported("of floats"),
             };
             Ok(Tensor { element: a.element, values: Values::Float(zip(x, y, &dims, function)?) })
         }
         (Values::Int(x), Values::Int(y)) => {
-            if matches!(operator, "Div" | "Mod") && y.iter().any(|&n| n == 0) {
+            if matches!(operator, "Div" | "Mod" | "fmod") && y.iter().any(|&n| n == 0) {
                 return invalid("a division by 0");
             }
             let compare: Option<fn(i64, i64) -> bool> = match operator {
@@ -100,7 +106,11 @@ fn two(operator: &str, a: &Tensor, b: &Tensor) -> Result<Tensor, Problem> {
                 "Sub" => i64::wrapping_sub,
                 "Mul" => i64::wrapping_mul,
                 "Div" => i64::wrapping_div,
-                "Mod" => i64::wrapping_rem_euclid,
+                "fmod" => i64::wrapping_rem,
+                "Mod" => |a, b| {
+                    let rest = a.wrapping_rem(b);
+                    if rest != 0 && (rest < 0) != (b < 0) { rest + b } else { rest }
+                },
                 "Min" => i64::min,
                 "Max" => i64::max,
                 _ => return unsupported("of whole numbers"),

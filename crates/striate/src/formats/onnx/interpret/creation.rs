@@ -61,6 +61,7 @@ fn constant(node: &Node) -> Result<Tensor, Problem> {
 }
 
 fn range(start: &Tensor, limit: &Tensor, delta: &Tensor) -> Result<Tensor, Problem> {
+    let element = start.element;
     let (Values::Int(_), Values::Int(_), Values::Int(_)) = (&start.values, &limit.values, &delta.values) else {
         let (start, limit, delta) = (start.scalar()?, limit.scalar()?, delta.scalar()?);
         let count = ((limit - start) / delta).ceil().max(0.0);
@@ -68,9 +69,11 @@ fn range(start: &Tensor, limit: &Tensor, delta: &Tensor) -> Result<Tensor, Probl
             return invalid("it has no end");
         }
         let count = folded_count(&[count as usize])?;
-        return Ok(Tensor::floats(
-            (0..count).map(|i| start + i as f32 * delta).collect::<ndarray::Array1<f32>>().into_dyn(),
-        ));
+        let values = (0..count)
+            .map(|i| element.round(start + i as f32 * delta, true))
+            .collect::<ndarray::Array1<f32>>()
+            .into_dyn();
+        return Ok(Tensor { element, values: Values::Float(values) });
     };
     let one = |tensor: &Tensor| match tensor.to_ints()?[..] {
         [n] => Ok(i128::from(n)),
@@ -83,7 +86,8 @@ fn range(start: &Tensor, limit: &Tensor, delta: &Tensor) -> Result<Tensor, Probl
     let count = ((limit - start) + delta - delta.signum()) / delta;
     let count = folded_count(&[usize::try_from(count.max(0)).unwrap_or(usize::MAX)])?;
     // Within both bounds, so within 64 bits.
-    Ok(Tensor::list((0..count as i128).map(|i| (start + i * delta) as i64).collect()))
+    let list = Tensor::list((0..count as i128).map(|i| (start + i * delta) as i64).collect());
+    Ok(Tensor { element, ..list })
 }
 
 /// How a cast to floats of few bits rounds.
