@@ -33,11 +33,10 @@ use striate::formats::{ModelFile, Temperature, TestVectors, weights_sha256};
 use striate::kernels::isa::Isa;
 use striate::models;
 use striate::network::Network;
-use striate::network::plan::Weights;
 use striate::shape::Shape;
 use striate::train::{
-    Checkpoint, Control, EpochMetrics, Evaluation, Event, Fingerprint, Fingerprints, Keep, TrainError, TrainSummary,
-    Trainer, calibrate, evaluate, evaluate_at, whiten,
+    Checkpoint, Control, EpochMetrics, EvaluateOptions, Evaluation, Event, Fingerprint, Fingerprints, Keep, TrainError,
+    TrainSummary, Trainer, calibrate, evaluate, evaluate_with, whiten,
 };
 
 const FILTERS_BEFORE: &str = "filters-before.png";
@@ -435,7 +434,8 @@ fn one(
     progress.note(if summary.stopped { "stopped; evaluating the last weights" } else { "evaluating" });
     let temperature = data.temperature(&network, &options)?;
     let divisor = temperature.as_ref().map_or(1.0, |temperature| temperature.value);
-    let on_test = evaluate_at(&network, test, &options.normalization, options.batch, Weights::F32, divisor)?;
+    let measured = EvaluateOptions { temperature: divisor, ..EvaluateOptions::new(options.batch) };
+    let on_test = evaluate_with(&network, test, &options.normalization, &measured)?;
     let kept = summary.kept();
     let on_train = match kept.filter(|metrics| metrics.train_images == train.len()) {
         // After its last epoch the trainer evaluates the whole training set.
