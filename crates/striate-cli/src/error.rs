@@ -8,8 +8,10 @@ use striate::data::DataError;
 use striate::draw::DrawError;
 use striate::explain::ExplainError;
 use striate::formats::{
-    ArraysError, Difference, FormatError, NpzError, OnnxError, PickleError, Stage, TomlError, WriteError,
+    ArraysError, Difference, FormatError, NpzError, OnnxError, OnnxImportError, PickleError, Stage, TomlError,
+    WriteError,
 };
+use striate::int8::Int8Error;
 use striate::kernels::isa::IsaError;
 use striate::models::ModelError;
 use striate::network::NetworkError;
@@ -49,6 +51,8 @@ pub(crate) enum CliError {
     Npz(#[from] NpzError),
     #[error(transparent)]
     Onnx(#[from] OnnxError),
+    #[error(transparent)]
+    OnnxImport(#[from] OnnxImportError),
     #[error(transparent)]
     Pickle(#[from] PickleError),
     #[error(transparent)]
@@ -141,7 +145,8 @@ impl CliError {
                 | TrainError::Pattern { .. }
                 | TrainError::NothingToFreeze { .. }
                 | TrainError::AllFrozen { .. }
-                | TrainError::Optimizer(OptimError::Option { .. }),
+                | TrainError::Optimizer(OptimError::Option { .. })
+                | TrainError::Int8(Int8Error::Option { .. }),
             ) => 2,
             _ => 1,
         }

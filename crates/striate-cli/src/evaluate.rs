@@ -58,6 +58,14 @@ pub(crate) struct EvaluateArgs {
 
 /// Evaluates and prints.
 pub(crate) fn run(args: &EvaluateArgs, output: &Output) -> Result<ExitCode, CliError> {
+    if args.calibrate && model::is_onnx(&args.model) {
+        return Err(CliError::Usage(format!(
+            "{}: --calibrate writes the temperature into the model file, which an ONNX file has no place for; convert it \
+             first: striate convert {} model.safetensors",
+            args.model.display(),
+            args.model.display()
+        )));
+    }
     let mut model = model::load(&args.model)?;
     if model.quantized.is_some() && (args.calibrate || args.weights != WeightsOption::F32) {
         let what = if args.calibrate { "be calibrated" } else { "have its weights in bf16" };

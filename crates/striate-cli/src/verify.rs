@@ -67,7 +67,7 @@ pub(crate) fn run(args: &VerifyArgs, output: &Output) -> Result<ExitCode, CliErr
         Some(Runtime::Onnxruntime) if found.vectors > 0 && found.is_passed() => Some(exported(args, &path, &model)?),
         _ => None,
     };
-    let elsewhere_passed = elsewhere.as_ref().is_none_or(|it| it.max_abs_difference <= tolerance(it));
+    let elsewhere_passed = elsewhere.as_ref().is_none_or(|it| it.max_abs_difference <= tolerance(&model, it));
     output.json(&json!({
         "vectors": found.vectors,
         "passed": found.vectors > 0 && found.is_passed() && elsewhere_passed,
@@ -86,7 +86,7 @@ pub(crate) fn run(args: &VerifyArgs, output: &Output) -> Result<ExitCode, CliErr
                     path,
                     runtime: format!("onnxruntime {}", elsewhere.onnxruntime),
                     difference: elsewhere.max_abs_difference,
-                    tolerance: tolerance(&elsewhere),
+                    tolerance: tolerance(&model, &elsewhere),
                 });
             }
             output.line(format!(
@@ -106,8 +106,8 @@ pub(crate) fn run(args: &VerifyArgs, output: &Output) -> Result<ExitCode, CliErr
     }
 }
 
-fn tolerance(elsewhere: &Elsewhere) -> f32 {
-    ModelFile::TOLERANCE * elsewhere.largest_logit.max(1.0)
+fn tolerance(model: &ModelFile, elsewhere: &Elsewhere) -> f32 {
+    model.tolerance_elsewhere() * elsewhere.largest_logit.max(1.0)
 }
 
 fn stages(found: &Verification) -> String {

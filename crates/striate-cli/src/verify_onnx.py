@@ -16,7 +16,7 @@ try:
 except ImportError as error:
     sys.exit(f"{error}; install it: pip install onnxruntime numpy")
 
-NUMBERS = {"F32": "<f4", "U8": "u1"}
+NUMBERS = {"F32": "<f4", "U8": "u1", "I8": "i1", "I32": "<i4"}
 
 
 def read(path):

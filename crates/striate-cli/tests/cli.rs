@@ -835,7 +835,10 @@ fn a_run_is_watched_stopped_and_served() {
         std::thread::sleep(std::time::Duration::from_millis(20));
     };
     assert!(http(&address, "GET /", "").contains("page/app.js"));
-    assert!(http(&address, "POST /studio", "{\"ask\":\"live\",\"since\":0}").contains("\"phase\":\"running\""));
+    let live = http(&address, "POST /studio", "{\"ask\":\"live\",\"since\":0}");
+    let goes_on =
+        ["starting", "running", "evaluating"].iter().any(|phase| live.contains(&format!("\"phase\":\"{phase}\"")));
+    assert!(goes_on, "{live}");
     assert!(http(&address, "POST /run", "{\"action\":\"stop\"}").starts_with("HTTP/1.1 200"));
     // The result comes; the page stays.
     let mut line = String::new();
@@ -1219,4 +1222,42 @@ fn a_fetch_of_nothing_known_or_into_something_full_is_refused() {
     // What is there already is not asked for again.
     let (text, _) = run(here, &["data", "fetch", "fashion-mnist", "--to", "bars", "--from", "http://127.0.0.1:9"], 0);
     assert!(text.contains("already here"), "{text}");
+}
+
+/// What `convert` wrote is a MODEL again, with its class names and preprocessing, also to go on training with.
+#[test]
+fn an_onnx_file_is_a_model() {
+    let place = trained();
+    let here = place.path();
+    save_png(&here.join("rising.png"), 7);
+    run(here, &["convert", "run", "bars.onnx"], 0);
+    run(here, &["convert", "run", "pixels.onnx", "--with-preprocessing"], 0);
+    let answer = |model: &str| {
+        let (stdout, _) = run(here, &["predict", model, "rising.png", "--json"], 0);
+        let first = &json(&stdout)[0];
+        (first["class"].as_str().unwrap().to_owned(), first["probability"].as_f64().unwrap())
+    };
+    let (class, probability) = answer("run");
+    let evaluate = |model: &str| {
+        let (stdout, _) = run(here, &["evaluate", model, "--data", "bars", "--json"], 0);
+        json(&stdout)["accuracy"].as_f64().unwrap()
+    };
+    for file in ["bars.onnx", "pixels.onnx"] {
+        let found = answer(file);
+        assert_eq!(found.0, class, "{file}");
+        assert!((found.1 - probability).abs() < 1e-5, "{file}: {} and {probability}", found.1);
+        assert_eq!(evaluate(file), evaluate("run"), "{file}");
+        let (stdout, _) = run(here, &["summary", file, "--json"], 0);
+        let (original, _) = run(here, &["summary", "run", "--json"], 0);
+        assert_eq!(json(&stdout)["weights_sha256"], json(&original)["weights_sha256"], "{file}");
+    }
+    run(here, &["explain", "bars.onnx", "filters", "--out", "filters.png"], 0);
+    let onward =
+        ["train", "--model", "bars.onnx", "--data", "bars", "--epochs", "1", "--out", "onward", "-q", "--json"];
+    let (stdout, _) = run(here, &onward, 0);
+    assert!(json(&stdout)["test_accuracy"].as_f64().unwrap() >= 0.5, "{stdout}");
+    refused(here, &["evaluate", "bars.onnx", "--data", "bars", "--calibrate"], 2, &["striate convert bars.onnx"]);
+    let bytes = fs::read(here.join("bars.onnx")).unwrap();
+    fs::write(here.join("cut.onnx"), &bytes[..bytes.len() / 2]).unwrap();
+    refused(here, &["predict", "cut.onnx", "rising.png"], 1, &["cut.onnx", "cut short"]);
 }

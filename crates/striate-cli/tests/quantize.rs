@@ -53,7 +53,7 @@ fn digits_are_told_apart_in_bytes() {
     // The loss of 10,000 images shows any bit that differs.
     let here_and_now = evaluated(here, "portable", 1);
     assert_eq!(here_and_now["accuracy"], found["accuracy"]);
-    for (isa, threads) in [("portable", 3), ("avx2", 1), ("avx512", 3), ("neon", 2)] {
+    for (isa, threads) in [("avx2", 3), ("avx512", 1), ("neon", 2)] {
         let other = evaluated(here, isa, threads);
         assert!(other.is_null() || other == here_and_now, "{isa}");
     }

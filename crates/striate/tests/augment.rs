@@ -182,10 +182,14 @@ fn gathering_augments_each_image_by_its_number() {
 fn what_suits_the_images() {
     let words = || ["airplane", "automobile", "bird"].map(String::from).to_vec();
     for (shape, names, expected) in [
-        (Shape::new(1, 28, 28), one_class_names(10), "affine"),
+        (Shape::new(1, 28, 28), one_class_names(10), "affine:scale=0.12;shear=10,erase:share=0.1"),
         (Shape::new(1, 28, 28), words(), "flip,crop:padding=2"),
-        (Shape::new(1, 28, 28), ["One", "zero", "alpha"].map(String::from).to_vec(), "affine"),
-        (Shape::new(3, 32, 32), one_class_names(10), "affine"),
+        (
+            Shape::new(1, 28, 28),
+            ["One", "zero", "alpha"].map(String::from).to_vec(),
+            "affine:scale=0.12;shear=10,erase:share=0.1",
+        ),
+        (Shape::new(3, 32, 32), one_class_names(10), "affine:scale=0.12;shear=10,erase:share=0.1"),
         (Shape::new(3, 32, 32), words(), "flip,crop:fill=reflect"),
         (Shape::new(3, 64, 64), words(), "flip,crop:padding=8;fill=reflect"),
         (Shape::new(1, 48, 48), words(), "flip,crop:padding=6;fill=reflect"),

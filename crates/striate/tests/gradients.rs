@@ -3,10 +3,13 @@
 use ndarray::{Array1, Array2, Array4};
 use proptest::prelude::*;
 use striate::layers::{
-    AdaptivePoolingOptions, AddOptions, Affine, AffineOptions, BatchNormOptions, ClipOptions, ConcatOptions,
-    Convolution, ConvolutionOptions, Dropout, DropoutOptions, FlattenOptions, GeluOptions, HardSwishOptions, Init,
-    Layer, LeakyReluOptions, LocalResponseNormOptions, Pooling, PoolingKind, PoolingOptions, Relu, ReluOptions,
-    Sigmoid, SigmoidOptions, SiluOptions, Softmax, SoftmaxOptions, SoftmaxWithLoss, TanhOptions, Target,
+    AdaptivePoolingOptions, AddOptions, Affine, AffineOptions, Arithmetic, ArithmeticOptions, BatchNormOptions,
+    ClipOptions, ConcatOptions, Convolution, ConvolutionOptions, Coordinates, Dropout, DropoutOptions, EluOptions,
+    ErfOptions, FlattenOptions, GeluOptions, HardSigmoidOptions, HardSwishOptions, Init, Interpolation, Layer,
+    LeakyReluOptions, LinearOptions, LocalResponseNormOptions, LogSoftmaxOptions, Nearest, PReluOptions, PadMode,
+    PadOptions, Pooling, PoolingKind, PoolingOptions, Relu, ReluOptions, ReshapeOptions, ResizeOptions, ScaleOptions,
+    SeluOptions, Sigmoid, SigmoidOptions, SiluOptions, SliceOptions, SliceRange, Softmax, SoftmaxOptions,
+    SoftmaxWithLoss, TanhOptions, Target, TransposeOptions, TransposedConvolutionOptions,
 };
 use striate::network::{Description, Network};
 use striate::random::{Purpose, Random};
@@ -244,7 +247,7 @@ fn around(layer: Layer, input: Shape) -> Network {
     let convolution = ConvolutionOptions::new(4, Window::square(1, 1, 0), Init::He);
     let start = Description::new("around", input).with("before", convolution);
     let middle = match layer {
-        Layer::Add(_) | Layer::Concat(_) => {
+        Layer::Add(_) | Layer::Concat(_) | Layer::Arithmetic(_) => {
             start.with("other", SigmoidOptions {}).with_inputs("layer", layer, ["before", "other"])
         }
         layer => start.with("layer", layer),
@@ -256,7 +259,42 @@ fn around(layer: Layer, input: Shape) -> Network {
 #[test]
 fn layers_of_graphs() {
     let lrn = LocalResponseNormOptions { size: 3, k: 2.0, alpha: 0.5, beta: 0.75 };
-    let layers: [Layer; 14] = [
+    let layers = |height: usize, width: usize| -> Vec<Layer> {
+        let mut layers = plain(lrn);
+        layers.extend(moving(height, width));
+        layers
+    };
+    let sizes = [(4, 3, 5), (3, 4, 2)];
+    for (layer, (batch, height, width)) in
+        sizes.into_iter().flat_map(|size| layers(size.1, size.2).into_iter().map(move |l| (l, size)))
+    {
+        check_layer(&layer, batch, height, width);
+    }
+}
+
+/// A gate of one number a channel, and one of one number a pixel, on maps: products of unequal shapes.
+#[test]
+fn arithmetic_of_unequal_shapes() {
+    let convolution = |filters| ConvolutionOptions::new(filters, Window::square(1, 1, 0), Init::He);
+    for operation in [Arithmetic::Add, Arithmetic::Subtract, Arithmetic::Multiply, Arithmetic::Divide] {
+        for turned in [false, true] {
+            let pair = |a: &'static str, b: &'static str| if turned { [b, a] } else { [a, b] };
+            let description = Description::new("gates", Shape::new(2, 3, 4))
+                .with("maps", convolution(3))
+                .with("mean", AdaptivePoolingOptions::global())
+                .with("channels", SigmoidOptions {})
+                .with_inputs("pixels", convolution(1), ["maps"])
+                .with("gate", SigmoidOptions {})
+                .with_inputs("first", ArithmeticOptions { operation }, pair("maps", "channels"))
+                .with_inputs("second", ArithmeticOptions { operation }, pair("first", "gate"))
+                .with("after", AffineOptions::new(3, Init::He));
+            check_network(description, 4);
+        }
+    }
+}
+
+fn plain(lrn: LocalResponseNormOptions) -> Vec<Layer> {
+    vec![
         LeakyReluOptions::default().into(),
         TanhOptions {}.into(),
         GeluOptions {}.into(),
@@ -271,30 +309,90 @@ fn layers_of_graphs() {
         ConcatOptions {}.into(),
         FlattenOptions {}.into(),
         SoftmaxOptions {}.into(),
-    ];
-    for (layer, (batch, height, width)) in layers.iter().flat_map(|l| [(4, 3, 5), (3, 4, 2)].map(|size| (l, size))) {
-        let network = around(layer.clone(), Shape::new(2, height, width));
-        let random = Random::new(13, Purpose::Test, height as u64);
-        let mut i = 0;
-        let x = Array4::from_shape_simple_fn((batch, 2, height, width), || {
-            i += 1;
-            random.normal(i)
-        });
-        let labels = &[0, 2, 1, 1][..batch];
-        let exact = network.gradient(x.view(), labels).unwrap();
-        let numerical = network.numerical_gradient(x.view(), labels).unwrap();
-        for ((name, a), (_, b)) in exact.iter().zip(numerical.iter()) {
-            let scale = a.iter().chain(b.iter()).fold(0.0f32, |m, v| m.max(v.abs()));
-            // A normalisation takes out what a bias before it adds.
-            let nothing = matches!(layer, Layer::BatchNorm(_)) && name == "b1";
-            let statistic = name.starts_with("mean") || name.starts_with("variance");
-            assert!(nothing || statistic || scale > 1e-3, "{layer:?}: {name} has no gradient");
-            // A step may push a number over a kink of the piecewise ones.
-            let kinks = matches!(layer, Layer::LeakyRelu(_) | Layer::HardSwish(_) | Layer::Clip(_));
-            let close = if kinks { 0.1 * scale } else { 1e-2 * scale.max(0.1) };
-            for (a, b) in a.iter().zip(b.iter()) {
-                assert!((a - b).abs() <= close, "{layer:?}, {name}: {a} by backward, {b} by differences");
-            }
+        LogSoftmaxOptions {}.into(),
+        EluOptions::default().into(),
+        SeluOptions::default().into(),
+        HardSigmoidOptions::default().into(),
+        ErfOptions {}.into(),
+        LinearOptions { factor: -2.0, shift: 0.5 }.into(),
+        PReluOptions::default().into(),
+        PReluOptions { shared: true, ..PReluOptions::default() }.into(),
+        ArithmeticOptions { operation: Arithmetic::Subtract }.into(),
+        ArithmeticOptions { operation: Arithmetic::Multiply }.into(),
+        ArithmeticOptions { operation: Arithmetic::Divide }.into(),
+    ]
+}
+
+/// Layers whose options say sizes, for four channels.
+fn moving(height: usize, width: usize) -> Vec<Layer> {
+    let range = |start, count, step| SliceRange { start, count, step };
+    let pad = |mode| PadOptions { mode, channels: (0, 1), rows: (2, 1), columns: (1, 0) };
+    let resize = |interpolation, coordinates, output: (usize, usize)| {
+        let scale = (output.0 as f64 / height as f64, output.1 as f64 / width as f64);
+        let exclude_outside = matches!(interpolation, Interpolation::Cubic(_));
+        ResizeOptions { interpolation, coordinates, exclude_outside, ..ResizeOptions::linear(output, scale) }
+    };
+    let window = Window { padding: Padding { top: 1, left: 0, bottom: 0, right: 1 }, ..Window::square(3, 2, 0) };
+    let transposed = TransposedConvolutionOptions {
+        filters: 6,
+        groups: 2,
+        window: window.rounding(Rounding::Floor),
+        output: (2 * height, 2 * width + 1),
+        init: Init::He,
+    };
+    vec![
+        ScaleOptions { factor: Some([4, 1, 1]), shift: Some([1, height, width]) }.into(),
+        ScaleOptions { factor: Some([1, height, 1]), shift: None }.into(),
+        ScaleOptions { factor: None, shift: Some([4, height, width]) }.into(),
+        ReshapeOptions { output: Shape::new(2, 2 * height, width) }.into(),
+        TransposeOptions { sizes: vec![2, 2, height, width], order: vec![1, 0, 2, 3] }.into(),
+        TransposeOptions { sizes: vec![4, height, width], order: vec![2, 0, 1] }.into(),
+        SliceOptions { channels: range(1, 2, 2), rows: range(1, height - 1, 1), columns: range(0, width, 1) }.into(),
+        SliceOptions { channels: range(0, 4, 1), rows: range(0, 2, 2), columns: range(1, 1, 1) }.into(),
+        pad(PadMode::Constant { value: 0.5 }).into(),
+        pad(PadMode::Edge).into(),
+        pad(PadMode::Reflect).into(),
+        pad(PadMode::Wrap).into(),
+        resize(Interpolation::Linear, Coordinates::HalfPixel, (2 * height, width + 3)).into(),
+        ResizeOptions { antialias: true, ..resize(Interpolation::Linear, Coordinates::HalfPixel, (2, 1)) }.into(),
+        resize(Interpolation::Nearest(Nearest::PreferFloor), Coordinates::Asymmetric, (height + 1, 2 * width)).into(),
+        resize(Interpolation::Cubic(-0.75), Coordinates::AlignCorners, (height + 2, width)).into(),
+        transposed.into(),
+    ]
+}
+
+fn check_layer(layer: &Layer, batch: usize, height: usize, width: usize) {
+    let network = around(layer.clone(), Shape::new(2, height, width));
+    let random = Random::new(13, Purpose::Test, height as u64);
+    let mut i = 0;
+    let x = Array4::from_shape_simple_fn((batch, 2, height, width), || {
+        i += 1;
+        random.normal(i)
+    });
+    let labels = &[0, 2, 1, 1][..batch];
+    let exact = network.gradient(x.view(), labels).unwrap();
+    let numerical = network.numerical_gradient(x.view(), labels).unwrap();
+    for ((name, a), (_, b)) in exact.iter().zip(numerical.iter()) {
+        let scale = a.iter().chain(b.iter()).fold(0.0f32, |m, v| m.max(v.abs()));
+        // A normalisation takes out what a bias before it adds.
+        let nothing = matches!(layer, Layer::BatchNorm(_)) && name == "b1";
+        let statistic = name.starts_with("mean") || name.starts_with("variance");
+        assert!(nothing || statistic || scale > 1e-3, "{layer:?}: {name} has no gradient");
+        // A step may push a number over a kink of the piecewise ones.
+        let kinks = matches!(
+            layer,
+            Layer::LeakyRelu(_)
+                | Layer::HardSwish(_)
+                | Layer::Clip(_)
+                | Layer::HardSigmoid(_)
+                | Layer::PRelu(_)
+                | Layer::Selu(_)
+        );
+        // A quotient by a small number curves within a step.
+        let curved = matches!(layer, Layer::Arithmetic(ArithmeticOptions { operation: Arithmetic::Divide }));
+        let close = if kinks || curved { 0.1 * scale } else { 1e-2 * scale.max(0.1) };
+        for (a, b) in a.iter().zip(b.iter()) {
+            assert!((a - b).abs() <= close, "{layer:?}, {name}: {a} by backward, {b} by differences");
         }
     }
 }

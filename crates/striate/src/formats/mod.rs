@@ -6,7 +6,7 @@
 //!   test vectors.
 //! * [`model_toml`] is a network without weights, as people write it.
 //! * [`tensorboard`] is what TensorBoard reads.
-//! * [`onnx`] writes a model for other runtimes.
+//! * [`onnx`] writes a model for other runtimes, and reads those of others.
 //! * [`npz`] writes a model for NumPy, and reads it again.
 //! * [`pickle`] reads the book's pickled arrays, [`pytorch`] the weights that PyTorch saved; [`arrays`] makes a network of
 //!   them, and [`book`] tells which of the book's.
@@ -38,5 +38,5 @@ pub use model_file::{
 };
 pub use model_toml::{TomlError, from_toml, to_toml};
 pub use npz::{NpzContents, NpzError, read_npz, to_npz};
-pub use onnx::{OnnxError, OnnxOptions, to_onnx};
+pub use onnx::{ImportOptions, NodeProblem, OnnxError, OnnxImportError, OnnxOptions, from_onnx, load_onnx, to_onnx};
 pub use pickle::{PickleError, read_pickle};

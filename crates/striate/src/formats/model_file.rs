@@ -453,6 +453,12 @@ impl ModelFile {
     /// that is larger. Machines with other instructions add in another order.
     pub const TOLERANCE: f32 = 1e-4;
 
+    /// The same for the exported model in another runtime. Of a network in bytes it is a hundredth: where a runtime
+    /// rounds one number in the middle to the neighbouring byte, logits differ by what a byte stands for.
+    pub fn tolerance_elsewhere(&self) -> f32 {
+        if self.quantized.is_some() { 0.01 } else { Self::TOLERANCE }
+    }
+
     /// Writes the model to a file, or leaves the file that was there.
     ///
     /// # Errors

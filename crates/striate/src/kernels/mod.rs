@@ -17,6 +17,7 @@ pub mod isa;
 pub(crate) mod matmul;
 pub(crate) mod normalize;
 pub(crate) mod pooling;
+pub(crate) mod resize;
 pub(crate) mod softmax;
 
 pub use convolution::Probe;

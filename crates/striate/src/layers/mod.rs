@@ -11,47 +11,82 @@ mod activation;
 mod adaptive_pooling;
 mod add;
 mod affine;
+mod arithmetic;
 mod batch_norm;
 mod clip;
 mod concat;
 mod convolution;
 mod dropout;
+mod elu;
+mod erf;
 mod flatten;
+mod gather;
 mod gelu;
+mod hard_sigmoid;
 mod hard_swish;
 mod init;
 mod leaky_relu;
+mod linear;
 mod local_response_norm;
+mod log_softmax;
+mod pad;
 mod pooling;
+mod prelu;
+mod quantize;
 mod relu;
+mod reshape;
+mod resize;
+mod scale;
+mod selu;
 mod sigmoid;
 mod silu;
+mod slice;
 mod softmax;
 mod tanh;
+mod transpose;
+mod transposed_convolution;
+mod whole;
 
 pub use activation::{Activation, Function};
 pub use adaptive_pooling::{AdaptivePooling, AdaptivePoolingOptions};
 pub use add::{Add, AddOptions};
 pub use affine::{Affine, AffineOptions};
+pub use arithmetic::{Arithmetic, ArithmeticOptions};
 pub use batch_norm::{BatchNorm, BatchNormOptions};
 pub use clip::{Clip, ClipOptions};
 pub(crate) use concat::ConcatOperator;
 pub use concat::{Concat, ConcatOptions};
 pub use convolution::{Convolution, ConvolutionOptions};
 pub use dropout::{Dropout, DropoutOptions};
+pub use elu::{Elu, EluOptions};
+pub use erf::{Erf, ErfOptions};
 pub use flatten::{Flatten, FlattenOptions};
 pub use gelu::{Gelu, GeluOptions};
+pub use hard_sigmoid::{HardSigmoid, HardSigmoidOptions};
 pub use hard_swish::{HardSwish, HardSwishOptions};
 pub use init::Init;
 pub use leaky_relu::{LeakyRelu, LeakyReluOptions};
+pub use linear::{Linear, LinearOptions};
 pub use local_response_norm::{LocalResponseNorm, LocalResponseNormOptions};
+pub use log_softmax::{LogSoftmax, LogSoftmaxOptions};
+pub use pad::{Pad, PadMode, PadOptions};
 pub use pooling::{Pooling, PoolingKind, PoolingOptions};
+pub use prelu::{PRelu, PReluOptions};
+pub use quantize::{Quantize, QuantizeOptions};
 pub use relu::{Relu, ReluOptions, ReluRule};
+pub use reshape::{Reshape, ReshapeOptions};
+pub use resize::{Coordinates, Interpolation, Nearest, Resize, ResizeOptions};
+pub use scale::{Scale, ScaleOptions};
+pub use selu::{Selu, SeluOptions};
 pub use sigmoid::{Sigmoid, SigmoidOptions};
 pub use silu::{Silu, SiluOptions};
+pub use slice::{Slice, SliceOptions, SliceRange};
 pub(crate) use softmax::check_labels;
 pub use softmax::{Softmax, SoftmaxOptions, SoftmaxWithLoss, Target};
 pub use tanh::{Tanh, TanhOptions};
+pub use transpose::{Transpose, TransposeOptions};
+pub use transposed_convolution::{TransposedConvolution, TransposedConvolutionOptions};
+pub use whole::Whole;
 
 use crate::random::{Purpose, Random};
 use crate::shape::{Shape, ShapeError, Window};
@@ -101,6 +136,38 @@ pub enum Layer {
     Flatten(FlattenOptions),
     /// Probabilities over the channels.
     Softmax(SoftmaxOptions),
+    /// Transposed convolution: a convolution's gradient, forward.
+    TransposedConvolution(TransposedConvolutionOptions),
+    /// `x` above 0, `alpha (e^x - 1)` below.
+    Elu(EluOptions),
+    /// A scaled ELU.
+    Selu(SeluOptions),
+    /// A leaky ReLU with learnt slopes.
+    PRelu(PReluOptions),
+    /// `clip(alpha x + beta, 0, 1)`.
+    HardSigmoid(HardSigmoidOptions),
+    /// The error function.
+    Erf(ErfOptions),
+    /// Numbers times a constant plus a constant.
+    Linear(LinearOptions),
+    /// Numbers rounded to those that 8 bits hold.
+    Quantize(QuantizeOptions),
+    /// Numbers times learnt factors plus learnt shifts.
+    Scale(ScaleOptions),
+    /// Two inputs number by number: sum, difference, product, quotient.
+    Arithmetic(ArithmeticOptions),
+    /// The same numbers in another shape.
+    Reshape(ReshapeOptions),
+    /// Axes in another order.
+    Transpose(TransposeOptions),
+    /// Some channels, rows and columns.
+    Slice(SliceOptions),
+    /// A border.
+    Pad(PadOptions),
+    /// A map of another size.
+    Resize(ResizeOptions),
+    /// Logarithms of probabilities over the channels.
+    LogSoftmax(LogSoftmaxOptions),
 }
 
 impl Layer {
@@ -109,6 +176,7 @@ impl Layer {
         match self {
             Layer::Convolution(options) => options.init = init,
             Layer::Affine(options) => options.init = init,
+            Layer::TransposedConvolution(options) => options.init = init,
             _ => {}
         }
     }
@@ -134,6 +202,22 @@ impl Layer {
             Layer::Concat(options) => options,
             Layer::Flatten(options) => options,
             Layer::Softmax(options) => options,
+            Layer::TransposedConvolution(options) => options,
+            Layer::Elu(options) => options,
+            Layer::Selu(options) => options,
+            Layer::PRelu(options) => options,
+            Layer::HardSigmoid(options) => options,
+            Layer::Erf(options) => options,
+            Layer::Linear(options) => options,
+            Layer::Quantize(options) => options,
+            Layer::Scale(options) => options,
+            Layer::Arithmetic(options) => options,
+            Layer::Reshape(options) => options,
+            Layer::Transpose(options) => options,
+            Layer::Slice(options) => options,
+            Layer::Pad(options) => options,
+            Layer::Resize(options) => options,
+            Layer::LogSoftmax(options) => options,
         }
     }
 }
@@ -230,6 +314,13 @@ pub(crate) trait Rule {
     fn flops(&self, input: Shape) -> Result<u64, ShapeError>;
     /// The layer with every size fixed.
     fn operator(&self, input: Shape, batch: usize) -> Result<Box<dyn Operator>, ShapeError>;
+    /// The same for a layer that joins inputs of several shapes.
+    fn join_operator(&self, inputs: &[Shape], batch: usize) -> Result<Box<dyn Operator>, ShapeError> {
+        match inputs.first() {
+            Some(&input) => self.operator(input, batch),
+            None => Err(inputs_error(0, "at least 1")),
+        }
+    }
 }
 
 /// Buffers of a forward pass. All but `input` hold nothing of meaning on entry.
@@ -257,6 +348,8 @@ pub(crate) struct Backward<'a> {
     pub(crate) prepared: &'a [f32],
     /// The forward pass's input; empty unless [`Operator::keeps_input`].
     pub(crate) input: &'a [f32],
+    /// Its second input; empty unless [`Operator::keeps_other`].
+    pub(crate) other: &'a [f32],
     /// The forward pass's output; empty unless [`Operator::keeps_output`].
     pub(crate) output: &'a [f32],
     /// Whether forward ran for training: batch normalisation then undoes the batch's own statistics.
@@ -321,6 +414,10 @@ pub(crate) trait Operator: Debug + Send + Sync {
     }
     /// Whether backward reads the forward pass's input.
     fn keeps_input(&self) -> bool {
+        false
+    }
+    /// Whether backward reads the forward pass's second input.
+    fn keeps_other(&self) -> bool {
         false
     }
     /// Whether backward reads the forward pass's output.
@@ -390,5 +487,21 @@ layer_from!(
     AddOptions => Add,
     ConcatOptions => Concat,
     FlattenOptions => Flatten,
-    SoftmaxOptions => Softmax
+    SoftmaxOptions => Softmax,
+    TransposedConvolutionOptions => TransposedConvolution,
+    EluOptions => Elu,
+    SeluOptions => Selu,
+    PReluOptions => PRelu,
+    HardSigmoidOptions => HardSigmoid,
+    ErfOptions => Erf,
+    LinearOptions => Linear,
+    QuantizeOptions => Quantize,
+    ScaleOptions => Scale,
+    ArithmeticOptions => Arithmetic,
+    ReshapeOptions => Reshape,
+    TransposeOptions => Transpose,
+    SliceOptions => Slice,
+    PadOptions => Pad,
+    ResizeOptions => Resize,
+    LogSoftmaxOptions => LogSoftmax
 );

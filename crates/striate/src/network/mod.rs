@@ -188,6 +188,15 @@ impl Network {
         Self::checked(description, ordered)
     }
 
+    /// A network whose parameters `fill` gives, array after array, in layer order.
+    pub(crate) fn filled(description: Description, mut fill: impl FnMut(&mut [f32])) -> Result<Self, NetworkError> {
+        let mut parameters = description.zeros(&description.parameter_rules()?)?;
+        let ranges: Vec<_> = parameters.specs().iter().map(|spec| spec.range.clone()).collect();
+        let values = parameters.as_mut_slice();
+        ranges.into_iter().for_each(|range| fill(&mut values[range]));
+        Self::checked(description, parameters)
+    }
+
     /// A network for another number of classes with all of this one's parameters but those of the last layer that learns,
     /// which starts anew from `seed`; and the name of that layer.
     ///

@@ -296,7 +296,9 @@ impl Plan {
                     if step.values.reads(value) {
                         at(i);
                     }
-                    if step.values.input == value && runs_backward[i] && step.operator.keeps_input() {
+                    let kept = step.values.input == value && step.operator.keeps_input()
+                        || step.values.other == Some(value) && step.operator.keeps_other();
+                    if kept && runs_backward[i] {
                         at(backward_time(i));
                     }
                 }
@@ -580,7 +582,7 @@ impl<'a> Builder<'a> {
                 }
                 self.values.push(output);
             }
-            Layer::Add(_) => self.add_sum(i, node, &inputs)?,
+            Layer::Add(_) | Layer::Arithmetic(_) => self.add_sum(i, node, &inputs)?,
             Layer::Relu(_) if self.relu != ReluRule::Gradient => {
                 let output = self.new_value(node.output);
                 let values = Values { input: first, other: None, output, yields: i };
@@ -608,13 +610,14 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// A sum: at the end of the step that computes the later of its inputs, if it can.
+    /// A layer of two inputs; a sum at the end of the step that computes the later of them, if it can.
     fn add_sum(&mut self, i: usize, node: &Node<'_>, inputs: &[usize]) -> Result<(), ShapeError> {
         let &[a, mut b] = inputs else { return Err(crate::layers::inputs_error(inputs.len(), "2")) };
         let made_by = |value: usize| self.steps.iter().rposition(|step| step.values.output == value);
         // The later input's step can read the earlier input: it is there by then.
         let (later, earlier) = if made_by(a) >= made_by(b) { (0, b) } else { (1, a) };
         if a != b
+            && matches!(node.named.layer, Layer::Add(_))
             && let Some(at) = self.only_reader_of(node.sources[later])
             && let step = &mut self.steps[at]
             && step.values.other.is_none()
@@ -632,7 +635,8 @@ impl<'a> Builder<'a> {
             self.push(format!("{} copy", node.named.name), i, operator, 0..0, values);
         }
         let output = self.new_value(node.output);
-        let operator = node.named.layer.rule().operator(node.input, self.batch)?;
+        let shapes: Vec<Shape> = node.sources.iter().map(|&source| self.shape(source)).collect();
+        let operator = node.named.layer.rule().join_operator(&shapes, self.batch)?;
         let values = Values { input: a, other: Some(b), output, yields: i };
         self.push(node.named.name.clone(), i, operator, self.parameter..self.parameter, values);
         self.values.push(output);

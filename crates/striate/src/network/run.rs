@@ -459,10 +459,11 @@ fn backward(
     parameter_gradient: &mut [f32],
 ) {
     let only = |keeps: bool, range: &Range<usize>| if keeps { range.clone() } else { 0..0 };
-    let [input, output, saved, output_gradient, input_gradient, other_gradient, workspace] = disjoint(
+    let [input, other, output, saved, output_gradient, input_gradient, other_gradient, workspace] = disjoint(
         arena,
         [
             only(step.operator.keeps_input(), &step.input),
+            only(step.operator.keeps_other(), &step.other),
             only(step.operator.keeps_output(), &step.output),
             step.saved.clone(),
             places.output_gradient.clone(),
@@ -475,6 +476,7 @@ fn backward(
         parameters: &parameters[step.parameters.clone()],
         prepared: &prepared[step.prepared.clone()],
         input,
+        other,
         output,
         training,
         saved,

@@ -9,7 +9,9 @@ use crate::data::Normalization;
 use crate::formats::ModelFile;
 use crate::int8::{QuantizationParameters, QuantizedNetwork, QuantizedWeights};
 use crate::layers::{
-    AdaptivePoolingOptions, ConvolutionOptions, Layer, LocalResponseNormOptions, PoolingKind, PoolingOptions, Role,
+    AdaptivePoolingOptions, Arithmetic, ConvolutionOptions, Coordinates, Interpolation, Layer,
+    LocalResponseNormOptions, Nearest, PadMode, PoolingKind, PoolingOptions, QuantizeOptions, ResizeOptions, Role,
+    SliceRange,
 };
 use crate::network::description::Node;
 use crate::network::{Network, NetworkError};
@@ -48,12 +50,14 @@ pub(super) fn model(file: &ModelFile, options: OnnxOptions) -> Result<Vec<u8>, O
             initializer: graph.initializers,
             input: vec![value(super::INPUT, element, &[channels, height, width])],
             output: vec![value(super::OUTPUT, data_type::FLOAT, &[file.network.classes()])],
+            ..GraphProto::default()
         }),
         opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
         metadata_props: entries
             .map(|(key, value)| StringStringEntryProto { key: key.into(), value })
             .into_iter()
             .collect(),
+        functions: Vec::new(),
     };
     Ok(model.encode_to_vec())
 }
@@ -137,6 +141,7 @@ impl<'a> Graph<'a> {
             name: super::OUTPUT.into(),
             op_type: "Flatten".into(),
             attribute: vec![int("axis", 1)],
+            domain: String::new(),
         });
         Ok(())
     }
@@ -224,7 +229,184 @@ impl<'a> Graph<'a> {
                 self.node("Reshape", name, &[&x, &sizes], vec![])
             }
             Layer::Softmax(_) => self.node("Softmax", name, &[&x], vec![int("axis", 1)]),
+            Layer::LogSoftmax(_) => self.node("LogSoftmax", name, &[&x], vec![int("axis", 1)]),
+            Layer::Elu(options) => self.node("Elu", name, &[&x], vec![float("alpha", options.alpha)]),
+            Layer::Selu(options) => {
+                self.node("Selu", name, &[&x], vec![float("alpha", options.alpha), float("gamma", options.gamma)])
+            }
+            Layer::HardSigmoid(options) => {
+                self.node("HardSigmoid", name, &[&x], vec![float("alpha", options.alpha), float("beta", options.beta)])
+            }
+            Layer::Erf(_) => self.node("Erf", name, &[&x], vec![]),
+            Layer::Linear(options) => {
+                let factor = self.constant(&format!("{name}/factor"), &[], &[options.factor]);
+                let shift = self.constant(&format!("{name}/shift"), &[], &[options.shift]);
+                match (options.factor, options.shift) {
+                    (1.0, _) => self.node("Add", name, &[&x, &shift], vec![]),
+                    (_, 0.0) => self.node("Mul", name, &[&x, &factor], vec![]),
+                    _ => {
+                        let scaled = self.node("Mul", &format!("{name}/scaled"), &[&x, &factor], vec![]);
+                        self.node("Add", name, &[&scaled, &shift], vec![])
+                    }
+                }
+            }
+            Layer::Quantize(options) => self.quantize(name, &x, options)?,
+            Layer::PRelu(options) => {
+                let x = self.four_axes(&format!("{name}/map"), &x, node.input);
+                let slopes = if options.shared { 1 } else { node.input.channels };
+                let shape = self.integers(&format!("{name}/slopes"), &[slopes as i64, 1, 1]);
+                let slope = self.node("Reshape", &format!("{name}/slope"), &[&named("slope"), &shape], vec![]);
+                self.node("PRelu", name, &[&x, &slope], vec![])
+            }
+            Layer::Scale(options) => {
+                let x = self.four_axes(&format!("{name}/map"), &x, node.input);
+                match (options.factor, options.shift) {
+                    (Some(_), None) => self.node("Mul", name, &[&x, &named("gamma")], vec![]),
+                    (None, Some(_)) => self.node("Add", name, &[&x, &named("beta")], vec![]),
+                    (Some(_), Some(_)) => {
+                        let scaled = self.node("Mul", &format!("{name}/scaled"), &[&x, &named("gamma")], vec![]);
+                        self.node("Add", name, &[&scaled, &named("beta")], vec![])
+                    }
+                    (None, None) => self.node("Identity", name, &[&x], vec![]),
+                }
+            }
+            Layer::Arithmetic(options) => {
+                let operator = match options.operation {
+                    Arithmetic::Add => "Add",
+                    Arithmetic::Subtract => "Sub",
+                    Arithmetic::Multiply => "Mul",
+                    Arithmetic::Divide => "Div",
+                };
+                let a = self.four_axes(&format!("{name}/a"), &inputs[0].0, inputs[0].1);
+                let b = self.four_axes(&format!("{name}/b"), &inputs[1].0, inputs[1].1);
+                self.node(operator, name, &[&a, &b], vec![])
+            }
+            Layer::Reshape(_) => self.four_axes(name, &x, node.output),
+            Layer::Transpose(options) => {
+                let sizes: Vec<i64> = std::iter::once(0).chain(options.sizes.iter().map(|&n| n as i64)).collect();
+                let sizes = self.integers(&format!("{name}/sizes"), &sizes);
+                let apart = self.node("Reshape", &format!("{name}/apart"), &[&x, &sizes], vec![]);
+                let order: Vec<usize> = std::iter::once(0).chain(options.order.iter().map(|axis| axis + 1)).collect();
+                let turned = self.node("Transpose", &format!("{name}/turned"), &[&apart], vec![ints("perm", &order)]);
+                self.four_axes(name, &turned, node.output)
+            }
+            Layer::Slice(options) => {
+                let x = self.four_axes(&format!("{name}/map"), &x, node.input);
+                let ranges = [options.channels, options.rows, options.columns];
+                let list = |f: &dyn Fn(&SliceRange) -> usize| ranges.iter().map(|r| f(r) as i64).collect::<Vec<_>>();
+                let starts = self.integers(&format!("{name}/starts"), &list(&|r| r.start));
+                let end = |r: &SliceRange| r.start + r.count.saturating_sub(1) * r.step + 1;
+                let ends = self.integers(&format!("{name}/ends"), &list(&end));
+                let axes = self.integers(&format!("{name}/axes"), &[1, 2, 3]);
+                let steps = self.integers(&format!("{name}/steps"), &list(&|r| r.step));
+                self.node("Slice", name, &[&x, &starts, &ends, &axes, &steps], vec![])
+            }
+            Layer::Pad(options) => {
+                let x = self.four_axes(&format!("{name}/map"), &x, node.input);
+                let sides = [(0, 0), options.channels, options.rows, options.columns];
+                let before = sides.iter().map(|side| side.0 as i64);
+                let pads: Vec<i64> = before.chain(sides.iter().map(|side| side.1 as i64)).collect();
+                let pads = self.integers(&format!("{name}/pads"), &pads);
+                match options.mode {
+                    PadMode::Constant { value } => {
+                        let value = self.constant(&format!("{name}/value"), &[], &[value]);
+                        self.node("Pad", name, &[&x, &pads, &value], vec![text("mode", "constant")])
+                    }
+                    PadMode::Edge => self.node("Pad", name, &[&x, &pads], vec![text("mode", "edge")]),
+                    PadMode::Reflect => self.node("Pad", name, &[&x, &pads], vec![text("mode", "reflect")]),
+                    PadMode::Wrap => {
+                        let reason = "operator set 17 has no padding that wraps around".into();
+                        return Err(OnnxError::Unsupported { layer: name.into(), reason });
+                    }
+                }
+            }
+            Layer::Resize(options) => self.resize(name, &x, node.input, options)?,
+            Layer::TransposedConvolution(options) => {
+                let Window { kernel, stride, dilation, padding, .. } = options.window;
+                // What the output has beyond the least from which the other way gives the input's size.
+                let least = |input: usize, kernel: usize, stride: usize, dilation: usize, sides: usize| {
+                    ((input - 1) * stride + (kernel - 1) * dilation + 1).saturating_sub(sides)
+                };
+                let Shape { height, width, .. } = node.input;
+                let rows = least(height, kernel.0, stride.0, dilation.0, padding.top + padding.bottom);
+                let columns = least(width, kernel.1, stride.1, dilation.1, padding.left + padding.right);
+                let extra = (options.output.0.saturating_sub(rows), options.output.1.saturating_sub(columns));
+                let attributes = vec![
+                    pair("kernel_shape", kernel),
+                    pair("strides", stride),
+                    pads(padding),
+                    pair("dilations", dilation),
+                    int("group", options.groups as i64),
+                    pair("output_padding", extra),
+                ];
+                self.node("ConvTranspose", name, &[&x, &named("W"), &named("b")], attributes)
+            }
         })
+    }
+
+    /// The same numbers with four axes, as our shapes have.
+    fn four_axes(&mut self, name: &str, x: &str, shape: Shape) -> String {
+        let sizes = [0, shape.channels as i64, shape.height as i64, shape.width as i64];
+        let sizes = self.integers(&format!("{name}/shape"), &sizes);
+        self.node("Reshape", name, &[x, &sizes], vec![])
+    }
+
+    /// To 8 bits and back.
+    fn quantize(&mut self, name: &str, x: &str, options: &QuantizeOptions) -> Result<String, OnnxError> {
+        let data_type = match (options.low, options.high) {
+            (0.0, 255.0) => data_type::UINT8,
+            (-128.0, 127.0) => data_type::INT8,
+            (low, high) => {
+                let reason = format!("operator set 17 has no whole numbers from {low} to {high}");
+                return Err(OnnxError::Unsupported { layer: name.into(), reason });
+            }
+        };
+        let scale = self.constant(&format!("{name}/scale"), &[], &[options.scale]);
+        let byte = vec![options.zero_point as i64 as u8];
+        let zero = self.initializer(&format!("{name}/zero"), data_type, vec![], byte);
+        let whole = self.node("QuantizeLinear", &format!("{name}/whole"), &[x, &scale, &zero], vec![]);
+        Ok(self.node("DequantizeLinear", name, &[&whole, &scale, &zero], vec![]))
+    }
+
+    fn resize(&mut self, name: &str, x: &str, input: Shape, options: &ResizeOptions) -> Result<String, OnnxError> {
+        if options.antialias {
+            let reason = "operator set 17 has no means over fewer pixels (antialias)".into();
+            return Err(OnnxError::Unsupported { layer: name.into(), reason });
+        }
+        let x = self.four_axes(&format!("{name}/map"), x, input);
+        let none = self.constant(&format!("{name}/region"), &[0], &[]);
+        let (mode, more) = match options.interpolation {
+            Interpolation::Nearest(nearest) => {
+                let mode = match nearest {
+                    Nearest::PreferFloor => "round_prefer_floor",
+                    Nearest::PreferCeil => "round_prefer_ceil",
+                    Nearest::Floor => "floor",
+                    Nearest::Ceil => "ceil",
+                };
+                ("nearest", text("nearest_mode", mode))
+            }
+            Interpolation::Linear => ("linear", int("exclude_outside", 0)),
+            Interpolation::Cubic(a) => ("cubic", float("cubic_coeff_a", a as f32)),
+        };
+        let coordinates = match options.coordinates {
+            Coordinates::HalfPixel => "half_pixel",
+            Coordinates::PytorchHalfPixel => "pytorch_half_pixel",
+            Coordinates::AlignCorners => "align_corners",
+            Coordinates::Asymmetric => "asymmetric",
+            Coordinates::HalfPixelSymmetric | Coordinates::Crop => {
+                let reason = format!("operator set 17 has no such coordinates ({:?})", options.coordinates);
+                return Err(OnnxError::Unsupported { layer: name.into(), reason });
+            }
+        };
+        let mut attributes = vec![text("mode", mode), text("coordinate_transformation_mode", coordinates), more];
+        if options.exclude_outside {
+            attributes.retain(|attribute| attribute.name != "exclude_outside");
+            attributes.push(int("exclude_outside", 1));
+        }
+        // The batch is open, so that sizes could not name it: scales do.
+        let scales = [1.0, 1.0, options.scale.0 as f32, options.scale.1 as f32];
+        let scales = self.constant(&format!("{name}/scales"), &[4], &scales);
+        Ok(self.node("Resize", name, &[&x, &none, &scales], attributes))
     }
 
     fn pooling(&mut self, name: &str, x: &str, options: &PoolingOptions) -> String {
@@ -279,6 +461,7 @@ impl<'a> Graph<'a> {
             name: name.into(),
             op_type: operator.into(),
             attribute,
+            domain: String::new(),
         });
         name.into()
     }
@@ -327,17 +510,18 @@ impl<'a> Graph<'a> {
     }
 
     fn constant(&mut self, name: &str, shape: &[usize], values: &[f32]) -> String {
-        let raw_data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let raw_data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         self.initializer(name, data_type::FLOAT, shape.iter().map(|&n| n as i64).collect(), raw_data)
     }
 
     fn integers(&mut self, name: &str, values: &[i64]) -> String {
-        let raw_data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let raw_data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         self.initializer(name, data_type::INT64, vec![values.len() as i64], raw_data)
     }
 
     fn initializer(&mut self, name: &str, data_type: i32, dims: Vec<i64>, raw_data: Vec<u8>) -> String {
-        self.initializers.push(TensorProto { dims, data_type, name: name.into(), raw_data });
+        let raw_data = raw_data.into();
+        self.initializers.push(TensorProto { dims, data_type, name: name.into(), raw_data, ..TensorProto::default() });
         name.into()
     }
 }
@@ -377,6 +561,10 @@ fn int(name: &str, value: i64) -> AttributeProto {
 
 fn float(name: &str, value: f32) -> AttributeProto {
     AttributeProto { f: Some(value), ..attribute(name, AttributeType::Float) }
+}
+
+fn text(name: &str, value: &str) -> AttributeProto {
+    AttributeProto { s: Some(value.to_owned().into()), ..attribute(name, AttributeType::String) }
 }
 
 fn ints(name: &str, values: &[usize]) -> AttributeProto {

@@ -4,12 +4,26 @@
 //! (N, classes). A model in bytes becomes a graph with pairs of QuantizeLinear and DequantizeLinear (QDQ): weights are int8
 //! with a scale for each output channel, and runtimes that compute with bytes do. Parameters keep their names (`W1`, `b1`), and each layer's output has the layer's name. Class names and
 //! preprocessing travel in the file's metadata (`striate.classes`, `striate.preprocessing`, as JSON).
+//!
+//! [`load_onnx`] and [`from_onnx`] read such a file and those of others: `read` takes the graph from the bytes, `import`
+//! makes layers of its nodes, and `interpret` computes what depends on constants alone.
 
+#[cfg(test)]
+mod conformance;
+mod error;
 mod export;
+mod import;
+mod interpret;
+mod node;
 mod proto;
+mod read;
+mod tensor;
 
 use super::ModelFile;
-use crate::network::NetworkError;
+use super::container::{MAX_FILE_BYTES, read_regular_file};
+use crate::shape::Shape;
+pub use error::{NodeProblem, OnnxError, OnnxImportError};
+use std::path::Path;
 
 /// The graph's input.
 const INPUT: &str = "input";
@@ -22,29 +36,6 @@ pub struct OnnxOptions {
     /// Whether the graph begins with the normalisation of pixels: it then takes `u8` from 0 to 255 in place of numbers.
     /// Decoding and resizing stay outside.
     pub preprocessing: bool,
-}
-
-/// Why a model can't be written as ONNX.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum OnnxError {
-    /// A layer that ONNX has no operator for.
-    #[error("layer {layer} can't be written as ONNX: {reason}")]
-    Unsupported {
-        /// The layer.
-        layer: String,
-        /// Why, and what to do.
-        reason: String,
-    },
-    /// A layer with the name of the graph's input or output.
-    #[error("a layer is called {name:?}, which is the name of the ONNX graph's own input or output; rename the layer")]
-    ReservedName {
-        /// The name.
-        name: String,
-    },
-    /// The description does not make a network.
-    #[error(transparent)]
-    Network(#[from] NetworkError),
 }
 
 /// The bytes of an ONNX file with the model.
@@ -76,4 +67,56 @@ pub enum OnnxError {
 /// ```
 pub fn to_onnx(model: &ModelFile, options: OnnxOptions) -> Result<Vec<u8>, OnnxError> {
     export::model(model, options)
+}
+
+/// What an ONNX file may leave open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ImportOptions {
+    /// One input; `None` for the sizes that the file gives.
+    pub input: Option<Shape>,
+}
+
+/// Reads an ONNX file, and those beside it that it keeps tensors in.
+///
+/// # Errors
+/// See [`from_onnx`].
+pub fn load_onnx(path: &Path, options: ImportOptions) -> Result<ModelFile, OnnxImportError> {
+    let bytes = read_regular_file(path, MAX_FILE_BYTES)?;
+    let directory = path.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
+    import::model(bytes, &path.display().to_string(), directory, options)
+}
+
+/// A model from the bytes of an ONNX file; `name` is for messages.
+///
+/// The network computes what the file's first output holds. Files of others say nothing of class names and preprocessing:
+/// classes are then numbered, and pixels from 0 to 1 go in.
+///
+/// # Errors
+/// A damaged file, a graph that is no image classifier, or nodes that there are no layers for: all of those at once. A
+/// refusal takes little time and memory whatever the file claims.
+///
+/// ```
+/// # use striate::data::{Normalization, Preprocessing};
+/// # use striate::data::preprocessing::Fit;
+/// # use striate::formats::{ModelFile, OnnxOptions, TestVectors, from_onnx, to_onnx};
+/// # use striate::{models, network::Network, shape::Shape};
+/// # let input = Shape::new(1, 28, 28);
+/// # let model = ModelFile {
+/// #     network: Network::new(models::by_name("simple-convnet", input, 10)?, 1)?,
+/// #     class_names: (0..10).map(|digit| digit.to_string()).collect(),
+/// #     preprocessing: Preprocessing { shape: input, fit: Fit::Stretch, normalization: Normalization::identity() },
+/// #     training: serde_json::Value::Null,
+/// #     metrics: serde_json::Value::Null,
+/// #     test_vectors: TestVectors::none(),
+/// #     temperature: None,
+/// #     quantized: None,
+/// # };
+/// let bytes = to_onnx(&model, OnnxOptions::default())?;
+/// let again = from_onnx(bytes, "digits.onnx", Default::default())?;
+/// assert_eq!(again.network.parameters(), model.network.parameters());
+/// assert_eq!(again.class_names[7], "7");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn from_onnx(bytes: Vec<u8>, name: &str, options: ImportOptions) -> Result<ModelFile, OnnxImportError> {
+    import::model(bytes, name, None, options)
 }

@@ -320,6 +320,9 @@ impl Story {
             if step.operator.keeps_input() {
                 event.reads(&step.input, Holds::Value(reading.input));
             }
+            if let (true, Some(other)) = (step.operator.keeps_other(), reading.other) {
+                event.reads(&step.other, Holds::Value(other));
+            }
             if step.operator.keeps_output() {
                 event.reads(&step.output, Holds::Value(reading.output));
             }
