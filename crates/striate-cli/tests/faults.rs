@@ -1,4 +1,4 @@
-//! What the machine and the user can do to a run: signals, a directory that goes, a process that is killed
+//! What the machine and the user can do to a run: signals, a directory that goes, memory that ends, a process that is killed
 //! in the middle of its work. Whatever was saved before stays whole, and the message says what to do.
 #![cfg(target_os = "linux")]
 
@@ -87,6 +87,41 @@ fn a_directory_deleted_under_a_run_is_named() {
     assert!(stderr.contains("run/") && stderr.contains("No such file or directory"), "{stderr}");
     // What does not exist any more is not said to be there.
     assert!(!stderr.contains("checkpoint is whole") && !stderr.contains("The last weights are in"), "{stderr}");
+}
+
+/// Runs it with so much address space, and gives the status.
+fn limited(here: &Path, kib: u32, arguments: &str) -> (Option<i32>, String) {
+    let script = format!("ulimit -v {kib}; exec {} {arguments} --threads 2", env!("CARGO_BIN_EXE_striate"));
+    let output = Command::new("bash").args(["-c", &script]).current_dir(here).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn without_memory_the_message_says_how_much_and_what_to_lower() {
+    let place = place();
+    let here = place.path();
+    // 9.7 million parameters: 39 MB, of which training holds several.
+    let arguments = "train --data bars --set hidden=20000 --epochs 1 --batch 20 -q --out";
+    let mut refused = 0;
+    for mib in (200..=560).step_by(24) {
+        let out = format!("run-{mib}");
+        let (status, stderr) = limited(here, mib << 10, &format!("{arguments} {out}"));
+        match status {
+            Some(0) => {}
+            Some(1) => {
+                refused += 1;
+                assert!(stderr.contains("bytes of memory for") && stderr.contains("lower the batch size"), "{stderr}");
+                assert!(!here.join(out).exists(), "refused before anything is written");
+            }
+            _ => panic!("{mib} MiB, {status:?}: {stderr}"),
+        }
+    }
+    assert!(refused > 0);
+    // The digits that are built in, and their copies.
+    for mib in (150..=350).step_by(50) {
+        let (status, stderr) = limited(here, mib << 10, "train --epochs 1 --batch 20000 -q");
+        assert!(status == Some(0) || status == Some(1) && stderr.contains("bytes of memory"), "{status:?}: {stderr}");
+    }
 }
 
 #[test]
