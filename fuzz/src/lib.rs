@@ -7,11 +7,14 @@ mod network;
 
 pub use network::network;
 
+use ndarray::Array4;
 use sha2::{Digest, Sha256};
 use std::io::Write;
 use std::path::Path;
 use striate::data::{Fit, Normalization, Preprocessing, cifar, idx};
-use striate::formats::{ModelFile, from_toml, pytorch, read_npz, read_pickle, to_npz, to_toml};
+use striate::formats::{
+    ImportOptions, ModelFile, OnnxOptions, from_onnx, from_toml, pytorch, read_npz, read_pickle, to_npz, to_onnx, to_toml,
+};
 use striate::shape::Shape;
 use striate::train::Checkpoint;
 
@@ -30,19 +33,41 @@ fn sealed(data: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// A network that costs little enough to be run at every trial.
+fn is_cheap(model: &ModelFile) -> bool {
+    model.network.description().summary(1).is_ok_and(|summary| summary.flops < 100_000_000)
+}
+
+/// A model that was read can be written, and read again.
+fn written(model: &ModelFile) {
+    let bytes = model.to_bytes().expect("what was read can be written");
+    let again = ModelFile::from_bytes(&bytes, "again").expect("what was written can be read");
+    assert_eq!(again.network.parameters(), model.network.parameters());
+}
+
 /// A model file; what is read can be verified, written, and read again.
 pub fn model_file(data: &[u8]) {
     let Ok(model) = ModelFile::from_bytes(&sealed(data), "fuzz") else { return };
     // Networks beyond the fuzzer's patience are read, but not run.
-    let cheap = model.network.description().summary(1).is_ok_and(|summary| summary.flops < 100_000_000);
-    if cheap && model.test_vectors.len() < 64 {
+    if is_cheap(&model) && model.test_vectors.len() < 64 {
         let _ = model.verify();
     }
-    let bytes = model.to_bytes().expect("what was read can be written");
-    let again = ModelFile::from_bytes(&bytes, "again").expect("what was written can be read");
-    assert_eq!(again.network.parameters(), model.network.parameters());
+    written(&model);
     let archive = to_npz(&model).expect("what was read can be written as an archive");
     read_npz(&archive, "again").expect("what was written can be read");
+}
+
+/// Somebody's ONNX file; what is imported runs, and can be written as a model file and, as far as ONNX can say it, as ONNX.
+pub fn onnx(data: &[u8]) {
+    let Ok(model) = from_onnx(data.to_vec(), "fuzz", ImportOptions::default()) else { return };
+    if is_cheap(&model) {
+        let shape = model.network.input();
+        let _ = model.network.predict(Array4::zeros((1, shape.channels, shape.height, shape.width)).view());
+    }
+    written(&model);
+    if let Ok(bytes) = to_onnx(&model, OnnxOptions::default()) {
+        from_onnx(bytes, "again", ImportOptions::default()).expect("what was written can be read");
+    }
 }
 
 /// A checkpoint, and its network.
