@@ -13,7 +13,8 @@ use std::io::Write;
 use std::path::Path;
 use striate::data::{Fit, Normalization, Preprocessing, cifar, idx};
 use striate::formats::{
-    ImportOptions, ModelFile, OnnxOptions, from_onnx, from_toml, pytorch, read_npz, read_pickle, to_npz, to_onnx, to_toml,
+    ImportOptions, ModelFile, OnnxOptions, from_onnx, from_toml, pytorch, read_npz, read_pickle, to_npz, to_onnx,
+    to_toml,
 };
 use striate::shape::Shape;
 use striate::train::Checkpoint;
@@ -38,13 +39,6 @@ fn is_cheap(model: &ModelFile) -> bool {
     model.network.description().summary(1).is_ok_and(|summary| summary.flops < 100_000_000)
 }
 
-/// A model that was read can be written, and read again.
-fn written(model: &ModelFile) {
-    let bytes = model.to_bytes().expect("what was read can be written");
-    let again = ModelFile::from_bytes(&bytes, "again").expect("what was written can be read");
-    assert_eq!(again.network.parameters(), model.network.parameters());
-}
-
 /// A model file; what is read can be verified, written, and read again.
 pub fn model_file(data: &[u8]) {
     let Ok(model) = ModelFile::from_bytes(&sealed(data), "fuzz") else { return };
@@ -52,7 +46,9 @@ pub fn model_file(data: &[u8]) {
     if is_cheap(&model) && model.test_vectors.len() < 64 {
         let _ = model.verify();
     }
-    written(&model);
+    let bytes = model.to_bytes().expect("what was read can be written");
+    let again = ModelFile::from_bytes(&bytes, "again").expect("what was written can be read");
+    assert_eq!(again.network.parameters(), model.network.parameters());
     let archive = to_npz(&model).expect("what was read can be written as an archive");
     read_npz(&archive, "again").expect("what was written can be read");
 }
@@ -64,7 +60,10 @@ pub fn onnx(data: &[u8]) {
         let shape = model.network.input();
         let _ = model.network.predict(Array4::zeros((1, shape.channels, shape.height, shape.width)).view());
     }
-    written(&model);
+    // Networks that read no pictures are no model files.
+    if let Ok(bytes) = model.to_bytes() {
+        ModelFile::from_bytes(&bytes, "again").expect("what was written can be read");
+    }
     if let Ok(bytes) = to_onnx(&model, OnnxOptions::default()) {
         from_onnx(bytes, "again", ImportOptions::default()).expect("what was written can be read");
     }
@@ -125,7 +124,11 @@ pub fn model_toml(data: &[u8]) {
 pub fn image_decode(data: &[u8]) {
     let Some((&how, file)) = data.split_first() else { return };
     let shape = if how & 1 == 0 { Shape::new(1, 28, 28) } else { Shape::new(3, 32, 24) };
-    let fit = if how & 2 == 0 { Fit::Digit } else { Fit::Stretch };
+    let fit = match how >> 1 & 3 {
+        0 => Fit::Digit,
+        1 => Fit::Stretch,
+        _ => Fit::CenterCrop { resize: 32 + usize::from(how) },
+    };
     let Ok(preprocessing) = Preprocessing::new(shape, fit, Normalization::identity()) else { return };
     if let Ok(pixels) = preprocessing.decode(file, "fuzz") {
         assert_eq!(pixels.len(), shape.len());

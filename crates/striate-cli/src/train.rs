@@ -95,9 +95,10 @@ impl Data {
         reading: &ReadingArgs,
         output: &Output,
     ) -> Result<(Self, Vec<Skipped>), CliError> {
-        // A trained model says at which size image files are read.
-        let shape = args.input.or(options.start.as_ref().map(|start| start.preprocessing.shape));
-        let Source { splits, validation, report } = source::load(&options.data, reading, shape, output)?;
+        // A trained model says how image files are read.
+        let trained = options.start.as_ref().map(|start| &start.preprocessing);
+        let reading = reading.options(args.input, trained);
+        let Source { splits, validation, report } = source::load(&options.data, &reading, output)?;
         let skipped = report.skipped;
         if let Some(validation) = validation {
             if args.validation.is_some_and(|share| share > 0.0) {

@@ -1257,6 +1257,26 @@ fn an_onnx_file_is_a_model() {
     let (stdout, _) = run(here, &onward, 0);
     assert!(json(&stdout)["test_accuracy"].as_f64().unwrap() >= 0.5, "{stdout}");
     refused(here, &["evaluate", "bars.onnx", "--data", "bars", "--calibrate"], 2, &["striate convert bars.onnx"]);
+    // What an ONNX file of others does not say is said when it is converted.
+    fs::write(here.join("names.txt"), "row\ncolumn\ndown\nup\n").unwrap();
+    let said = ["--class-names", "names.txt", "--fit", "center-crop:14", "--mean", "0.5", "--deviation", "0.25"];
+    run(here, &[&["convert", "bars.onnx", "said.safetensors"], &said[..]].concat(), 0);
+    run(here, &["verify", "said.safetensors"], 0);
+    assert!(["row", "column", "down", "up"].contains(&answer("said.safetensors").0.as_str()));
+    let text = String::from_utf8_lossy(&fs::read(here.join("said.safetensors")).unwrap()).into_owned();
+    assert!(
+        text.contains(r#"\"fit\":{\"center-crop\":{\"resize\":14}}"#) && text.contains(r#"\"mean\":[0.5]"#),
+        "{text:.2000}"
+    );
+    refused(
+        here,
+        &["convert", "bars.onnx", "x.safetensors", "--fit", "center-crop:3"],
+        1,
+        &["shorter side of 3", "12 to"],
+    );
+    refused(here, &["convert", "bars.onnx", "x.safetensors", "--fit", "crop"], 2, &["center-crop:256"]);
+    refused(here, &["convert", "bars.onnx", "x.safetensors", "--classes", "3"], 2, &["--classes", "its own"]);
+    refused(here, &["convert", "run", "x.safetensors", "--fit", "stretch"], 2, &["--fit", "whole model"]);
     let bytes = fs::read(here.join("bars.onnx")).unwrap();
     fs::write(here.join("cut.onnx"), &bytes[..bytes.len() / 2]).unwrap();
     refused(here, &["predict", "cut.onnx", "rising.png"], 1, &["cut.onnx", "cut short"]);

@@ -101,6 +101,25 @@ write("keras-flatten", [
     numbers("w", 4, 3, 2, 2), numbers("b", 4), whole("flat", [-1, 24]), numbers("m", 24, 3), numbers("mb", 3),
 ], [6, 5, 3], channels_last=True)
 
+# Keras scales pixels, and its Normalization takes away a mean a channel, while the channels are still last.
+write("keras-rescaling", [
+    node("Mul", ["x", "factor"], ["s"], "rescaling"),
+    node("Sub", ["s", "mean"], ["z"], "mean"),
+    node("Div", ["z", "deviation"], ["n"], "deviation"),
+    node("Transpose", ["n"], ["t"], "to_nchw", perm=[0, 3, 1, 2]),
+    node("Conv", ["t", "w", "b"], ["c"], "conv", strides=[2, 2], auto_pad="SAME_UPPER"),
+    node("Relu", ["c"], ["positive"], "relu"),
+    node("Neg", ["c"], ["minus"], "neg"),
+    node("Relu", ["minus"], ["negative"], "relu_2"),
+    node("Mul", ["negative", "slope"], ["sloped"], "prelu"),
+    node("Add", ["positive", "sloped"], ["a"], "add"),
+    node("GlobalAveragePool", ["a"], ["p"], "pool"),
+    node("Squeeze", ["p", "axes"], ["y"], "squeeze"),
+], [
+    constant("factor", 0.5), constant("mean", [0.1, 0.2, -0.3]), constant("deviation", [[[[0.5, 2, 1.5]]]]),
+    numbers("w", 4, 3, 3, 3), numbers("b", 4), numbers("slope", 4, 1, 1), whole("axes", [2, 3]),
+], [6, 5, 3], channels_last=True)
+
 # Sizes computed in the graph, halves that gate each other, a slice and a concatenation.
 write("shapes", [
     node("Shape", ["x"], ["s"], "shape"),
@@ -116,7 +135,7 @@ write("shapes", [
 ], [
     whole("first", 0), whole("axis", [0]), whole("rest", [-1]), whole("halves", [4, 4]), whole("start", [1]),
     whole("end", [3]), whole("axis1", [1]),
-], [2, 2, 2])
+], [1, 4, 2])
 
 # Quantized: pairs around a convolution, and QLinearConv.
 write("quantized", [
@@ -149,6 +168,6 @@ write("upwards", [
     node("GlobalMaxPool", ["g"], ["h"], "maxima"),
     node("Flatten", ["h"], ["y"], "flatten"),
 ], [
-    numbers("w", 2, 3, 3, 3), numbers("slope", 3, 1, 1), constant("scales", [1, 1, 1.5, 2]),
+    numbers("w", 3, 3, 3, 3), numbers("slope", 3, 1, 1), constant("scales", [1, 1, 1.5, 2]),
     whole("pads", [0, 0, 1, 1, 0, 0, 1, 1]),
-], [2, 3, 3])
+], [3, 3, 3])
