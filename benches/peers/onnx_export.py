@@ -29,7 +29,8 @@ def compare(weights, graph):
     checker = "passes" if found["onnx_checker"] else "not installed"
     difference, largest = found["max_abs_difference"], found["largest_logit"]
     print(f"| {graph.name} | {difference:.1e} | {largest:.2g} | {checker} |", flush=True)
-    return difference <= TOLERANCE and found["onnx_checker"]
+    # Fresh weights of a deep network make logits of thousands.
+    return difference <= TOLERANCE * max(1.0, largest) and found["onnx_checker"]
 
 
 def main():
@@ -45,7 +46,7 @@ def main():
                 example(directory, name)
                 path = pathlib.Path(directory)
                 passed += [compare(path / f"{name}.safetensors", path / f"{name}{end}") for end in (".onnx", "-u8.onnx")]
-    print(f"{sum(passed)} of {len(passed)} within {TOLERANCE}")
+    print(f"{sum(passed)} of {len(passed)} within {TOLERANCE} of max(1, largest logit)")
     sys.exit(not all(passed))
 
 

@@ -49,8 +49,11 @@ pub fn model_file(data: &[u8]) {
     let bytes = model.to_bytes().expect("what was read can be written");
     let again = ModelFile::from_bytes(&bytes, "again").expect("what was written can be read");
     assert_eq!(again.network.parameters(), model.network.parameters());
-    let archive = to_npz(&model).expect("what was read can be written as an archive");
-    read_npz(&archive, "again").expect("what was written can be read");
+    // An archive holds networks in float alone.
+    if model.quantized.is_none() {
+        let archive = to_npz(&model).expect("what was read can be written as an archive");
+        read_npz(&archive, "again").expect("what was written can be read");
+    }
 }
 
 /// Somebody's ONNX file; what is imported runs, and can be written as a model file and, as far as ONNX can say it, as ONNX.

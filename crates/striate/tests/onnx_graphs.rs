@@ -35,5 +35,5 @@ fn graphs_of_exporters_mean_what_onnxruntime_makes_of_them() {
         }
         compared += 1;
     }
-    assert_eq!(compared, 7);
+    assert_eq!(compared, 8);
 }

@@ -120,6 +120,28 @@ write("keras-rescaling", [
     numbers("w", 4, 3, 3, 3), numbers("b", 4), numbers("slope", 4, 1, 1), whole("axes", [2, 3]),
 ], [6, 5, 3], channels_last=True)
 
+# GELU as exporters spell it: PyTorch, tf2onnx, and the other order.
+write("gelu", [
+    node("Constant", [], ["root"], "root", value=constant("root", 2**0.5)),
+    node("Div", ["x", "root"], ["a"], "div"),
+    node("Erf", ["a"], ["b"], "erf"),
+    node("Add", ["b", "one"], ["c"], "add"),
+    node("Mul", ["x", "c"], ["d"], "mul"),
+    node("Mul", ["d", "half"], ["e"], "gelu"),
+    node("Mul", ["inverse", "e"], ["f"], "scale_2"),
+    node("Erf", ["f"], ["g"], "erf_2"),
+    node("Add", ["one", "g"], ["h"], "add_2"),
+    node("Mul", ["h", "half"], ["i"], "half_2"),
+    node("Mul", ["e", "i"], ["j"], "gelu_2"),
+    node("Conv", ["j", "w"], ["k"], "conv"),
+    node("Div", ["k", "root"], ["l"], "div_3"),
+    node("Erf", ["l"], ["m"], "erf_3"),
+    node("Add", ["m", "one"], ["n"], "add_3"),
+    node("Mul", ["k", "half"], ["o"], "half_3"),
+    node("Mul", ["o", "n"], ["p"], "gelu_3"),
+    node("Flatten", ["p"], ["y"], "flatten"),
+], [constant("one", 1), constant("half", 0.5), constant("inverse", 0.5**0.5), numbers("w", 2, 1, 2, 2)], [1, 3, 3])
+
 # Sizes computed in the graph, halves that gate each other, a slice and a concatenation.
 write("shapes", [
     node("Shape", ["x"], ["s"], "shape"),

@@ -9,6 +9,7 @@ mod activation;
 mod arithmetic;
 mod convolution;
 mod dense;
+mod gelu;
 mod normalization;
 mod pooling;
 mod quantize;
@@ -24,7 +25,7 @@ use super::{ImportOptions, NodeProblem, OnnxImportError};
 use crate::data::one_class_names;
 use crate::data::preprocessing::{Fit, Normalization, Preprocessing};
 use crate::formats::{ModelFile, TestVectors};
-use crate::layers::{Layer, ReshapeOptions, TransposeOptions};
+use crate::layers::{GeluOptions, Layer, ReshapeOptions, TransposeOptions};
 use crate::network::{Description, NamedLayer, Network, NetworkError};
 use crate::shape::{Shape, ShapeError};
 use serde::de::DeserializeOwned;
@@ -204,6 +205,8 @@ struct Importer<'a> {
     /// How many nodes read each value.
     uses: HashMap<&'a str, usize>,
     nodes: Vec<&'a Node>,
+    /// The products that are GELU, and what of.
+    gelus: HashMap<&'a str, &'a str>,
     output: &'a str,
     layers: Vec<Made>,
     names: HashSet<String>,
@@ -240,12 +243,14 @@ impl<'a> Importer<'a> {
             values: HashMap::new(),
             uses,
             nodes,
+            gelus: HashMap::new(),
             output,
             layers: Vec::new(),
             names: HashSet::from([crate::network::description::INPUT.to_owned()]),
             foldable: FREE_FOLDED.saturating_add(graph.numbers().saturating_mul(2)),
         };
         importer.take_input(input, options).map_err(interface)?;
+        importer.find_gelus();
         Ok(importer)
     }
 
@@ -394,7 +399,11 @@ impl<'a> Importer<'a> {
         if !interpret::knows(&node.operator) && !is_layer(&node.operator) {
             return unsupported("the operator is not supported");
         }
-        let inputs: Vec<Option<Value>> = node.inputs.iter().map(|name| self.value(name)).collect::<Result<_, _>>()?;
+        let gelu = node.outputs.first().and_then(|output| self.gelus.get(output.as_str())).copied();
+        let inputs: Vec<Option<Value>> = match gelu {
+            Some(x) => vec![self.value(x)?],
+            None => node.inputs.iter().map(|name| self.value(name)).collect::<Result<_, _>>()?,
+        };
         if inputs.iter().any(|input| matches!(input, Some(Value::Unknown))) {
             return Ok(vec![Value::Unknown; node.outputs.len()]);
         }
@@ -416,7 +425,10 @@ impl<'a> Importer<'a> {
             return Ok(outputs.into_iter().map(|tensor| Value::Constant(Rc::new(tensor))).collect());
         }
         let call = Call { node, inputs };
-        self.layer(&call)
+        match gelu {
+            Some(_) => Ok(vec![Value::Flow(self.unary(&call, GeluOptions {}, vec![])?)]),
+            None => self.layer(&call),
+        }
     }
 
     /// A node that depends on the input.
