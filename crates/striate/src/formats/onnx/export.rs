@@ -184,7 +184,7 @@ impl<'a> Graph<'a> {
                 let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
                 self.node("Conv", name, &arguments, convolution(options))
             }
-            Layer::Pooling(options) => self.pooling(name, &x, options),
+            Layer::Pooling(options) => self.pooling(name, &x, options)?,
             Layer::Affine(_) => {
                 let flat = self.node("Flatten", &format!("{name}/flat"), &[&x], vec![int("axis", 1)]);
                 self.node("Gemm", name, &[&flat, &named("W"), &named("b")], vec![])
@@ -412,7 +412,7 @@ impl<'a> Graph<'a> {
         Ok(self.node("Resize", name, &[&x, &none, &scales], attributes))
     }
 
-    fn pooling(&mut self, name: &str, x: &str, options: &PoolingOptions) -> String {
+    fn pooling(&mut self, name: &str, x: &str, options: &PoolingOptions) -> Result<String, OnnxError> {
         let Window { kernel, stride, padding, dilation, rounding } = options.window;
         let mut attributes = vec![pair("kernel_shape", kernel), pair("strides", stride), pads(padding)];
         if rounding == Rounding::Ceil {
@@ -421,11 +421,15 @@ impl<'a> Graph<'a> {
         match options.pooling {
             PoolingKind::Max => {
                 attributes.push(pair("dilations", dilation));
-                self.node("MaxPool", name, &[x], attributes)
+                Ok(self.node("MaxPool", name, &[x], attributes))
+            }
+            PoolingKind::Average if dilation != (1, 1) => {
+                let reason = "operator set 17 has no average pooling with dilation; use dilation 1".into();
+                Err(OnnxError::Unsupported { layer: name.into(), reason })
             }
             PoolingKind::Average => {
                 attributes.push(int("count_include_pad", options.count_padding.into()));
-                self.node("AveragePool", name, &[x], attributes)
+                Ok(self.node("AveragePool", name, &[x], attributes))
             }
         }
     }

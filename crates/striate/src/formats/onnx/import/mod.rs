@@ -372,6 +372,10 @@ impl<'a> Importer<'a> {
         }
         match self.values.get(self.output) {
             Some(Value::Flow(flow)) if flow.source.is_some() => Ok(flow.source),
+            Some(Value::Flow(_)) => {
+                let reason = format!("the output {:?} is the input itself; there is no network in it", self.output);
+                Err(OnnxImportError::Interface { name: name.into(), reason })
+            }
             _ => {
                 let reason =
                     format!("the output {:?} does not depend on the input; there is no network in it", self.output);
