@@ -1,0 +1,85 @@
+// The engine in a worker: JSON in and out of the library in WebAssembly, and between two requests a run's next slice.
+
+/** Milliseconds of training between two looks at what was asked meanwhile. */
+const SLICE = 150;
+
+let engine = null;
+let going = false;
+let scheduled = false;
+
+/** Why the engine has ended, in the library's words. */
+let words = "";
+
+async function load() {
+  const host = {
+    now: () => performance.now(),
+    complain: (place, length) => {
+      words = new TextDecoder().decode(new Uint8Array(engine.memory.buffer, place, length));
+    },
+  };
+  const fetched = await fetch(new URL("../striate.wasm", import.meta.url));
+  if (!fetched.ok) throw new Error(`striate.wasm: HTTP ${fetched.status}`);
+  // Not every server knows what kind of file this is, which streaming would need.
+  const { instance } = await WebAssembly.instantiate(await fetched.arrayBuffer(), { host });
+  engine = instance.exports;
+  const model = await fetch(new URL("../model.safetensors", import.meta.url));
+  if (!model.ok) throw new Error(`model.safetensors: HTTP ${model.status}`);
+  const file = base64(new Uint8Array(await model.arrayBuffer()));
+  const { error } = answer({ open: { name: "model.safetensors", file } });
+  if (error) throw new Error(error);
+}
+
+function base64(bytes) {
+  let text = "";
+  for (let at = 0; at < bytes.length; at += 0x8000) text += String.fromCharCode(...bytes.subarray(at, at + 0x8000));
+  return btoa(text);
+}
+
+/** One request, one answer; the library's panics become errors. */
+function answer(request) {
+  const bytes = new TextEncoder().encode(JSON.stringify(request));
+  try {
+    new Uint8Array(engine.memory.buffer, engine.room(bytes.length), bytes.length).set(bytes);
+    const length = engine.answer();
+    const text = new TextDecoder().decode(new Uint8Array(engine.memory.buffer, engine.place(), length));
+    const answered = JSON.parse(text);
+    going = answered.going;
+    return answered;
+  } catch (error) {
+    throw new Error(words || String(error));
+  }
+}
+
+function schedule() {
+  if (scheduled || !going) return;
+  scheduled = true;
+  setTimeout(() => {
+    scheduled = false;
+    guarded(() => answer({ advance: SLICE }));
+  });
+}
+
+/** What ends the engine ends it for good, and is told. */
+function guarded(work) {
+  try {
+    const result = work();
+    schedule();
+    return result;
+  } catch (error) {
+    going = false;
+    self.postMessage({ fatal: error.message });
+  }
+}
+
+const ready = load();
+ready.catch((error) => self.postMessage({ fatal: error.message }));
+
+self.addEventListener("message", async ({ data: { id, request } }) => {
+  try {
+    await ready;
+  } catch {
+    return;
+  }
+  const answered = guarded(() => answer(request));
+  if (answered) self.postMessage({ id, answer: answered });
+});
