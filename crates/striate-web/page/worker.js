@@ -14,7 +14,7 @@ async function load() {
   const host = {
     now: () => performance.now(),
     complain: (place, length) => {
-      words = new TextDecoder().decode(new Uint8Array(engine.memory.buffer, place, length));
+      words = new TextDecoder().decode(new Uint8Array(engine.memory.buffer, place >>> 0, length));
     },
   };
   const fetched = await fetch(new URL("../striate.wasm", import.meta.url));
@@ -39,10 +39,12 @@ function base64(bytes) {
 function answer(request) {
   const bytes = new TextEncoder().encode(JSON.stringify(request));
   try {
-    new Uint8Array(engine.memory.buffer, engine.room(bytes.length), bytes.length).set(bytes);
+    // Each call may grow the memory, and with that replace its buffer.
+    const room = engine.room(bytes.length) >>> 0;
+    new Uint8Array(engine.memory.buffer, room, bytes.length).set(bytes);
     const length = engine.answer();
-    const text = new TextDecoder().decode(new Uint8Array(engine.memory.buffer, engine.place(), length));
-    const answered = JSON.parse(text);
+    const place = engine.place() >>> 0;
+    const answered = JSON.parse(new TextDecoder().decode(new Uint8Array(engine.memory.buffer, place, length)));
     going = answered.going;
     return answered;
   } catch (error) {

@@ -16,7 +16,7 @@ const TARGET: &str = "wasm32-unknown-unknown";
 const PAGE: &str = "page";
 const MODEL: &str = "model.safetensors";
 const ENGINE: &str = "striate.wasm";
-/// Vector instructions, and a stack for the tests' and the encoders' larger arrays.
+/// Vector instructions, and a stack for the larger arrays of decoders and plots.
 const FLAGS: &str = "-C target-feature=+simd128 -C link-arg=-zstack-size=4194304";
 
 const EXAMPLES: &str = "Examples:
@@ -154,10 +154,10 @@ impl Toolchain {
         command.args(["rustc", "--release", "--quiet", "-p", "striate-web", "--lib", "--crate-type", "cdylib"]);
         command.args(["--target", TARGET]);
         // Two compilers' results don't mix.
-        let directory = root.join("target").join(match self {
-            Self::Rustup => "wasm",
-            Self::Debian => "wasm-debian",
-        });
+        let directory = match self {
+            Self::Rustup => root.join("target"),
+            Self::Debian => root.join("target/debian"),
+        };
         command.arg("--target-dir").arg(&directory);
         if let Self::Debian = self {
             command.env("RUSTC", Self::DEBIAN).env("RUSTC_BOOTSTRAP", "1");

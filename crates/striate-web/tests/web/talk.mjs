@@ -4,7 +4,7 @@ import { readFile } from "node:fs/promises";
 import { createInterface } from "node:readline";
 
 let engine = null;
-const text = (place, length) => new TextDecoder().decode(new Uint8Array(engine.memory.buffer, place, length));
+const text = (place, length) => new TextDecoder().decode(new Uint8Array(engine.memory.buffer, place >>> 0, length));
 const host = { now: () => performance.now(), complain: (place, length) => console.error(text(place, length)) };
 const { instance, module } = await WebAssembly.instantiate(await readFile(process.argv[2]), { host });
 engine = instance.exports;
@@ -13,7 +13,8 @@ const wanted = WebAssembly.Module.imports(module).map(({ module, name }) => `${m
 if (wanted.join() !== "host.complain,host.now") throw new Error(`the engine wants ${wanted}`);
 for await (const line of createInterface({ input: process.stdin })) {
   const bytes = new TextEncoder().encode(line);
-  new Uint8Array(engine.memory.buffer, engine.room(bytes.length), bytes.length).set(bytes);
+  const room = engine.room(bytes.length) >>> 0;
+  new Uint8Array(engine.memory.buffer, room, bytes.length).set(bytes);
   const length = engine.answer();
   process.stdout.write(`${text(engine.place(), length)}\n`);
 }
