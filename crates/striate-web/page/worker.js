@@ -20,13 +20,25 @@ async function load() {
   const fetched = await fetch(new URL("../striate.wasm", import.meta.url));
   if (!fetched.ok) throw new Error(`striate.wasm: HTTP ${fetched.status}`);
   // Not every server knows what kind of file this is, which streaming would need.
-  const { instance } = await WebAssembly.instantiate(await fetched.arrayBuffer(), { host });
-  engine = instance.exports;
+  const module = await WebAssembly.compile(await fetched.arrayBuffer());
+  engine = (await WebAssembly.instantiate(module, imports(module, host))).exports;
   const model = await fetch(new URL("../model.safetensors", import.meta.url));
   if (!model.ok) throw new Error(`model.safetensors: HTTP ${model.status}`);
   const file = base64(new Uint8Array(await model.arrayBuffer()));
   const { error } = answer({ open: { name: "model.safetensors", file } });
   if (error) throw new Error(error);
+}
+
+/** The host's functions; and for what crates below import for pages and never call in a worker, functions that refuse. */
+function imports(module, host) {
+  const all = { host };
+  for (const wanted of WebAssembly.Module.imports(module)) {
+    all[wanted.module] ??= {};
+    all[wanted.module][wanted.name] ??= () => {
+      throw new Error(`${wanted.module}.${wanted.name} is not here`);
+    };
+  }
+  return all;
 }
 
 function base64(bytes) {

@@ -16,6 +16,8 @@ const TARGET: &str = "wasm32-unknown-unknown";
 const PAGE: &str = "page";
 const MODEL: &str = "model.safetensors";
 const ENGINE: &str = "striate.wasm";
+/// What `local::exports` gives to JavaScript.
+const EXPORTS: [&str; 3] = ["room", "answer", "place"];
 /// Vector instructions, and a stack for the larger arrays of decoders and plots.
 const FLAGS: &str = "-C target-feature=+simd128 -C link-arg=-zstack-size=4194304";
 
@@ -151,7 +153,7 @@ impl Toolchain {
         let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
         let mut command = Command::new(&cargo);
         command.current_dir(root).env("RUSTFLAGS", FLAGS).env_remove("CARGO_ENCODED_RUSTFLAGS");
-        command.args(["rustc", "--release", "--quiet", "-p", "striate-web", "--lib", "--crate-type", "cdylib"]);
+        command.args(["rustc", "--release", "--quiet", "-p", "striate-web", "--bin", "striate-web"]);
         command.args(["--target", TARGET]);
         // Two compilers' results don't mix.
         let directory = match self {
@@ -165,8 +167,12 @@ impl Toolchain {
             command.arg("-Zbuild-std=std,panic_abort");
         }
         command.args(["--", "-C", "strip=symbols"]);
+        // A program, not a cdylib: that would export what every crate below exports, and import what those want.
+        for name in EXPORTS {
+            command.args(["-C", &format!("link-arg=--export={name}")]);
+        }
         run(&mut command, &cargo)?;
-        Ok(directory.join(TARGET).join("release/striate_web.wasm"))
+        Ok(directory.join(TARGET).join("release/striate-web.wasm"))
     }
 }
 
