@@ -3,4 +3,4 @@
 # weights with those of runs that were left alone: scripts/kill-trials.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cargo test --release --quiet -p striate-cli --test kill -- --ignored --nocapture
+cargo test --release --quiet -p striate-cli --test outside kill:: -- --ignored --nocapture

@@ -7,11 +7,15 @@ mod network;
 
 pub use network::network;
 
+use ndarray::Array4;
 use sha2::{Digest, Sha256};
 use std::io::Write;
 use std::path::Path;
 use striate::data::{Fit, Normalization, Preprocessing, cifar, idx};
-use striate::formats::{ModelFile, from_toml, pytorch, read_npz, read_pickle, to_npz, to_toml};
+use striate::formats::{
+    ImportOptions, ModelFile, OnnxOptions, from_onnx, from_toml, pytorch, read_npz, read_pickle, to_npz, to_onnx,
+    to_toml,
+};
 use striate::shape::Shape;
 use striate::train::Checkpoint;
 
@@ -30,19 +34,42 @@ fn sealed(data: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// A network that costs little enough to be run at every trial.
+fn is_cheap(model: &ModelFile) -> bool {
+    model.network.description().summary(1).is_ok_and(|summary| summary.flops < 100_000_000)
+}
+
 /// A model file; what is read can be verified, written, and read again.
 pub fn model_file(data: &[u8]) {
     let Ok(model) = ModelFile::from_bytes(&sealed(data), "fuzz") else { return };
     // Networks beyond the fuzzer's patience are read, but not run.
-    let cheap = model.network.description().summary(1).is_ok_and(|summary| summary.flops < 100_000_000);
-    if cheap && model.test_vectors.len() < 64 {
+    if is_cheap(&model) && model.test_vectors.len() < 64 {
         let _ = model.verify();
     }
     let bytes = model.to_bytes().expect("what was read can be written");
     let again = ModelFile::from_bytes(&bytes, "again").expect("what was written can be read");
     assert_eq!(again.network.parameters(), model.network.parameters());
-    let archive = to_npz(&model).expect("what was read can be written as an archive");
-    read_npz(&archive, "again").expect("what was written can be read");
+    // An archive holds networks in float alone.
+    if model.quantized.is_none() {
+        let archive = to_npz(&model).expect("what was read can be written as an archive");
+        read_npz(&archive, "again").expect("what was written can be read");
+    }
+}
+
+/// Somebody's ONNX file; what is imported runs, and can be written as a model file and, as far as ONNX can say it, as ONNX.
+pub fn onnx(data: &[u8]) {
+    let Ok(model) = from_onnx(data.to_vec(), "fuzz", ImportOptions::default()) else { return };
+    if is_cheap(&model) {
+        let shape = model.network.input();
+        let _ = model.network.predict(Array4::zeros((1, shape.channels, shape.height, shape.width)).view());
+    }
+    // Networks that read no pictures are no model files.
+    if let Ok(bytes) = model.to_bytes() {
+        ModelFile::from_bytes(&bytes, "again").expect("what was written can be read");
+    }
+    if let Ok(bytes) = to_onnx(&model, OnnxOptions::default()) {
+        from_onnx(bytes, "again", ImportOptions::default()).expect("what was written can be read");
+    }
 }
 
 /// A checkpoint, and its network.
@@ -100,7 +127,11 @@ pub fn model_toml(data: &[u8]) {
 pub fn image_decode(data: &[u8]) {
     let Some((&how, file)) = data.split_first() else { return };
     let shape = if how & 1 == 0 { Shape::new(1, 28, 28) } else { Shape::new(3, 32, 24) };
-    let fit = if how & 2 == 0 { Fit::Digit } else { Fit::Stretch };
+    let fit = match how >> 1 & 3 {
+        0 => Fit::Digit,
+        1 => Fit::Stretch,
+        _ => Fit::CenterCrop { resize: 32 + usize::from(how) },
+    };
     let Ok(preprocessing) = Preprocessing::new(shape, fit, Normalization::identity()) else { return };
     if let Ok(pixels) = preprocessing.decode(file, "fuzz") {
         assert_eq!(pixels.len(), shape.len());

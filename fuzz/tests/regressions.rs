@@ -6,7 +6,7 @@ use std::path::Path;
 fn every_regression_is_an_error_or_a_value() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut read = 0;
-    let targets: [(&str, fn(&[u8])); 10] = [
+    let targets: [(&str, fn(&[u8])); 11] = [
         ("idx", striate_fuzz::idx),
         ("cifar", striate_fuzz::cifar),
         ("image_decode", striate_fuzz::image_decode),
@@ -16,12 +16,14 @@ fn every_regression_is_an_error_or_a_value() {
         ("npz", striate_fuzz::npz),
         ("pickle", striate_fuzz::pickle),
         ("model_toml", striate_fuzz::model_toml),
+        ("onnx", striate_fuzz::onnx),
         ("network", striate_fuzz::network),
     ];
     for (target, run) in targets {
-        for seeds in ["regressions", "../crates/striate/tests/pickles", "../crates/striate/tests/golden"] {
+        for seeds in ["regressions", "pickles", "golden", "onnx"] {
             // The library's own files are tried on every parser.
-            let own = if seeds == "regressions" { root.join(seeds).join(target) } else { root.join(seeds) };
+            let tests = root.join("../crates/striate/tests");
+            let own = if seeds == "regressions" { root.join(seeds).join(target) } else { tests.join(seeds) };
             for entry in std::fs::read_dir(own).into_iter().flatten() {
                 let path = entry.unwrap().path();
                 println!("{target}: {}", path.display());

@@ -10,8 +10,8 @@ use std::process::ExitCode;
 use striate::data::{Fit, Normalization, Preprocessing, one_class_names};
 use striate::formats::container::{MAX_FILE_BYTES, read_foreign_file, read_regular_file};
 use striate::formats::{
-    ForeignName, FormatError, ModelFile, NamedArray, NpzContents, OnnxOptions, TestVectors, book, network_of, pytorch,
-    read_npz, read_pickle, to_npz, to_onnx, write_atomically,
+    ForeignName, FormatError, ImportOptions, ModelFile, NamedArray, NpzContents, OnnxOptions, TestVectors, book,
+    load_onnx, network_of, pytorch, read_npz, read_pickle, to_npz, to_onnx, write_atomically,
 };
 use striate::models;
 use striate::network::{Description, Network, ParameterSpec};
@@ -25,6 +25,8 @@ const EXAMPLES: &str = "Examples:
   striate convert params.pkl model.safetensors             the book's pickled dictionary; no code in it is run
   striate convert weights.npz model.safetensors --model mlp --set hidden=[50,100]
   striate convert resnet18.safetensors model.safetensors --model resnet18   torchvision's weights, saved by PyTorch
+  striate convert others.onnx model.safetensors --class-names names.txt --fit center-crop:256 \
+      --mean 0.485,0.456,0.406 --deviation 0.229,0.224,0.225      somebody's ONNX file, which says none of this
 
 An ONNX file has the input `input` (N, C, H, W) and the output `logits` (N, classes), for any N; class names and
 preprocessing are in its metadata.";
@@ -50,16 +52,30 @@ pub(crate) struct ConvertArgs {
     architecture: Option<String>,
     #[command(flatten)]
     options: ModelOptions,
-    /// Names of the classes for weights without any: a text file, one name a line
+    /// Names of the classes for weights and ONNX files without any: a text file, one name a line
     #[arg(long, value_name = "FILE")]
     class_names: Option<PathBuf>,
-    /// How pixels become numbers for weights that don't say: (v / 255 - mean) / deviation, one number or one a channel
+    /// How pixels become numbers for weights and ONNX files that don't say: (v / 255 - mean) / deviation, one number or one a channel
     /// [default: ImageNet's for torchvision's names, otherwise 0]
     #[arg(long, value_name = "LIST", value_delimiter = ',', allow_hyphen_values = true)]
     mean: Option<Vec<f32>>,
     /// See --mean [default: ImageNet's for torchvision's names, otherwise 1]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     deviation: Option<Vec<f32>>,
+    /// How a picture of another size is made to fit, for weights and ONNX files that don't say: stretch, digit (as MNIST's
+    /// makers did) or center-crop:N (the shorter side scaled to N, then cut out of the middle) [default: center-crop:256 of
+    /// 224, or in that proportion, for torchvision's names; digit for 28x28 in grey; otherwise stretch]
+    #[arg(long, value_name = "FIT", value_parser = parse_fit)]
+    fit: Option<Fit>,
+}
+
+fn parse_fit(text: &str) -> Result<Fit, String> {
+    match (text, text.strip_prefix("center-crop:").map(str::parse)) {
+        ("stretch", _) => Ok(Fit::Stretch),
+        ("digit", _) => Ok(Fit::Digit),
+        (_, Some(Ok(resize))) => Ok(Fit::CenterCrop { resize }),
+        _ => Err("stretch, digit or center-crop:N is needed, as in center-crop:256".into()),
+    }
 }
 
 impl ConvertArgs {
@@ -71,9 +87,17 @@ impl ConvertArgs {
             ("--class-names", self.class_names.is_some()),
             ("--mean", self.mean.is_some()),
             ("--deviation", self.deviation.is_some()),
+            ("--fit", self.fit.is_some()),
         ]
         .into_iter()
         .find_map(|(flag, given)| given.then_some(flag))
+    }
+
+    /// The normalisation that is said, and otherwise the usual one.
+    fn normalization(&self, usual: &Normalization, channels: usize) -> Result<Normalization, CliError> {
+        let mean = self.mean.clone().unwrap_or_else(|| usual.mean.clone());
+        let deviation = self.deviation.clone().unwrap_or_else(|| usual.deviation.clone());
+        Ok(Normalization::new(mean, deviation, channels)?)
     }
 }
 
@@ -115,6 +139,9 @@ fn ending(path: &Path) -> String {
 fn read(args: &ConvertArgs) -> Result<ModelFile, CliError> {
     let path = model::path(&args.model);
     let name = path.display().to_string();
+    if path.exists() && model::is_onnx(&path) {
+        return imported(args, load_onnx(&path, ImportOptions { input: args.options.input })?);
+    }
     let arrays = match ending(&path).as_str() {
         _ if !path.exists() => return model::load(&args.model),
         "npz" => match read_npz(&read_regular_file(&path, MAX_FILE_BYTES)?, &name)? {
@@ -143,6 +170,27 @@ fn whole(args: &ConvertArgs, model: ModelFile) -> Result<ModelFile, CliError> {
             args.model.display()
         ))),
     }
+}
+
+/// The model of an ONNX file. Others' say neither classes nor preprocessing; both may be said, and test vectors are recorded.
+fn imported(args: &ConvertArgs, mut model: ModelFile) -> Result<ModelFile, CliError> {
+    if args.architecture.is_some() || args.options.classes.is_some() || !args.options.settings.is_empty() {
+        return Err(CliError::Usage(format!(
+            "--model, --classes and --set: {} has its own architecture; leave them out",
+            args.model.display()
+        )));
+    }
+    if args.class_names.is_some() {
+        model.class_names = class_names(args, model.network.classes())?;
+    }
+    let found = &model.preprocessing;
+    let normalization = args.normalization(&found.normalization, found.shape.channels)?;
+    model.preprocessing = Preprocessing { fit: args.fit.unwrap_or(found.fit), normalization, ..*found };
+    // What reads no pictures can still be written as ONNX.
+    if model.preprocessing.shape.channels == 1 || model.preprocessing.shape.channels == 3 {
+        model.test_vectors = TestVectors::of_noise(NOISE, &model.preprocessing)?.recorded(&model.network)?;
+    }
+    Ok(model)
 }
 
 /// A model of arrays that others saved.
@@ -220,12 +268,15 @@ fn class_names(args: &ConvertArgs, classes: usize) -> Result<Vec<String>, CliErr
 fn preprocessing(args: &ConvertArgs, network: &Network, torchvision: bool) -> Result<Preprocessing, CliError> {
     let input = network.input();
     let usual = if torchvision && input.channels == 3 { Normalization::imagenet() } else { Normalization::identity() };
-    let normalization = Normalization::new(
-        args.mean.clone().unwrap_or(usual.mean),
-        args.deviation.clone().unwrap_or(usual.deviation),
-        input.channels,
-    )?;
-    // The book's networks read the digits of MNIST.
-    let fit = if input == Shape::new(1, 28, 28) { Fit::Digit } else { Fit::Stretch };
-    Ok(Preprocessing::new(input, fit, normalization)?)
+    let normalization = args.normalization(&usual, input.channels)?;
+    let fit = if input == Shape::new(1, 28, 28) {
+        // The book's networks read the digits of MNIST.
+        Fit::Digit
+    } else if torchvision && input.channels == 3 {
+        // As torchvision evaluates them: 224 out of 256.
+        Fit::CenterCrop { resize: input.height.max(input.width) * 8 / 7 }
+    } else {
+        Fit::Stretch
+    };
+    Ok(Preprocessing::new(input, args.fit.unwrap_or(fit), normalization)?)
 }

@@ -41,7 +41,7 @@ pub(crate) fn run(args: &DataArgs, output: &Output) -> Result<ExitCode, CliError
         Action::Fetch(args) => return fetch::run(args, output),
         Action::Info { data, reading } => (data, reading),
     };
-    let Source { splits, validation, report } = source::open(data, &reading.options(None), output)?;
+    let Source { splits, validation, report } = source::open(data, &reading.options(None, None), output)?;
     let parts: Vec<(&str, &Dataset)> = [("train", Some(&splits.train)), ("validation", validation.as_ref())]
         .into_iter()
         .chain([("test", Some(&splits.test))])

@@ -61,7 +61,7 @@ const ODD_RATIO: usize = 3;
 /// Looks at everything and prints it.
 pub(crate) fn run(args: &DoctorArgs, output: &Output, isa: Isa) -> Result<ExitCode, CliError> {
     let machine = machine(output, isa);
-    // A trained model says at which size images are read.
+    // A trained model says how images are read.
     let named = args.model.as_deref().map(|name| -> Result<_, CliError> {
         model::check(name, !args.settings.is_empty())?;
         let is_name = striate::models::NAMES.contains(&name);
@@ -69,7 +69,12 @@ pub(crate) fn run(args: &DoctorArgs, output: &Output, isa: Isa) -> Result<ExitCo
     });
     let file = named.transpose()?.flatten();
     let shape = args.input.or(file.as_ref().map(|architecture| architecture.description().input));
-    let Source { splits, validation, report } = source::open(&args.data, &args.reading.options(shape), output)?;
+    let trained = match file {
+        Some(Architecture::Trained(file)) => Some(file),
+        _ => None,
+    };
+    let reading = args.reading.options(shape, trained.as_ref().map(|file| &file.preprocessing));
+    let Source { splits, validation, report } = source::open(&args.data, &reading, output)?;
     let parts: Vec<(&str, &Dataset)> = [("train", Some(&splits.train)), ("validation", validation.as_ref())]
         .into_iter()
         .chain([("test", Some(&splits.test))])
@@ -93,10 +98,6 @@ pub(crate) fn run(args: &DoctorArgs, output: &Output, isa: Isa) -> Result<ExitCo
     drop(bar);
     data["duplicates"] = duplicates_found(&found, &parts, output);
 
-    let trained = match file {
-        Some(Architecture::Trained(file)) => Some(file),
-        _ => None,
-    };
     let suspicious = match &trained {
         Some(file) if file.network.classes() == splits.train.classes() => {
             Some(suspicious(&file.network, &file.preprocessing.normalization, &parts, args, output)?)

@@ -13,7 +13,7 @@ use striate::bench::{Timing, alternate};
 use striate::formats::{ModelFile, write_atomically};
 use striate::int8::{self, CalibrationOptions, QuantizedNetwork};
 use striate::network::{Network, Plan, Runner, Weights};
-use striate::train::{self, QuantizeOptions, evaluate, evaluate_int8};
+use striate::train::{self, EvaluateOptions, QuantizeOptions, evaluate, evaluate_int8};
 
 const EXAMPLES: &str = "Examples:
   striate quantize runs/simple-convnet-mnist-1
@@ -84,7 +84,7 @@ pub(crate) fn run(args: &QuantizeArgs, output: &Output) -> Result<ExitCode, CliE
     let calibration_images = args.calibration_images.min(splits.train.len());
 
     let before = evaluate(&model.network, &splits.test, normalization, BATCH)?;
-    let after = evaluate_int8(&quantized, &splits.test, normalization, BATCH, 1.0)?;
+    let after = evaluate_int8(&quantized, &splits.test, normalization, &EvaluateOptions::new(BATCH))?;
     let times = times(&model.network, &quantized, args.seconds)?;
 
     let float_layers: Vec<String> = quantized.float_layers().map(String::from).collect();

@@ -110,10 +110,10 @@ pub(crate) fn run(args: &ServeArgs, output: &Output) -> Result<ExitCode, CliErro
         if !source::exists(&data) {
             return Err(CliError::Usage(format!("--data {data:?} is not here; this version reads {}", source::KINDS)));
         }
-        let shape = studio.model().preprocessing.shape;
+        let reading = ReadingArgs::default().options(None, Some(&studio.model().preprocessing));
         let read = data.clone();
         studio = studio.with_data(DataSource::new(data, move || {
-            let read = source::load(&read, &ReadingArgs::default(), Some(shape), &Output::silent());
+            let read = source::load(&read, &reading, &Output::silent());
             read.map(|source| source.splits).map_err(|error| error.to_string())
         }));
     }

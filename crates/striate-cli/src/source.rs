@@ -41,9 +41,12 @@ pub(crate) struct ReadingArgs {
 }
 
 impl ReadingArgs {
-    /// The library's options, for image files at the size of `shape`.
-    pub(crate) fn options(&self, shape: Option<Shape>) -> Options {
-        Options { shape, strict: self.strict, memory: self.memory, ..Options::default() }
+    /// The library's options, for image files at the size of `shape`, or else as a trained model reads them.
+    pub(crate) fn options(&self, shape: Option<Shape>, trained: Option<&Preprocessing>) -> Options {
+        let shape = shape.or(trained.map(|trained| trained.shape));
+        // What treats single pictures of digits is not for whole data sets of them.
+        let fit = trained.map(|trained| trained.fit).filter(|&fit| fit != Fit::Digit).unwrap_or(Fit::Stretch);
+        Options { shape, fit, strict: self.strict, memory: self.memory, ..Options::default() }
     }
 }
 
@@ -101,18 +104,12 @@ pub(crate) fn for_model(
             None => "the model file does not say what it was trained on; say with --data what to look at".into(),
         })
     })?;
-    load(data, reading, Some(model.preprocessing.shape), output)
+    load(data, &reading.options(None, Some(&model.preprocessing)), output)
 }
 
-/// Reads the data that `--data` names, image files as `reading` says and at the size of `shape`; says on stderr what was
-/// left out.
-pub(crate) fn load(
-    data: &str,
-    reading: &ReadingArgs,
-    shape: Option<Shape>,
-    output: &Output,
-) -> Result<Source, CliError> {
-    let source = open(data, &reading.options(shape), output)?;
+/// Reads the data that `--data` names, image files as `options` say; says on stderr what was left out.
+pub(crate) fn load(data: &str, options: &Options, output: &Output) -> Result<Source, CliError> {
+    let source = open(data, options, output)?;
     if let Some(first) = source.report.skipped.first()
         && !output.is_quiet()
     {

@@ -33,11 +33,10 @@ use striate::formats::{ModelFile, Temperature, TestVectors, weights_sha256};
 use striate::kernels::isa::Isa;
 use striate::models;
 use striate::network::Network;
-use striate::network::plan::Weights;
 use striate::shape::Shape;
 use striate::train::{
-    Checkpoint, Control, EpochMetrics, Evaluation, Event, Fingerprint, Fingerprints, Keep, TrainError, TrainSummary,
-    Trainer, calibrate, evaluate, evaluate_at, whiten,
+    Checkpoint, Control, EpochMetrics, EvaluateOptions, Evaluation, Event, Fingerprint, Fingerprints, Keep, TrainError,
+    TrainSummary, Trainer, calibrate, evaluate, evaluate_with, whiten,
 };
 
 const FILTERS_BEFORE: &str = "filters-before.png";
@@ -96,9 +95,10 @@ impl Data {
         reading: &ReadingArgs,
         output: &Output,
     ) -> Result<(Self, Vec<Skipped>), CliError> {
-        // A trained model says at which size image files are read.
-        let shape = args.input.or(options.start.as_ref().map(|start| start.preprocessing.shape));
-        let Source { splits, validation, report } = source::load(&options.data, reading, shape, output)?;
+        // A trained model says how image files are read.
+        let trained = options.start.as_ref().map(|start| &start.preprocessing);
+        let reading = reading.options(args.input, trained);
+        let Source { splits, validation, report } = source::load(&options.data, &reading, output)?;
         let skipped = report.skipped;
         if let Some(validation) = validation {
             if args.validation.is_some_and(|share| share > 0.0) {
@@ -435,7 +435,8 @@ fn one(
     progress.note(if summary.stopped { "stopped; evaluating the last weights" } else { "evaluating" });
     let temperature = data.temperature(&network, &options)?;
     let divisor = temperature.as_ref().map_or(1.0, |temperature| temperature.value);
-    let on_test = evaluate_at(&network, test, &options.normalization, options.batch, Weights::F32, divisor)?;
+    let measured = EvaluateOptions { temperature: divisor, ..EvaluateOptions::new(options.batch) };
+    let on_test = evaluate_with(&network, test, &options.normalization, &measured)?;
     let kept = summary.kept();
     let on_train = match kept.filter(|metrics| metrics.train_images == train.len()) {
         // After its last epoch the trainer evaluates the whole training set.

@@ -1,5 +1,6 @@
 //! Writes every model of the zoo, with fresh weights, into a directory: `NAME.safetensors` with a few inputs and the
 //! logits they give, `NAME.onnx`, and `NAME-u8.onnx` with preprocessing. `benches/peers/onnx_export.py` runs them elsewhere.
+//! Without a directory it prints the models' names.
 
 use ndarray::Array4;
 use std::path::PathBuf;
@@ -10,7 +11,10 @@ use striate::network::Network;
 use striate::random::{Purpose, Random};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let directory: PathBuf = std::env::args_os().nth(1).ok_or("usage: zoo_onnx DIR [MODEL...]")?.into();
+    let Some(directory) = std::env::args_os().nth(1).map(PathBuf::from) else {
+        NAMES.iter().for_each(|name| println!("{name}"));
+        return Ok(());
+    };
     let wanted: Vec<String> = std::env::args().skip(2).collect();
     std::fs::create_dir_all(&directory)?;
     for name in NAMES.iter().filter(|name| wanted.is_empty() || wanted.iter().any(|w| w == *name)) {

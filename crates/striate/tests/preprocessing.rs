@@ -195,6 +195,44 @@ fn colour_is_kept_in_three_channels() {
 }
 
 #[test]
+fn a_crop_is_cut_out_of_the_middle_of_the_scaled_picture() {
+    let crop = |shape, resize| preprocessing(shape, Fit::CenterCrop { resize });
+    let picture =
+        |width, height| RgbImage::from_fn(width, height, |x, y| Rgb([(x * 4) as u8, (y * 5) as u8, (x * y) as u8]));
+    // 50 x 30 becomes 20 x 12, in colour as in grey. Where the middle falls between two pixels, the even one is the first:
+    // 9 rows of 12 begin at 2, not 1.5.
+    for (rows, columns, top, left) in [(10, 12, 1, 4), (12, 12, 0, 4), (11, 11, 0, 4), (9, 3, 2, 8)] {
+        for channels in [1, 3] {
+            let file = png(picture(50, 30));
+            let whole = preprocessing(Shape::new(channels, 12, 20), Fit::Stretch).decode(&file, "whole.png").unwrap();
+            let found = crop(Shape::new(channels, rows, columns), 12).decode(&file, "crop.png").unwrap();
+            let expected: Vec<u8> = whole
+                .chunks_exact(20)
+                .enumerate()
+                .filter(|(at, _)| (top..top + rows).contains(&(at % 12)))
+                .flat_map(|(_, row)| row[left..left + columns].to_vec())
+                .collect();
+            assert_eq!(found, expected, "{channels} x {rows} x {columns}");
+        }
+    }
+    // Upright, the rows are cut; 33 x 50 becomes 12 x 18 (18.18 without its fraction).
+    let file = png(picture(33, 50));
+    let whole = preprocessing(Shape::new(3, 18, 12), Fit::Stretch).decode(&file, "whole.png").unwrap();
+    let found = crop(Shape::new(3, 12, 12), 12).decode(&file, "crop.png").unwrap();
+    assert_eq!(found[..144], whole[3 * 12..15 * 12]);
+    // The right size already; and a long thin line, whose scaled length is never made.
+    let file = png(picture(14, 12));
+    let found = crop(Shape::new(3, 12, 12), 12).decode(&file, "right.png").unwrap();
+    let cut = png(image::imageops::crop_imm(&picture(14, 12), 1, 0, 12, 12).to_image());
+    assert_eq!(found, preprocessing(Shape::new(3, 12, 12), Fit::Stretch).decode(&cut, "cut.png").unwrap());
+    let line = png(RgbImage::from_pixel(60_000, 1, Rgb([1, 2, 3])));
+    assert_eq!(
+        crop(Shape::new(3, 2, 2), 4096).decode(&line, "line.png").unwrap(),
+        [1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3]
+    );
+}
+
+#[test]
 fn sixteen_bits_become_eight() {
     let picture = image::ImageBuffer::<Luma<u16>, _>::from_vec(3, 1, vec![0, 0x8080, 0xFFFF]).unwrap();
     let decoded = preprocessing(Shape::new(1, 1, 3), Fit::Stretch).decode(&png(picture), "16.png").unwrap();
@@ -237,6 +275,11 @@ fn impossible_preprocessing_is_refused() {
     for shape in [Shape::new(2, 28, 28), Shape::new(1, 0, 28), Shape::new(3, 28, 5000), Shape::flat(784)] {
         assert!(Preprocessing::new(shape, Fit::Stretch, identity.clone()).is_err(), "{shape}");
     }
+    for resize in [0, 31, 4097, usize::MAX] {
+        let error =
+            Preprocessing::new(Shape::new(3, 32, 24), Fit::CenterCrop { resize }, identity.clone()).unwrap_err();
+        assert!(error.to_string().contains("32 to 4096"), "{error}");
+    }
     for (mean, deviation) in [
         (vec![0.0; 2], vec![1.0]),
         (vec![], vec![1.0]),
@@ -262,6 +305,13 @@ fn it_travels_as_json() {
     let expected = r#"{"shape":[3,32,32],"fit":"stretch","normalization":{"mean":[0.4,0.5,0.6],"deviation":[0.2]}}"#;
     assert_eq!(json, expected);
     assert_eq!(serde_json::from_str::<Preprocessing>(&json).unwrap(), original);
+    let crop = json.replace("\"stretch\"", r#"{"center-crop":{"resize":36}}"#);
+    let read: Preprocessing = serde_json::from_str(&crop).unwrap();
+    assert_eq!(read, Preprocessing { fit: Fit::CenterCrop { resize: 36 }, ..original.clone() });
+    assert_eq!(serde_json::to_string(&read).unwrap(), crop);
+    for (from, to) in [("36", "31"), ("36", "-1"), ("36", "36.5"), ("resize", "side"), ("36", "36,\"side\":1")] {
+        assert!(serde_json::from_str::<Preprocessing>(&crop.replace(from, to)).is_err(), "{from} -> {to}");
+    }
     for (from, to) in [("[3,32", "[2,32"), ("stretch", "squeeze"), ("\"fit\"", "\"fat\":1,\"fit\""), ("[0.2]", "[0]")] {
         assert!(serde_json::from_str::<Preprocessing>(&json.replace(from, to)).is_err(), "{from} -> {to}");
     }
@@ -301,7 +351,7 @@ proptest! {
         target in (1usize..40, 1usize..40),
     ) {
         let picture = GrayImage::from_fn(width, height, |x, y| Luma([pixels[(y * width + x) as usize]]));
-        for fit in [Fit::Digit, Fit::Stretch] {
+        for fit in [Fit::Digit, Fit::Stretch, Fit::CenterCrop { resize: 40 }] {
             let preprocessing = preprocessing(Shape::new(1, target.0, target.1), fit);
             let decoded = preprocessing.decode(&png(picture.clone()), "any.png").unwrap();
             prop_assert_eq!(preprocessing.apply(&decoded).len(), target.0 * target.1);

@@ -1,6 +1,7 @@
 //! The trainer and the evaluation on a small task with a known answer: bars that stand or lie.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use striate::data::augment::Views;
 use striate::data::{Dataset, Normalization, Pixels};
 use striate::layers::{AffineOptions, BatchNormOptions, ConvolutionOptions, Init, ReluOptions, SigmoidOptions};
 use striate::models;
@@ -9,7 +10,8 @@ use striate::optim::{OptimizerOptions, Schedule};
 use striate::random::{Purpose, Random};
 use striate::shape::{Rounding, Shape, Window};
 use striate::train::{
-    Control, Decay, Event, Keep, TrainError, TrainOptions, TrainSummary, Trainer, evaluate, evaluate_parameters,
+    Control, Decay, EvaluateOptions, Event, Keep, TrainError, TrainOptions, TrainSummary, Trainer, evaluate,
+    evaluate_parameters, evaluate_with,
 };
 
 const SIDE: usize = 12;
@@ -708,6 +710,33 @@ fn evaluation_agrees_with_the_network_and_does_not_depend_on_the_batch() {
     let same = evaluate_parameters(network.description(), network.parameters(), &data, &plain(), 50).unwrap();
     assert_eq!(same, whole);
     assert!(matches!(evaluate(&network, &data, &plain(), 0), Err(TrainError::Option { field: "batch", .. })));
+}
+
+#[test]
+fn views_of_an_image_are_averaged() {
+    let (data, mut network) = (bars(50, 3), network(2));
+    // So that both sides of an image matter.
+    network.parameters_mut().as_mut_slice().iter_mut().for_each(|weight| *weight *= 10.0);
+    let Pixels::U8(pixels) = data.pixels() else { panic!("bars are bytes") };
+    let mirrored: Vec<u8> = pixels.chunks_exact(SIDE).flat_map(|row| row.iter().rev().copied()).collect();
+    let mirrored =
+        Dataset::new("mirrored", data.shape(), Pixels::U8(mirrored), data.labels().into(), data.class_names().into());
+    let of = |data: &Dataset| network.predict(data.batch(0..50, &plain()).view()).unwrap();
+    let mean = (of(&data) + of(&mirrored.unwrap())) / 2.0;
+    let loss = |row: usize| {
+        let row: Vec<f64> = mean.row(row).iter().map(|&v| f64::from(v)).collect();
+        row.iter().map(|v| v.exp()).sum::<f64>().ln()
+    };
+    let loss = (0..50).map(|row| loss(row) - f64::from(mean[[row, data.labels()[row]]])).sum::<f64>() / 50.0;
+    let options = |batch, views| EvaluateOptions { views, ..EvaluateOptions::new(batch) };
+    for batch in [7, 50] {
+        let found = evaluate_with(&network, &data, &plain(), &options(batch, Views::Mirrored)).unwrap();
+        assert!((found.loss - loss).abs() < 1e-5 * loss.max(1.0), "{} {loss}", found.loss);
+        assert_eq!(found.images, 50);
+    }
+    let one = evaluate_with(&network, &data, &plain(), &options(50, Views::One)).unwrap();
+    assert_eq!(one, evaluate(&network, &data, &plain(), 50).unwrap());
+    assert!((one.loss - loss).abs() > 1e-4);
 }
 
 #[test]

@@ -81,6 +81,8 @@ pub struct Options {
     /// Without one: as many channels as the most colourful image has, and the images' own size if all have the same
     /// and no side exceeds [`MAX_OWN_SIDE`]; otherwise [`DEFAULT_SIDE`] on both sides.
     pub shape: Option<Shape>,
+    /// How an image of another size is made to fit.
+    pub fit: Fit,
     /// Share of the training images set aside for testing where nothing else is there to test with; usually 0.2.
     pub test_share: f64,
     /// Seed of that choice.
@@ -96,7 +98,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { shape: None, test_share: 0.2, seed: 0, strict: false, memory: None }
+        Self { shape: None, fit: Fit::Stretch, test_share: 0.2, seed: 0, strict: false, memory: None }
     }
 }
 
@@ -115,7 +117,7 @@ impl Options {
                 expected: "above 0 and below 1".into(),
             });
         }
-        self.shape.map_or(Ok(()), |shape| preprocessing(shape).map(drop))
+        self.shape.map_or(Ok(()), |shape| preprocessing(shape, self.fit).map(drop))
     }
 }
 
@@ -538,8 +540,8 @@ impl Records<'_> {
     }
 }
 
-fn preprocessing(shape: Shape) -> Result<Preprocessing, DataError> {
-    Preprocessing::new(shape, Fit::Stretch, Normalization::identity())
+fn preprocessing(shape: Shape, fit: Fit) -> Result<Preprocessing, DataError> {
+    Preprocessing::new(shape, fit, Normalization::identity())
 }
 
 /// Decodes the images of a list and makes data sets of them.
@@ -570,8 +572,14 @@ fn load(
         entries.sort_by_key(|entry| entry.part);
     }
     let reader = Arc::new(Reader::new(directory));
-    let decoder =
-        Decoder { reader: &reader, entries: &entries, strict: options.strict, budget: options.budget(), progress };
+    let decoder = Decoder {
+        reader: &reader,
+        entries: &entries,
+        fit: options.fit,
+        strict: options.strict,
+        budget: options.budget(),
+        progress,
+    };
     let (shape, mut pixels, faults) = decoder.all(options.shape)?;
 
     // What could not be read leaves a gap.
@@ -620,7 +628,7 @@ fn load(
             }
             None => {
                 let files = these.into_iter().map(|entry| (entry.path, entry.class)).collect();
-                (Pixels::Files(Files::new(Arc::clone(&reader), preprocessing(shape)?, files)), Vec::new())
+                (Pixels::Files(Files::new(Arc::clone(&reader), preprocessing(shape, options.fit)?, files)), Vec::new())
             }
         };
         let data = Dataset::new(format!("{name} {what}"), shape, these, labels, class_names.clone())?;
@@ -664,6 +672,7 @@ type Faults = Vec<Outcome>;
 struct Decoder<'a, P> {
     reader: &'a Reader,
     entries: &'a [Entry],
+    fit: Fit,
     strict: bool,
     /// Bytes that the pixels may take.
     budget: u64,
@@ -683,7 +692,7 @@ impl<P: Fn(usize, usize) + Sync> Decoder<'_, P> {
         }
         // At most three rounds: each stop happens once.
         loop {
-            match self.round(&preprocessing(target)?, own_size, shape.is_none()) {
+            match self.round(&preprocessing(target, self.fit)?, own_size, shape.is_none()) {
                 Ok((pixels, faults)) => return Ok((target, pixels, faults)),
                 Err(Stop::OtherSize) => {
                     (own_size, target) = (false, Shape::new(target.channels, DEFAULT_SIDE, DEFAULT_SIDE));

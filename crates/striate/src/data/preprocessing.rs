@@ -4,7 +4,7 @@
 
 use super::{
     DataError,
-    resample::{Rectangle, resample},
+    resample::{Rectangle, resample, resample_part},
 };
 use crate::shape::Shape;
 use image::{
@@ -152,10 +152,16 @@ impl Default for Normalization {
 
 /// How a picture of any size becomes one of the network's size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Fit {
     /// Scale height and width independently.
     Stretch,
+    /// As torchvision's networks are evaluated: keep the proportions, scale the shorter side to `resize` pixels, and cut
+    /// the network's size out of the middle. Where a middle falls between two pixels, torchvision's choice is made.
+    CenterCrop {
+        /// Pixels of the shorter side before the cut: at least the network's height and width.
+        resize: usize,
+    },
     /// As the makers of MNIST did with a written digit: ink white on black, cropped, its longer side 20 pixels of 28,
     /// its centre of mass in the middle (in 28 x 28: in pixel (14, 14), counted from 0). A picture of exactly the right size is only made white on black.
     Digit,
@@ -221,7 +227,8 @@ impl Preprocessing {
     /// Whether it can be carried out.
     ///
     /// # Errors
-    /// A number of channels other than 1 or 3, a side of 0 or over [`MAX_TARGET_SIDE`], an unusable normalization.
+    /// A number of channels other than 1 or 3, a side of 0 or over [`MAX_TARGET_SIDE`], a crop from less than the
+    /// network's size, an unusable normalization.
     pub fn check(&self) -> Result<(), DataError> {
         let Shape { channels, height, width } = self.shape;
         if channels != 1 && channels != 3 {
@@ -238,6 +245,16 @@ impl Preprocessing {
                 field: "shape",
                 found: format!("{} (channels, height, width)", self.shape),
                 expected: format!("1 to {MAX_TARGET_SIDE} rows and columns"),
+            });
+        }
+        if let Fit::CenterCrop { resize } = self.fit
+            && !(height.max(width)..=MAX_TARGET_SIDE).contains(&resize)
+        {
+            return Err(DataError::Option {
+                of: PREPROCESSING,
+                field: "fit",
+                found: format!("a shorter side of {resize} pixels"),
+                expected: format!("{} to {MAX_TARGET_SIDE}, to cut {height} x {width} out of it", height.max(width)),
             });
         }
         self.normalization.check(channels)
@@ -284,21 +301,23 @@ impl Preprocessing {
         let (width, height) = (image.width() as usize, image.height() as usize);
         let grey = self.shape.channels == 1 || self.fit == Fit::Digit || !image.color().has_color();
         let all = Rectangle { left: 0, top: 0, width, height };
+        // The size that the whole picture gets, and what is kept of it.
+        let (size, kept) = self.window(height, width);
         if let DynamicImage::ImageRgb8(image) = &image
             && !grey
-            && (height, width) != (self.shape.height, self.shape.width)
+            && ((height, width) != size || kept != all)
         {
             // The usual photograph: its channels are taken apart when there are fewer pixels.
-            return Ok(resample(image.as_raw(), 3, width, all, self.shape.height, self.shape.width));
+            return Ok(resample_part(image.as_raw(), 3, width, all, size, kept));
         }
         let planes = planes(image, grey, name)?;
         let fitted = match self.fit {
             Fit::Digit => digit(planes, width, height, self.shape),
-            Fit::Stretch if (height, width) == (self.shape.height, self.shape.width) => planes,
-            Fit::Stretch => {
+            _ if (height, width) == size && kept == all => planes,
+            Fit::Stretch | Fit::CenterCrop { .. } => {
                 let mut fitted = Vec::with_capacity(self.shape.len());
                 for plane in planes.chunks_exact(width * height) {
-                    fitted.extend(resample(plane, 1, width, all, self.shape.height, self.shape.width));
+                    fitted.extend(resample_part(plane, 1, width, all, size, kept));
                 }
                 fitted
             }
@@ -307,8 +326,20 @@ impl Preprocessing {
         Ok(if fitted.len() < self.shape.len() { fitted.repeat(self.shape.channels) } else { fitted })
     }
 
+    /// The height and width that a whole picture of this height and width is scaled to, and the part of it that is kept.
+    fn window(&self, height: usize, width: usize) -> ((usize, usize), Rectangle) {
+        let Shape { height: rows, width: columns, .. } = self.shape;
+        let whole = ((rows, columns), Rectangle { left: 0, top: 0, width: columns, height: rows });
+        let Fit::CenterCrop { resize } = self.fit else { return whole };
+        let shorter = height.min(width).max(1);
+        let size = (resize * height / shorter, resize * width / shorter);
+        // As Python rounds: from the middle between two pixels to the even one.
+        let begin = |all: usize, part: usize| (all.saturating_sub(part) as f64 / 2.0).round_ties_even() as usize;
+        (size, Rectangle { left: begin(size.1, columns), top: begin(size.0, rows), width: columns, height: rows })
+    }
+
     /// A PNG file of one image's pixels (C, H, W), which [`Preprocessing::decode`] makes the same pixels of again
-    /// (unless they are black on white, and [`Fit::Digit`] turns them).
+    /// (unless they are black on white, and [`Fit::Digit`] turns them, or [`Fit::CenterCrop`] cuts).
     ///
     /// # Errors
     /// Another number of pixels than the shape's.

@@ -4,6 +4,7 @@
 //! when it grows, this is bilinear interpolation. It is what most training code calls "bilinear, antialiased".
 
 use crate::kernels::isa::vectorize;
+use std::ops::Range;
 
 /// A rectangle of whole pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,11 +23,12 @@ struct Weights {
 }
 
 impl Weights {
-    fn new(input: usize, output: usize) -> Self {
+    /// Of output pixels `part`, counted from 0, of `output`.
+    fn new(input: usize, output: usize, part: Range<usize>) -> Self {
         let scale = input as f64 / output as f64;
         let radius = scale.max(1.0);
-        let (mut starts, mut weights) = (Vec::with_capacity(output), Vec::new());
-        for i in 0..output {
+        let (mut starts, mut weights) = (Vec::with_capacity(part.len()), Vec::new());
+        for i in part {
             let centre = (i as f64 + 0.5) * scale;
             // The centre lies inside the input, so at least one pixel has a positive weight.
             let first = ((centre - radius + 0.5).floor().max(0.0) as usize).min(input - 1);
@@ -40,7 +42,7 @@ impl Weights {
         Self { starts, weights }
     }
 
-    /// First input pixel and the weights of output pixel `i`.
+    /// First input pixel and the weights of output pixel `i`, counted from the part's first.
     fn of(&self, i: usize) -> (usize, &[f32]) {
         let (first, at) = self.starts[i];
         let end = self.starts.get(i + 1).map_or(self.weights.len(), |&(_, next)| next);
@@ -63,7 +65,21 @@ pub(super) fn resample(
     height: usize,
     width: usize,
 ) -> Vec<u8> {
-    let (vertical, horizontal) = (Weights::new(crop.height, height), Weights::new(crop.width, width));
+    resample_part(pixels, channels, stride, crop, (height, width), Rectangle { left: 0, top: 0, width, height })
+}
+
+/// Of what [`resample`] makes in `size` (height, width), the part `of` alone: the same pixels, without making the others.
+pub(super) fn resample_part(
+    pixels: &[u8],
+    channels: usize,
+    stride: usize,
+    crop: Rectangle,
+    size: (usize, usize),
+    of: Rectangle,
+) -> Vec<u8> {
+    let vertical = Weights::new(crop.height, size.0, of.top..of.top + of.height);
+    let horizontal = Weights::new(crop.width, size.1, of.left..of.left + of.width);
+    let (height, width) = (of.height, of.width);
     let mut out = vec![0; channels * height * width];
     let mut sums = vec![0.0f32; crop.width * channels];
     let mut columns = vec![[0.0f32; LANES]; crop.width * channels];
@@ -146,7 +162,8 @@ mod tests {
 
     /// As the definition says, a pixel at a time.
     fn plain(plane: &[u8], stride: usize, crop: Rectangle, height: usize, width: usize) -> Vec<u8> {
-        let (vertical, horizontal) = (Weights::new(crop.height, height), Weights::new(crop.width, width));
+        let vertical = Weights::new(crop.height, height, 0..height);
+        let horizontal = Weights::new(crop.width, width, 0..width);
         let mut out = Vec::new();
         for y in 0..height {
             for x in 0..width {
@@ -181,6 +198,19 @@ mod tests {
                 prop_assert_eq!(found, &expected[..]);
                 prop_assert_eq!(&resample(plane, 1, stride, crop, target.0, target.1), &expected);
             }
+        }
+
+        #[test]
+        fn a_part_is_cut_out_of_the_whole(
+            size in (1usize..40, 1usize..30), target in (1usize..40, 1usize..40), part in (0.0f64..1.0, 0.0f64..1.0), seed: u8,
+        ) {
+            let plane: Vec<u8> = (0..size.0 * size.1).map(|i| ((i * 31 + usize::from(seed)) * (i + 7) % 256) as u8).collect();
+            let all = resample(&plane, 1, size.0, whole(size.0, size.1), target.0, target.1);
+            let (top, left) = ((part.0 * target.0 as f64) as usize, (part.1 * target.1 as f64) as usize);
+            let of = Rectangle { left, top, width: (target.1 - left).div_ceil(2), height: (target.0 - top).div_ceil(2) };
+            let found = resample_part(&plane, 1, size.0, whole(size.0, size.1), target, of);
+            let rows = all.chunks_exact(target.1).skip(top).take(of.height);
+            prop_assert_eq!(found, rows.flat_map(|row| row[left..left + of.width].to_vec()).collect::<Vec<_>>());
         }
 
         #[test]

@@ -129,16 +129,10 @@ pub(crate) fn statistics(g: &Geometry, x: &[f32], mean: &mut [f32], variance: &m
     mean.par_iter_mut().zip(variance).enumerate().for_each(channel);
 }
 
-/// Factor and summand of each channel: `y = scale x + shift`.
-pub(crate) fn scale_and_shift(
-    (gamma, beta): (&[f32], &[f32]),
-    (mean, variance): (&[f32], &[f32]),
-    epsilon: f32,
-    (scale, shift): (&mut [f32], &mut [f32]),
-) {
-    for c in 0..scale.len() {
-        scale[c] = gamma[c] * inverse_deviation(variance[c], epsilon);
-        shift[c] = beta[c] - mean[c] * scale[c];
+/// The factor of each channel, `gamma / sqrt(variance + epsilon)`.
+pub(crate) fn factors(gamma: &[f32], variance: &[f32], epsilon: f32, factors: &mut [f32]) {
+    for ((factor, gamma), &variance) in factors.iter_mut().zip(gamma).zip(variance) {
+        *factor = gamma * inverse_deviation(variance, epsilon);
     }
 }
 
@@ -148,11 +142,12 @@ pub(crate) fn inverse_deviation(variance: f32, epsilon: f32) -> f32 {
     (1.0 / (f64::from(variance) + f64::from(epsilon)).sqrt()) as f32
 }
 
-/// `y = scale x + shift (+ other)`, then ReLU if asked. `other` may be empty.
+/// `y = (x - mean) factor + beta (+ other)`, then ReLU if asked. `other` may be empty. The mean is taken off first, not
+/// folded into a summand, as a large factor (of a small variance) would magnify the summand's rounding.
 pub(crate) fn apply(
     g: &Geometry,
     x: &[f32],
-    (scale, shift): (&[f32], &[f32]),
+    (mean, factors, beta): (&[f32], &[f32], &[f32]),
     other: &[f32],
     relu: bool,
     y: &mut [f32],
@@ -162,13 +157,14 @@ pub(crate) fn apply(
         isa::vectorize(|| {
             for (i, y) in y.chunks_exact_mut(g.pixels).enumerate() {
                 let map = task * maps + i;
-                let (scale, shift) = (scale[map % g.channels], shift[map % g.channels]);
+                let c = map % g.channels;
+                let (mean, factor, beta) = (mean[c], factors[c], beta[c]);
                 let range = map * g.pixels..(map + 1) * g.pixels;
                 let x = &x[range.clone()];
                 if other.is_empty() {
-                    y.iter_mut().zip(x).for_each(|(y, x)| *y = scale * x + shift);
+                    y.iter_mut().zip(x).for_each(|(y, x)| *y = (x - mean) * factor + beta);
                 } else {
-                    y.iter_mut().zip(x).zip(&other[range]).for_each(|((y, x), o)| *y = scale * x + shift + o);
+                    y.iter_mut().zip(x).zip(&other[range]).for_each(|((y, x), o)| *y = (x - mean) * factor + beta + o);
                 }
                 if relu {
                     super::elementwise::relu_in_place(y);

@@ -151,7 +151,7 @@ impl BatchNorm {
         let mut y = Array::zeros(x.raw_dim());
         let mut saved = vec![0.0; 3 * g.channels];
         let (gamma, beta) = (self.gamma.to_vec(), self.beta.to_vec());
-        let (mut scale, mut shift) = (vec![0.0; g.channels], vec![0.0; g.channels]);
+        let mut factors = vec![0.0; g.channels];
         if let (Some(x_values), Some(y)) = (x.as_slice(), y.as_slice_mut()) {
             let mut running = [self.running_mean.to_vec(), self.running_variance.to_vec()].concat();
             if training {
@@ -166,9 +166,8 @@ impl BatchNorm {
             }
             let statistics = if training { &saved } else { &running };
             let (mean, variance) = statistics[..2 * g.channels].split_at(g.channels);
-            let scaling = (&mut scale[..], &mut shift[..]);
-            kernel::scale_and_shift((&gamma, &beta), (mean, variance), self.options.epsilon, scaling);
-            kernel::apply(&g, x_values, (&scale, &shift), &[], false, y);
+            kernel::factors(&gamma, variance, self.options.epsilon, &mut factors);
+            kernel::apply(&g, x_values, (mean, &factors, &beta), &[], false, y);
         }
         Ok(y)
     }
@@ -279,7 +278,7 @@ impl Operator for BatchNormOperator {
     }
 
     fn workspace(&self, backward: bool) -> usize {
-        if backward { 0 } else { 2 * self.geometry.channels }
+        if backward { 0 } else { self.geometry.channels }
     }
 
     fn keeps_input(&self) -> bool {
@@ -293,7 +292,7 @@ impl Operator for BatchNormOperator {
     fn forward(&self, f: Forward<'_>) {
         let g = &self.geometry;
         let [gamma, beta, running_mean, running_variance] = self.split(f.parameters);
-        let statistics = if f.training {
+        let (mean, variance) = if f.training {
             Saved::record(g, self.options.epsilon, f.input, f.saved);
             f.saved[..2 * g.channels].split_at(g.channels)
         } else {
@@ -302,9 +301,9 @@ impl Operator for BatchNormOperator {
             }
             (running_mean, running_variance)
         };
-        let (scale, shift) = f.workspace.split_at_mut(g.channels);
-        kernel::scale_and_shift((gamma, beta), statistics, self.options.epsilon, (scale, shift));
-        kernel::apply(g, f.input, (scale, shift), f.other, self.relu, f.output);
+        let factors = &mut f.workspace[..g.channels];
+        kernel::factors(gamma, variance, self.options.epsilon, factors);
+        kernel::apply(g, f.input, (mean, factors, beta), f.other, self.relu, f.output);
     }
 
     fn backward(&self, b: Backward<'_>) {

@@ -4,7 +4,7 @@
 //! left of each map.
 
 use super::blocks::{convolution, convolution_norm, max_pooling, window};
-use crate::layers::{AffineOptions, Init, ReluOptions};
+use crate::layers::{AddOptions, AffineOptions, BatchNormOptions, Init, ReluOptions};
 use crate::network::Description;
 use crate::shape::Shape;
 use serde::{Deserialize, Serialize};
@@ -19,11 +19,13 @@ pub struct CifarNet {
     pub classes: usize,
     /// Filters of the three blocks.
     pub filters: [usize; 3],
+    /// A third convolution in each block, and a shortcut around the last two, as the larger of the records' networks has.
+    pub residual: bool,
 }
 
 impl Default for CifarNet {
     fn default() -> Self {
-        Self { input: Shape::new(3, 32, 32), classes: 10, filters: [32, 96, 128] }
+        Self { input: Shape::new(3, 32, 32), classes: 10, filters: [32, 96, 128], residual: false }
     }
 }
 
@@ -40,10 +42,15 @@ impl CifarNet {
             net = net
                 .with(name("conv1"), convolution(filters, window(3, 1, 1)).without_bias())
                 .with(name("pool"), max_pooling(2, 2, 0))
-                .with(name("conv1-norm"), crate::layers::BatchNormOptions::default())
+                .with(name("conv1-norm"), BatchNormOptions::default())
                 .with(name("relu1"), ReluOptions {});
-            net = convolution_norm(net, &name("conv2"), convolution(filters, window(3, 1, 1)))
-                .with(name("relu2"), ReluOptions {});
+            let same = || convolution(filters, window(3, 1, 1));
+            net = convolution_norm(net, &name("conv2"), same()).with(name("relu2"), ReluOptions {});
+            if self.residual {
+                net = convolution_norm(net, &name("conv3"), same());
+                net = net.with_inputs(name("add"), AddOptions {}, [name("conv3-norm"), name("relu1")]);
+                net = net.with(name("relu3"), ReluOptions {});
+            }
         }
         net.with("pool", max_pooling(3, 3, 0)).with("classes", AffineOptions::new(self.classes, Init::Xavier))
     }

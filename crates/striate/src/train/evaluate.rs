@@ -3,13 +3,42 @@
 use super::calibration::fit_temperature;
 use super::metrics::{Evaluation, Tally};
 use super::{TrainError, check_classes, check_data, first_non_finite, on_worker};
-use crate::data::augment::Augment;
+use crate::data::augment::{Augment, Views};
 use crate::data::{Dataset, Normalization, gather};
 use crate::int8::{Predictor, QuantizedNetwork};
 use crate::network::plan::{Plan, Weights};
 use crate::network::run::Runner;
 use crate::network::{Description, Network, NetworkError, Parameters};
 use ndarray::Array2;
+
+/// How [`evaluate_with`] runs a network.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EvaluateOptions {
+    /// Images at a time: at least 1.
+    pub batch: usize,
+    /// How weights are kept; a network in bytes has its own.
+    pub weights: Weights,
+    /// What logits are divided by for [`Evaluation::scaled`] and the probabilities of the mistakes: a positive number.
+    pub temperature: f64,
+    /// The guises of each image whose logits are averaged.
+    pub views: Views,
+}
+
+impl EvaluateOptions {
+    /// Weights as they are, logits as they are, each image as it is.
+    pub const fn new(batch: usize) -> Self {
+        Self { batch, weights: Weights::F32, temperature: 1.0, views: Views::One }
+    }
+
+    fn check(&self) -> Result<(), TrainError> {
+        check_batch(self.batch)?;
+        if self.temperature.is_finite() && self.temperature > 0.0 {
+            return Ok(());
+        }
+        let found = self.temperature.to_string();
+        Err(TrainError::Option { field: "temperature", found, expected: "a positive number" })
+    }
+}
 
 /// Evaluates `network` on all of `data`, `batch` images at a time.
 ///
@@ -21,65 +50,43 @@ pub fn evaluate(
     normalization: &Normalization,
     batch: usize,
 ) -> Result<Evaluation, TrainError> {
-    evaluate_with(network, data, normalization, batch, Weights::F32)
+    evaluate_with(network, data, normalization, &EvaluateOptions::new(batch))
 }
 
-/// [`evaluate`] with weights kept as `weights` says.
+/// [`evaluate`] with options.
 ///
 /// # Errors
-/// As for [`evaluate`].
+/// As for [`evaluate`], and a temperature that is not a positive number.
 pub fn evaluate_with(
     network: &Network,
     data: &Dataset,
     normalization: &Normalization,
-    batch: usize,
-    weights: Weights,
+    options: &EvaluateOptions,
 ) -> Result<Evaluation, TrainError> {
     check_classes(data, network.classes())?;
-    let (description, parameters) = (network.description(), network.parameters());
-    measure(Evaluator { weights, ..Evaluator::new(description, batch) }, parameters, data, normalization, 1.0)
+    let evaluator = Evaluator { options: *options, ..Evaluator::new(network.description(), options.batch) };
+    measure(evaluator, network.parameters(), data, normalization)
 }
 
-/// [`evaluate_with`], and as well what dividing the logits by `temperature` makes of loss and calibration
-/// ([`Evaluation::scaled`]); the probabilities of the mistakes are those.
+/// [`evaluate_with`] for a network in bytes.
 ///
 /// # Errors
-/// As for [`evaluate`], and a temperature that is not a positive number.
-pub fn evaluate_at(
-    network: &Network,
-    data: &Dataset,
-    normalization: &Normalization,
-    batch: usize,
-    weights: Weights,
-    temperature: f64,
-) -> Result<Evaluation, TrainError> {
-    check_temperature(temperature)?;
-    check_classes(data, network.classes())?;
-    let evaluator = Evaluator { weights, ..Evaluator::new(network.description(), batch) };
-    measure(evaluator, network.parameters(), data, normalization, temperature)
-}
-
-/// [`evaluate_at`] for a network in bytes.
-///
-/// # Errors
-/// As for [`evaluate_at`].
+/// As for [`evaluate_with`].
 pub fn evaluate_int8(
     network: &QuantizedNetwork,
     data: &Dataset,
     normalization: &Normalization,
-    batch: usize,
-    temperature: f64,
+    options: &EvaluateOptions,
 ) -> Result<Evaluation, TrainError> {
-    check_temperature(temperature)?;
+    options.check()?;
     check_classes(data, network.classes())?;
     check_data(data, network.input(), normalization)?;
-    check_batch(batch)?;
-    let mut tally = Tally::new(data.classes(), temperature);
+    let mut tally = Tally::new(data.classes(), options.temperature);
     on_worker(|| {
         Batches::new().each(
             (data, None),
             normalization,
-            batch,
+            options,
             |count| Ok(Predictor::new(network, count)?),
             |predictor| predictor.run(),
             &mut |image, logits, label| tally.add(image, logits, label),
@@ -151,7 +158,7 @@ pub fn evaluate_parameters(
     normalization: &Normalization,
     batch: usize,
 ) -> Result<Evaluation, TrainError> {
-    measure(Evaluator::new(description, batch), parameters, data, normalization, 1.0)
+    measure(Evaluator::new(description, batch), parameters, data, normalization)
 }
 
 fn measure(
@@ -159,23 +166,15 @@ fn measure(
     parameters: &Parameters,
     data: &Dataset,
     normalization: &Normalization,
-    temperature: f64,
 ) -> Result<Evaluation, TrainError> {
-    check_run(parameters, evaluator.batch)?;
-    let mut tally = Tally::new(data.classes(), temperature);
+    evaluator.options.check()?;
+    check_run(parameters, evaluator.options.batch)?;
+    let mut tally = Tally::new(data.classes(), evaluator.options.temperature);
     on_worker(|| {
         evaluator
             .each(parameters, data, None, normalization, &mut |image, logits, label| tally.add(image, logits, label))
     })?;
     Ok(tally.finish())
-}
-
-fn check_temperature(temperature: f64) -> Result<(), TrainError> {
-    if temperature.is_finite() && temperature > 0.0 {
-        return Ok(());
-    }
-    let found = temperature.to_string();
-    Err(TrainError::Option { field: "temperature", found, expected: "a positive number" })
 }
 
 fn check_batch(batch: usize) -> Result<(), TrainError> {
@@ -228,20 +227,24 @@ struct Batches<R> {
     /// For what is left of a data set when the full batches are done.
     rest: Option<R>,
     indices: Vec<usize>,
+    /// A batch of which several views are run.
+    images: Vec<f32>,
+    /// The means of the views' logits.
+    means: Vec<f32>,
 }
 
 impl<R: Runs> Batches<R> {
     fn new() -> Self {
-        Self { full: None, rest: None, indices: Vec::new() }
+        Self { full: None, rest: None, indices: Vec::new(), images: Vec::new(), means: Vec::new() }
     }
 
-    /// Runs the images of `data` at the positions of `sample`, or all, `batch` at a time, and gives each one's answer to
-    /// `take`.
+    /// Runs the images of `data` at the positions of `sample`, or all, a batch at a time, and gives each one's answer,
+    /// the mean of its views', to `take`.
     fn each(
         &mut self,
         (data, sample): (&Dataset, Option<&[usize]>),
         normalization: &Normalization,
-        batch: usize,
+        &EvaluateOptions { batch, views, .. }: &EvaluateOptions,
         make: impl Fn(usize) -> Result<R, TrainError>,
         logits: impl for<'r> Fn(&'r mut R) -> &'r [f32],
         take: Take<'_>,
@@ -262,7 +265,22 @@ impl<R: Runs> Batches<R> {
             self.indices.clear();
             self.indices.extend((start..start + count).map(|at| sample.map_or(at, |sample| sample[at])));
             gather(data, &self.indices, normalization, (&Augment::none(), 0, 0), runner.input_mut());
-            let logits = logits(runner);
+            let logits = match views {
+                Views::One => logits(runner),
+                _ => {
+                    self.images.clear();
+                    self.images.extend_from_slice(runner.input_mut());
+                    self.means.clear();
+                    for view in 0..views.count() {
+                        views.show(view, data.shape(), &self.images, runner.input_mut());
+                        let logits = logits(runner);
+                        self.means.resize(logits.len(), 0.0);
+                        self.means.iter_mut().zip(logits).for_each(|(sum, logit)| *sum += logit);
+                    }
+                    self.means.iter_mut().for_each(|sum| *sum /= views.count() as f32);
+                    &self.means
+                }
+            };
             check_classes(data, logits.len() / count)?;
             for (&image, logits) in self.indices.iter().zip(logits.chunks_exact(data.classes())) {
                 take(image, logits, data.labels()[image]).map_err(|value| TrainError::NonFiniteOutput {
@@ -280,15 +298,14 @@ impl<R: Runs> Batches<R> {
 /// Evaluates again and again with the same runners.
 pub(super) struct Evaluator<'a> {
     description: &'a Description,
-    batch: usize,
-    weights: Weights,
+    options: EvaluateOptions,
     batches: Batches<Runner>,
 }
 
 impl<'a> Evaluator<'a> {
     /// Plans nothing yet.
     pub(super) fn new(description: &'a Description, batch: usize) -> Self {
-        Self { description, batch, weights: Weights::F32, batches: Batches::new() }
+        Self { description, options: EvaluateOptions::new(batch), batches: Batches::new() }
     }
 
     /// Evaluates the images of `data` at the positions of `sample`, or all.
@@ -317,8 +334,8 @@ impl<'a> Evaluator<'a> {
         take: Take<'_>,
     ) -> Result<(), TrainError> {
         check_data(data, self.description.input, normalization)?;
-        let (description, weights) = (self.description, self.weights);
-        let make = |count| Ok(Runner::new(Plan::inference(description, count, weights)?)?);
-        self.batches.each((data, sample), normalization, self.batch, make, |runner| runner.predict(parameters), take)
+        let (description, options) = (self.description, &self.options);
+        let make = |count| Ok(Runner::new(Plan::inference(description, count, options.weights)?)?);
+        self.batches.each((data, sample), normalization, options, make, |runner| runner.predict(parameters), take)
     }
 }

@@ -32,7 +32,7 @@ use crate::optim::{Groups, Kind, OptimError, OptimizerOptions, Schedule};
 use crate::shape::Shape;
 pub use calibration::{BINS, Calibration, CalibrationBin, fit_temperature};
 pub use checkpoint::{CHECKPOINT_VERSION, Checkpoint, CheckpointError, Fingerprints, RunState};
-pub use evaluate::{calibrate, evaluate, evaluate_at, evaluate_int8, evaluate_parameters, evaluate_with, logits};
+pub use evaluate::{EvaluateOptions, calibrate, evaluate, evaluate_int8, evaluate_parameters, evaluate_with, logits};
 pub use events::{Control, EpochMetrics, Event, TrainSummary};
 pub use find_rate::{FoundRates, RatePoint, RateTest, find_learning_rate};
 pub use fingerprint::Fingerprint;

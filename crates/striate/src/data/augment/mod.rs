@@ -20,9 +20,11 @@ mod colour;
 mod geometry;
 mod mix;
 mod transform;
+mod views;
 
 pub use mix::partner;
 pub use transform::{Fill, Transform};
+pub use views::Views;
 
 use super::{DataError, Dataset, Pixels};
 use crate::{

@@ -32,11 +32,14 @@ pub(super) fn model(file: &ModelFile, options: OnnxOptions) -> Result<Vec<u8>, O
     }
     graph.layers()?;
     let json = |value: serde_json::Value| value.to_string();
-    let entries = [
+    let mut entries = vec![
         ("striate.classes", json(serde_json::json!(file.class_names))),
-        ("striate.preprocessing", json(serde_json::json!(file.preprocessing))),
         ("striate.includes_normalization", options.preprocessing.to_string()),
     ];
+    // Of a network that reads no pictures there is nothing to say.
+    if file.preprocessing.check().is_ok() {
+        entries.push(("striate.preprocessing", json(serde_json::json!(file.preprocessing))));
+    }
     let element = if options.preprocessing { data_type::UINT8 } else { data_type::FLOAT };
     let Shape { channels, height, width } = file.network.input();
     let model = ModelProto {
@@ -54,8 +57,8 @@ pub(super) fn model(file: &ModelFile, options: OnnxOptions) -> Result<Vec<u8>, O
         }),
         opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
         metadata_props: entries
-            .map(|(key, value)| StringStringEntryProto { key: key.into(), value })
             .into_iter()
+            .map(|(key, value)| StringStringEntryProto { key: key.into(), value })
             .collect(),
         functions: Vec::new(),
     };

@@ -99,6 +99,12 @@ impl Graph {
         Some(self.tensor(tensor).map_err(named))
     }
 
+    /// A constant of the file that is a single number.
+    pub(super) fn number(&self, name: &str) -> Option<f32> {
+        let proto = self.constants.get(name).filter(|tensor| tensor.dims.iter().all(|&size| size == 1))?;
+        (proto.data_location == 0).then(|| Tensor::read(proto, None).ok()?.scalar().ok()).flatten()
+    }
+
     /// About how many numbers the file's own bytes hold.
     pub(super) fn numbers(&self) -> usize {
         let count = |t: &TensorProto| t.raw_data.len() + t.float_data.len() + t.int32_data.len() + t.int64_data.len();

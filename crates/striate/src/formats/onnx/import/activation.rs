@@ -4,8 +4,8 @@ use super::{Call, Flow, Importer};
 use crate::formats::onnx::node::{Node, Problem, invalid, unsupported};
 use crate::layers::{
     ClipOptions, DropoutOptions, EluOptions, GeluOptions, HardSigmoidOptions, HardSwishOptions, Layer,
-    LeakyReluOptions, LogSoftmaxOptions, PReluOptions, ReluOptions, ReshapeOptions, SeluOptions, SigmoidOptions,
-    SoftmaxOptions, TanhOptions,
+    LeakyReluOptions, LinearOptions, LogSoftmaxOptions, PReluOptions, ReluOptions, ReshapeOptions, SeluOptions,
+    SigmoidOptions, SoftmaxOptions, TanhOptions,
 };
 use crate::shape::Shape;
 
@@ -26,6 +26,7 @@ impl Importer<'_> {
             }
             "HardSwish" => HardSwishOptions {}.into(),
             "Tanh" => TanhOptions {}.into(),
+            "Neg" => LinearOptions { factor: -1.0, shift: 0.0 }.into(),
             "Gelu" if node.text("approximate", "none") == "none" => GeluOptions {}.into(),
             "Clip" => {
                 let low = call.optional(1)?.map(|t| t.scalar()).transpose()?.unwrap_or(node.float("min", f32::MIN));

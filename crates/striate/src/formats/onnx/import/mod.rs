@@ -9,6 +9,7 @@ mod activation;
 mod arithmetic;
 mod convolution;
 mod dense;
+mod gelu;
 mod normalization;
 mod pooling;
 mod quantize;
@@ -24,7 +25,7 @@ use super::{ImportOptions, NodeProblem, OnnxImportError};
 use crate::data::one_class_names;
 use crate::data::preprocessing::{Fit, Normalization, Preprocessing};
 use crate::formats::{ModelFile, TestVectors};
-use crate::layers::{Layer, ReshapeOptions};
+use crate::layers::{GeluOptions, Layer, ReshapeOptions, TransposeOptions};
 use crate::network::{Description, NamedLayer, Network, NetworkError};
 use crate::shape::{Shape, ShapeError};
 use serde::de::DeserializeOwned;
@@ -37,6 +38,8 @@ use std::rc::Rc;
 const OPEN_BATCH: usize = 7;
 /// How many numbers are computed from constants beyond twice those that the file has.
 const FREE_FOLDED: usize = 1 << 24;
+/// The most nodes that scale pixels before an input with its channels last is turned.
+const MOST_SCALING: usize = 8;
 /// The most layers that a model file holds.
 const MOST_LAYERS: usize = 4096;
 
@@ -202,6 +205,8 @@ struct Importer<'a> {
     /// How many nodes read each value.
     uses: HashMap<&'a str, usize>,
     nodes: Vec<&'a Node>,
+    /// The products that are GELU, and what of.
+    gelus: HashMap<&'a str, &'a str>,
     output: &'a str,
     layers: Vec<Made>,
     names: HashSet<String>,
@@ -238,12 +243,14 @@ impl<'a> Importer<'a> {
             values: HashMap::new(),
             uses,
             nodes,
+            gelus: HashMap::new(),
             output,
             layers: Vec::new(),
             names: HashSet::from([crate::network::description::INPUT.to_owned()]),
             foldable: FREE_FOLDED.saturating_add(graph.numbers().saturating_mul(2)),
         };
         importer.take_input(input, options).map_err(interface)?;
+        importer.find_gelus();
         Ok(importer)
     }
 
@@ -259,8 +266,8 @@ impl<'a> Importer<'a> {
         }
         let mut dims = input.dims.clone();
         self.batch = dims.first().copied().flatten().unwrap_or(OPEN_BATCH);
-        let channels_last = self.channels_last(&input.name, dims.len());
-        if channels_last.is_some() && dims.len() == 4 {
+        let turned = self.channels_last(&input.name, dims.len());
+        if turned.is_some() && dims.len() == 4 {
             dims = vec![dims[0], dims[3], dims[1], dims[2]];
         }
         let rank = dims.len();
@@ -296,10 +303,14 @@ impl<'a> Importer<'a> {
         };
         self.input.checked_len(self.batch).map_err(|error| format!("the input {:?}: {error}", input.name))?;
         let dims = std::iter::once(self.batch).chain(sizes).collect();
-        let flow = Value::Flow(Flow { source: None, dims, quantized: false });
-        if let Some(transposed) = channels_last {
-            self.nodes.retain(|node| node.outputs.first().is_none_or(|output| output != transposed));
-            self.values.insert(transposed, flow.clone());
+        let mut flow = Value::Flow(Flow { source: None, dims, quantized: false });
+        if let Some(turn) = turned {
+            if turn.input(0) == Some(&input.name) {
+                self.nodes.retain(|node| !std::ptr::eq(*node, turn));
+                turn.outputs.first().into_iter().for_each(|output| drop(self.values.insert(output, flow.clone())));
+            } else {
+                flow = Value::Flow(self.as_channels_last()?);
+            }
         }
         if normalizes {
             // What our own export puts in front is in the metadata as well.
@@ -313,13 +324,34 @@ impl<'a> Importer<'a> {
         Ok(())
     }
 
-    /// The output of the node that brings an input (N, H, W, C), as Keras has it, to (N, C, H, W), if nothing else reads it.
-    fn channels_last(&self, input: &str, rank: usize) -> Option<&'a str> {
-        let reader = self.nodes.iter().find(|node| node.inputs.iter().any(|name| name == input))?;
-        let turns = reader.operator == "Transpose" && reader.ints("perm") == Some(&[0, 3, 1, 2]);
-        (rank == 4 && turns && self.uses.get(input) == Some(&1))
-            .then(|| reader.outputs.first().map(String::as_str))
-            .flatten()
+    /// The node that brings an input (N, H, W, C), as Keras has it, to (N, C, H, W), if nothing but the scaling of pixels
+    /// comes before.
+    fn channels_last(&self, input: &str, rank: usize) -> Option<&'a Node> {
+        let mut name = input;
+        for _ in 0..MOST_SCALING {
+            if rank != 4 || self.uses.get(name) != Some(&1) {
+                return None;
+            }
+            let reader = self.nodes.iter().copied().find(|node| node.inputs.iter().any(|input| input == name))?;
+            match reader.operator.as_str() {
+                "Transpose" => return (reader.ints("perm") == Some(&[0, 3, 1, 2])).then_some(reader),
+                "Add" | "Sub" | "Mul" | "Div" | "Cast" | "Identity" => name = reader.outputs.first()?,
+                _ => return None,
+            }
+        }
+        None
+    }
+
+    /// The input, which is (C, H, W) for everybody, as the graph expects it: (N, H, W, C).
+    fn as_channels_last(&mut self) -> Result<Flow, String> {
+        let Shape { channels, height, width } = self.input;
+        let options = TransposeOptions { sizes: vec![channels, height, width], order: vec![1, 2, 0] };
+        match self.push(&Node::bare(), "channels_last", options, &[None], vec![]) {
+            Ok((at, _)) => {
+                Ok(Flow { source: Some(at), dims: vec![self.batch, height, width, channels], quantized: false })
+            }
+            Err(Problem::Unsupported(reason) | Problem::Invalid(reason)) => Err(reason),
+        }
     }
 
     /// Takes every node; the output's flow, or everything that stands in the way.
@@ -367,7 +399,11 @@ impl<'a> Importer<'a> {
         if !interpret::knows(&node.operator) && !is_layer(&node.operator) {
             return unsupported("the operator is not supported");
         }
-        let inputs: Vec<Option<Value>> = node.inputs.iter().map(|name| self.value(name)).collect::<Result<_, _>>()?;
+        let gelu = node.outputs.first().and_then(|output| self.gelus.get(output.as_str())).copied();
+        let inputs: Vec<Option<Value>> = match gelu {
+            Some(x) => vec![self.value(x)?],
+            None => node.inputs.iter().map(|name| self.value(name)).collect::<Result<_, _>>()?,
+        };
         if inputs.iter().any(|input| matches!(input, Some(Value::Unknown))) {
             return Ok(vec![Value::Unknown; node.outputs.len()]);
         }
@@ -389,7 +425,10 @@ impl<'a> Importer<'a> {
             return Ok(outputs.into_iter().map(|tensor| Value::Constant(Rc::new(tensor))).collect());
         }
         let call = Call { node, inputs };
-        self.layer(&call)
+        match gelu {
+            Some(_) => Ok(vec![Value::Flow(self.unary(&call, GeluOptions {}, vec![])?)]),
+            None => self.layer(&call),
+        }
     }
 
     /// A node that depends on the input.

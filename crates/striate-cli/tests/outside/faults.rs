@@ -1,51 +1,19 @@
-//! What the machine and the user can do to a run: signals, a directory that goes, a process that is killed
+//! What the machine and the user can do to a run: signals, a directory that goes, memory that ends, a process that is killed
 //! in the middle of its work. Whatever was saved before stays whole, and the message says what to do.
-#![cfg(target_os = "linux")]
 
-#[path = "outside/bars.rs"]
-mod bars;
-mod outside;
-
-use bars::place;
-use outside::{json, refused, striate};
+use crate::bars::place;
+use crate::running::Running;
+use crate::{json, refused, striate};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 const TRAIN: &str = "train --data bars --batch 20 --recipe book --seed 4";
-
-fn start(directory: &Path, arguments: &str) -> Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_striate"));
-    command.current_dir(directory).args(arguments.split_whitespace());
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
-}
-
-/// Waits until something is so; the child must not end meanwhile.
-fn wait_for(child: &mut Child, what: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !what() {
-        assert!(child.try_wait().unwrap().is_none(), "it ended");
-        assert!(begun.elapsed() < Duration::from_secs(120), "it does not come");
-        thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// Also to a process that has just ended.
-fn signal(child: &Child, name: &str) {
-    let _ = Command::new("kill").args([name, &child.id().to_string()]).stderr(Stdio::null()).status().unwrap();
-}
-
-fn ended(child: Child) -> (ExitStatus, String) {
-    let output = child.wait_with_output().unwrap();
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(!stderr.contains("panicked"), "{stderr}");
-    (output.status, stderr)
-}
 
 #[test]
 fn a_second_signal_ends_a_run_at_once_and_loses_nothing() {
@@ -53,14 +21,14 @@ fn a_second_signal_ends_a_run_at_once_and_loses_nothing() {
         let place = place();
         let here = place.path();
         let out = here.join("run");
-        let mut child = start(here, &format!("{TRAIN} --epochs 1000000 --checkpoint-every 5 --out run"));
-        wait_for(&mut child, || fs::metadata(out.join("metrics.jsonl")).is_ok_and(|file| file.len() > 1000));
-        signal(&child, name);
+        let mut child = Running::start(here, &format!("{TRAIN} --epochs 1000000 --checkpoint-every 5 --out run"));
+        child.wait_for(|| fs::metadata(out.join("metrics.jsonl")).ok().filter(|file| file.len() > 1000));
+        child.signal(name);
         // Two at once can arrive as one.
         thread::sleep(Duration::from_millis(2));
-        signal(&child, name);
+        child.signal(name);
         // Where the first had already brought it to its end, that is as good.
-        let (status, stderr) = ended(child);
+        let (status, _, stderr) = child.ended();
         assert!(matches!(status.code(), Some(0 | 130)), "{status}: {stderr}");
         // It goes on as if nothing had been.
         let done = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
@@ -76,17 +44,52 @@ fn a_directory_deleted_under_a_run_is_named() {
     let place = place();
     let here = place.path();
     let out = here.join("run");
-    let mut child = start(here, &format!("{TRAIN} --epochs 1000000 --checkpoint-every 5 --out run"));
-    wait_for(&mut child, || out.join("model.safetensors").exists());
+    let mut child = Running::start(here, &format!("{TRAIN} --epochs 1000000 --checkpoint-every 5 --out run"));
+    child.wait_for(|| out.join("model.safetensors").exists().then_some(()));
     // The run may write between the removal of its files and of their directory.
     while out.exists() {
         let _ = fs::remove_dir_all(&out);
     }
-    let (status, stderr) = ended(child);
+    let (status, _, stderr) = child.ended();
     assert_eq!(status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("run/") && stderr.contains("No such file or directory"), "{stderr}");
     // What does not exist any more is not said to be there.
     assert!(!stderr.contains("checkpoint is whole") && !stderr.contains("The last weights are in"), "{stderr}");
+}
+
+/// Runs it with so much address space, and gives the status.
+fn limited(here: &Path, kib: u32, arguments: &str) -> (Option<i32>, String) {
+    let script = format!("ulimit -v {kib}; exec {} {arguments} --threads 2", env!("CARGO_BIN_EXE_striate"));
+    let output = Command::new("bash").args(["-c", &script]).current_dir(here).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn without_memory_the_message_says_how_much_and_what_to_lower() {
+    let place = place();
+    let here = place.path();
+    // 9.7 million parameters: 39 MB, of which training holds several.
+    let arguments = "train --data bars --set hidden=20000 --epochs 1 --batch 20 -q --out";
+    let mut refused = 0;
+    for mib in (200..=560).step_by(24) {
+        let out = format!("run-{mib}");
+        let (status, stderr) = limited(here, mib << 10, &format!("{arguments} {out}"));
+        match status {
+            Some(0) => {}
+            Some(1) => {
+                refused += 1;
+                assert!(stderr.contains("bytes of memory for") && stderr.contains("lower the batch size"), "{stderr}");
+                assert!(!here.join(out).exists(), "refused before anything is written");
+            }
+            _ => panic!("{mib} MiB, {status:?}: {stderr}"),
+        }
+    }
+    assert!(refused > 0);
+    // The digits that are built in, and their copies.
+    for mib in (150..=350).step_by(50) {
+        let (status, stderr) = limited(here, mib << 10, "train --epochs 1 --batch 20000 -q");
+        assert!(status == Some(0) || status == Some(1) && stderr.contains("bytes of memory"), "{status:?}: {stderr}");
+    }
 }
 
 #[test]
@@ -103,11 +106,10 @@ fn a_conversion_that_is_killed_leaves_the_old_file_or_the_new() {
     for trial in 0..30 {
         // Half of the trials overwrite.
         let name = if trial % 2 == 0 { "out.onnx".to_owned() } else { format!("new-{trial}.onnx") };
-        let mut child = start(here, &format!("convert run {name}"));
+        let mut child = Running::start(here, &format!("convert run {name}"));
         thread::sleep(time * trial / 30);
-        killed += u32::from(child.try_wait().unwrap().is_none());
-        let _ = child.kill();
-        child.wait().unwrap();
+        killed += u32::from(child.runs());
+        drop(child);
         let found = fs::read(here.join(&name));
         assert!(found.is_ok() || trial % 2 == 1);
         if let Ok(found) = found {
@@ -166,10 +168,9 @@ fn a_download_that_is_killed_goes_on_where_it_was() {
         let part = files.find(|file| file.extension().is_some_and(|ending| ending == "part"))?;
         Some(fs::metadata(part).ok()?.len() as usize)
     };
-    let mut child = start(here, &arguments);
-    wait_for(&mut child, || part().is_some_and(|len| len > 0));
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let mut child = Running::start(here, &arguments);
+    child.wait_for(|| part().filter(|&len| len > 0));
+    drop(child);
     let have = part().unwrap();
     assert!(have > 0 && have < 5148, "{have}");
     assert_eq!(told.recv().unwrap(), 0);

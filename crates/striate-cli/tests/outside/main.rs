@@ -1,5 +1,16 @@
 //! The command as a user runs it, given as one line of words.
 
+mod bars;
+mod cli;
+#[cfg(target_os = "linux")]
+mod faults;
+mod kill;
+mod own_images;
+mod quantize;
+mod resume;
+mod running;
+mod train_options;
+
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -1,5 +1,6 @@
 //! The command from outside: what it prints, writes and returns.
 
+use crate::running::Running;
 use serde_json::Value;
 use std::fs;
 use std::io::Write;
@@ -766,19 +767,15 @@ fn an_interrupt_keeps_the_last_weights() {
     for signal in ["-INT", "-TERM"] {
         let place = place();
         let run_directory = place.path().join("run");
-        let log = place.path().join("log");
         // It would take hours.
         let arguments = ["train", "--data", "bars", "--epochs", "1000000", "--batch", "20", "--out", "run", "--json"];
         let mut command = striate(place.path(), &arguments);
-        let child = command.stdout(Stdio::piped()).stderr(fs::File::create(&log).unwrap()).spawn().unwrap();
-        let begun = std::time::Instant::now();
-        while fs::metadata(run_directory.join("metrics.jsonl")).map_or(0, |file| file.len()) == 0 {
-            assert!(begun.elapsed().as_secs() < 60, "no step was done");
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
-        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
-        let (stdout, _) = finished(child.wait_with_output().unwrap(), &arguments, 0);
-        assert!(fs::read_to_string(log).unwrap().contains("stopping"));
+        let mut child = Running::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        child.wait_for(|| fs::metadata(run_directory.join("metrics.jsonl")).ok().filter(|file| file.len() > 0));
+        child.signal(signal);
+        let (status, stdout, stderr) = child.ended();
+        assert_eq!(status.code(), Some(0), "{stderr}");
+        assert!(stderr.contains("stopping"), "{stderr}");
 
         let result = json(&stdout);
         assert_eq!(result["stopped"], true);
@@ -811,10 +808,6 @@ fn http(address: &str, request: &str, body: &str) -> String {
 #[cfg(unix)]
 #[test]
 fn a_run_is_watched_stopped_and_served() {
-    use std::io::{BufRead, BufReader};
-    let signal = |child: &std::process::Child, signal: &str| {
-        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
-    };
     let place = place();
     let here = place.path();
     let log = here.join("log");
@@ -822,18 +815,12 @@ fn a_run_is_watched_stopped_and_served() {
         ["train", "--data", "bars", "--epochs", "1000000", "--batch", "20", "--out", "run", "--json", "--watch"];
     let mut command = striate(here, &arguments);
     command.arg("127.0.0.1:0").stdout(Stdio::piped()).stderr(fs::File::create(&log).unwrap());
-    let mut child = command.spawn().unwrap();
-    let begun = std::time::Instant::now();
-    let address = loop {
+    let mut child = Running::spawn(&mut command);
+    let address = child.wait_for(|| {
         let text = fs::read_to_string(&log).unwrap();
-        if let Some((_, rest)) = text.split_once("watch it at http://")
-            && let Some((address, _)) = rest.split_once('/')
-        {
-            break address.to_owned();
-        }
-        assert!(begun.elapsed().as_secs() < 60, "no page: {text}");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    };
+        let (_, rest) = text.split_once("watch it at http://")?;
+        Some(rest.split_once('/')?.0.to_owned())
+    });
     assert!(http(&address, "GET /", "").contains("page/app.js"));
     let live = http(&address, "POST /studio", "{\"ask\":\"live\",\"since\":0}");
     let goes_on =
@@ -841,23 +828,19 @@ fn a_run_is_watched_stopped_and_served() {
     assert!(goes_on, "{live}");
     assert!(http(&address, "POST /run", "{\"action\":\"stop\"}").starts_with("HTTP/1.1 200"));
     // The result comes; the page stays.
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    assert_eq!(json(&line)["stopped"], true);
+    assert_eq!(json(&child.line())["stopped"], true);
     assert!(http(&address, "POST /studio", "{\"ask\":\"live\",\"since\":0}").contains("\"phase\":\"done\""));
-    signal(&child, "-INT");
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    child.signal("-INT");
+    assert_eq!(child.ended().0.code(), Some(0));
 
     let arguments = ["serve", "run", "--addr", "127.0.0.1:0", "--json"];
-    let mut child = striate(here, &arguments).stdout(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let address = json(&line)["address"].as_str().unwrap().to_owned();
+    let mut child = Running::spawn(striate(here, &arguments).stdout(Stdio::piped()));
+    let address = json(&child.line())["address"].as_str().unwrap().to_owned();
     assert!(http(&address, "GET /healthz", "").starts_with("HTTP/1.1 200"));
     // The data is that of the run.
     assert!(http(&address, "POST /studio", "{\"ask\":\"confusion\"}").contains("data-cell"));
-    signal(&child, "-TERM");
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    child.signal("-TERM");
+    assert_eq!(child.ended().0.code(), Some(0));
 
     refused(here, &["serve", "run", "--addr", "8.8.8.8:1"], 1, &["8.8.8.8:1", "choose another address"]);
     refused(here, &["serve", "run", "--addr", "8080"], 2, &["HOST:PORT is needed"]);
@@ -1257,6 +1240,26 @@ fn an_onnx_file_is_a_model() {
     let (stdout, _) = run(here, &onward, 0);
     assert!(json(&stdout)["test_accuracy"].as_f64().unwrap() >= 0.5, "{stdout}");
     refused(here, &["evaluate", "bars.onnx", "--data", "bars", "--calibrate"], 2, &["striate convert bars.onnx"]);
+    // What an ONNX file of others does not say is said when it is converted.
+    fs::write(here.join("names.txt"), "row\ncolumn\ndown\nup\n").unwrap();
+    let said = ["--class-names", "names.txt", "--fit", "center-crop:14", "--mean", "0.5", "--deviation", "0.25"];
+    run(here, &[&["convert", "bars.onnx", "said.safetensors"], &said[..]].concat(), 0);
+    run(here, &["verify", "said.safetensors"], 0);
+    assert!(["row", "column", "down", "up"].contains(&answer("said.safetensors").0.as_str()));
+    let text = String::from_utf8_lossy(&fs::read(here.join("said.safetensors")).unwrap()).into_owned();
+    assert!(
+        text.contains(r#"\"fit\":{\"center-crop\":{\"resize\":14}}"#) && text.contains(r#"\"mean\":[0.5]"#),
+        "{text:.2000}"
+    );
+    refused(
+        here,
+        &["convert", "bars.onnx", "x.safetensors", "--fit", "center-crop:3"],
+        1,
+        &["shorter side of 3", "12 to"],
+    );
+    refused(here, &["convert", "bars.onnx", "x.safetensors", "--fit", "crop"], 2, &["center-crop:256"]);
+    refused(here, &["convert", "bars.onnx", "x.safetensors", "--classes", "3"], 2, &["--classes", "its own"]);
+    refused(here, &["convert", "run", "x.safetensors", "--fit", "stretch"], 2, &["--fit", "whole model"]);
     let bytes = fs::read(here.join("bars.onnx")).unwrap();
     fs::write(here.join("cut.onnx"), &bytes[..bytes.len() / 2]).unwrap();
     refused(here, &["predict", "cut.onnx", "rising.png"], 1, &["cut.onnx", "cut short"]);

@@ -1,12 +1,10 @@
 //! Training on one's own images from outside: augmentation that can be seen, damaged files, data that changes, and places
 //! that can't be written to.
 
-mod outside;
-
-use outside::{json, refused, striate};
+use crate::running::Running;
+use crate::{json, refused, striate};
 use serde_json::Value;
 use std::fs;
-use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 const SIDE: u32 = 12;
@@ -148,19 +146,11 @@ fn a_place_that_takes_no_files_is_told_at_once() {
 
     // The directory goes away under the run.
     let out = here.join("run");
-    let log = here.join("log");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_striate"));
     let arguments = format!("{TRAIN} --out run").replace("--epochs 2", "--epochs 1000000");
-    command.current_dir(here).args(arguments.split_whitespace()).stdin(Stdio::null()).stdout(Stdio::null());
-    let mut child = command.stderr(fs::File::create(&log).unwrap()).spawn().unwrap();
-    let begun = std::time::Instant::now();
-    while !out.join("model.safetensors").exists() {
-        assert!(begun.elapsed().as_secs() < 60, "no epoch was done");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    let mut child = Running::start(here, &arguments);
+    child.wait_for(|| out.join("model.safetensors").exists().then_some(()));
     fs::rename(&out, here.join("elsewhere")).unwrap();
-    let status = child.wait().unwrap();
-    let said = fs::read_to_string(log).unwrap();
+    let (status, _, said) = child.ended();
     assert_eq!(status.code(), Some(1), "{said}");
     assert!(said.contains("error: can't save run/") && said.contains("; the directory "), "{said}");
     assert!(!said.contains("panicked") && !out.exists(), "{said}");

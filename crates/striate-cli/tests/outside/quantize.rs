@@ -1,8 +1,6 @@
 //! `striate quantize` from outside: accuracy on real digits, the same bits everywhere, and what is refused.
 
-mod outside;
-
-use outside::{json, refused, striate};
+use crate::{json, refused, striate};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;

@@ -1,9 +1,7 @@
 //! Options of training from outside: balance, fine-tuning, freezing, and what the default recipe makes of photographs.
 
-mod outside;
-
+use crate::{json, refused, striate};
 use image::{GrayImage, Rgb, RgbImage};
-use outside::{json, refused, striate};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;

@@ -1,11 +1,8 @@
 //! Going on with a run from outside: what is refused, what stays whole, what is cut.
 
-#[path = "outside/bars.rs"]
-mod bars;
-mod outside;
-
-use bars::place;
-use outside::{json, refused};
+use crate::bars::place;
+use crate::running::Running;
+use crate::{json, refused};
 use serde_json::Value;
 use std::fs;
 use std::process::{Command, Stdio};
@@ -139,16 +136,11 @@ fn one_run_at_a_time() {
     let place = place();
     let here = place.path();
     let forever = "train --data bars --epochs 1000000 --batch 20 --quiet --out run";
-    let mut first = Command::new(env!("CARGO_BIN_EXE_striate"));
-    let mut first = first.current_dir(here).args(forever.split_whitespace()).stdout(Stdio::null()).spawn().unwrap();
-    while !here.join("run/run.toml").exists() {
-        assert!(first.try_wait().unwrap().is_none());
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    let mut first = Running::start(here, forever);
+    first.wait_for(|| here.join("run/run.toml").exists().then_some(()));
     refused(here, "train --resume run", 1, &["run: another run is writing"]);
     refused(here, &format!("{TRAIN} -q"), 1, &["run", "not empty"]);
-    first.kill().unwrap();
-    first.wait().unwrap();
+    drop(first);
     // A directory without a saved step is as good as new, whatever a killed run left in it.
     let left = here.join("left");
     fs::create_dir(&left).unwrap();
