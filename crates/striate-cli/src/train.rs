@@ -345,7 +345,7 @@ fn one(
         quantized: None,
     };
     let shown = (train, test);
-    let watched = args.watch.start(as_model, shown, &options.train_options(), history.clone(), global.quiet)?;
+    let watched = args.watch.start(as_model, shown, &options.train_options(), history.clone(), output)?;
     let mut is_set_up = false;
     let trainer = data.trainer(&mut network, &options)?.checkpoints(options.checkpoint_every).stop_when(interrupted);
     let trainer = trainer.snapshots(options.snapshots).known_by(fingerprints);

@@ -2,7 +2,7 @@
 
 use crate::error::CliError;
 use crate::model::FILE;
-use crate::output::complain;
+use crate::output::{Output, complain};
 use crate::run_dir::RunDir;
 use crate::serve::{options_of, parse_address};
 use clap::Args;
@@ -25,7 +25,7 @@ const SHOWN: usize = 10_000;
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct WatchArgs {
     /// Show the run on a page, at 127.0.0.1:7878 or another address: curves, filters, gradients, mistakes; pause, resume, stop.
-    /// The page stays until Ctrl-C
+    /// The page stays until Ctrl-C. On a terminal with a display beside it, a browser is opened, unless --quiet is given
     #[arg(long, value_name = "HOST:PORT", num_args = 0..=1, default_missing_value = "127.0.0.1:7878")]
     #[arg(value_parser = parse_address, conflicts_with_all = ["seeds", "find_lr"])]
     watch: Option<SocketAddr>,
@@ -52,7 +52,7 @@ impl WatchArgs {
         (train, test): (&Dataset, &Dataset),
         options: &TrainOptions,
         history: Vec<EpochMetrics>,
-        quiet: bool,
+        output: &Output,
     ) -> Result<Option<Watched>, CliError> {
         let Some(address) = self.watch else { return Ok(None) };
         let some = |data: &Dataset| {
@@ -64,11 +64,23 @@ impl WatchArgs {
         let studio = Arc::new(Studio::new(model).with_data(data).with_live(Live::new(options, history)));
         let options = options_of(address, self.token.as_deref(), self.open);
         let server = Server::bind(Arc::clone(&studio), options)?.start()?;
+        let quiet = output.is_quiet();
         if !quiet {
             complain(&format!("watch it at {}", server.url()));
         }
+        if output.is_screen() && has_display() {
+            let url = server.url().to_owned();
+            // Some openers only come back when the browser is closed; and one that fails leaves the address above.
+            std::thread::spawn(move || opener::open_browser(url));
+        }
         Ok(Some(Watched { studio, server, quiet }))
     }
+}
+
+/// Whether a browser has somewhere to appear.
+fn has_display() -> bool {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    cfg!(any(windows, target_os = "macos")) || is_set("DISPLAY") || is_set("WAYLAND_DISPLAY")
 }
 
 impl Watched {

@@ -1,7 +1,7 @@
 // The page: tabs, the image that is looked at, language and colour scheme.
 
 import { el, latest, say } from "./dom.js";
-import { Gone, HttpEngine } from "./engine.js";
+import { Gone, connect } from "./engine.js";
 import { setup as setupInput } from "./input.js";
 import { choose, current } from "./words.js";
 import * as filters from "./views/filters.js";
@@ -12,7 +12,7 @@ import * as similar from "./views/similar.js";
 import * as training from "./views/training.js";
 import * as why from "./views/why.js";
 
-const engine = new HttpEngine();
+const engine = connect();
 const find = (id) => document.getElementById(id);
 
 /** What the parts of the page share. */
@@ -45,8 +45,30 @@ const app = {
     if (image) app.setImage({ ...image, origin: split });
   },
   select,
+  build,
+  /** Opens a model's file, where the engine can. */
+  async openModel(file) {
+    try {
+      await engine.open(file);
+    } catch (error) {
+      return trouble(error);
+    }
+    await build();
+  },
+  async saveModel() {
+    try {
+      const { name, blob } = await engine.save();
+      const link = el("a", { href: URL.createObjectURL(blob), download: name });
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+    } catch (error) {
+      trouble(error);
+    }
+  },
 };
 
+/** Ends what the page before a new model listened to. */
+let listening = null;
 let input = null;
 const views = [];
 let shown = null;
@@ -154,15 +176,23 @@ function switches() {
   });
 }
 
-async function start() {
-  choose(memory.get("language") ?? (navigator.language?.startsWith("ko") ? "ko" : "en"));
-  switches();
-  app.about = await app.ask({ ask: "about" });
-  if (!app.about) return;
-  const { name, classes, live, data } = app.about;
+/** The page around the engine's model. */
+async function build(first) {
+  const about = await app.ask({ ask: "about" });
+  if (!about) return;
+  app.about = about;
+  app.image = null;
+  listening?.abort();
+  listening = new AbortController();
+  shown?.view.hidden?.();
+  shown = null;
+  views.length = 0;
+  for (const id of ["tabs", "panels", "input"]) find(id).replaceChildren();
+  const { name, classes, live, local, data } = about;
+  delete find("model").dataset.t;
   find("model").textContent = name;
   document.title = `${name} – Striate`;
-  input = setupInput(find("input"), app);
+  input = setupInput(find("input"), app, listening.signal);
   if (live) tab("training", training);
   tab("layers", layers);
   tab("why", why);
@@ -170,12 +200,19 @@ async function start() {
   if (data && classes.length <= 200) tab("mistakes", mistakes);
   tab("filters", filters);
   tab("network", network);
-  find("tabs").addEventListener("keydown", keys);
+  if (local && !live) tab("training", training);
   choose(current());
-  const asked = location.hash.slice(1);
-  select(views.some((one) => one.id === asked) ? asked : views[0].id);
+  select(views.some((one) => one.id === first) ? first : views[0].id);
   if (data) await app.open("test", 0);
-  document.body.dataset.ready = "true";
+}
+
+async function start() {
+  choose(memory.get("language") ?? (navigator.language?.startsWith("ko") ? "ko" : "en"));
+  switches();
+  say(find("model"), "loading");
+  find("tabs").addEventListener("keydown", keys);
+  await build(location.hash.slice(1));
+  if (app.about) document.body.dataset.ready = "true";
 }
 
 start();

@@ -50,6 +50,17 @@ export function latest(work) {
   };
 }
 
+/** Buttons that open a model's file and keep the model as one, where the engine is here. */
+export function modelButtons(app) {
+  const file = el("input", { type: "file", accept: ".safetensors,.onnx", hidden: true, class: "model-file" });
+  file.addEventListener("change", () => {
+    if (file.files[0]) app.openModel(file.files[0]);
+    file.value = "";
+  });
+  const button = (t, onclick) => el("button", { type: "button", t, onclick, class: t });
+  return el("div", { class: "row" }, button("open_model", () => file.click()), button("save_model", app.saveModel), file);
+}
+
 /** SVG text from the engine as an element; nothing in it is run. */
 export function svg(text) {
   const parsed = new DOMParser().parseFromString(text, "image/svg+xml").documentElement;

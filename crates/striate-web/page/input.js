@@ -7,7 +7,8 @@ const PEN = 22;
 /** Classes listed at most. */
 const LISTED = 10;
 
-export function setup(place, app) {
+/** Listens until `signal` says that another page takes over. */
+export function setup(place, app, signal) {
   const canvas = el("canvas", { width: SIDE, height: SIDE, tabindex: "0", role: "img", label: "pad", id: "pad" });
   const pen = el("div", { class: "pen", hidden: true });
   const video = el("video", { playsinline: true, muted: true, hidden: true });
@@ -156,6 +157,12 @@ export function setup(place, app) {
 
   // Files.
 
+  /** An image, or where the engine is here, a model. */
+  function takeIn(file) {
+    if (app.about.local && /\.(safetensors|onnx)$/i.test(file.name)) app.openModel(file);
+    else readFile(file);
+  }
+
   async function readFile(blob) {
     const reader = new FileReader();
     const text = await new Promise((done, failed) => {
@@ -168,19 +175,20 @@ export function setup(place, app) {
     if (image) app.setImage({ ...image, origin: "file", shown: text });
   }
 
-  document.addEventListener("dragover", (event) => {
+  const listen = (name, heard) => document.addEventListener(name, heard, { signal });
+  listen("dragover", (event) => {
     event.preventDefault();
     document.body.classList.add("dropping");
   });
-  document.addEventListener("dragleave", (event) => {
+  listen("dragleave", (event) => {
     if (!event.relatedTarget) document.body.classList.remove("dropping");
   });
-  document.addEventListener("drop", (event) => {
+  listen("drop", (event) => {
     event.preventDefault();
     document.body.classList.remove("dropping");
-    if (event.dataTransfer.files[0]) readFile(event.dataTransfer.files[0]);
+    if (event.dataTransfer.files[0]) takeIn(event.dataTransfer.files[0]);
   });
-  document.addEventListener("paste", (event) => {
+  listen("paste", (event) => {
     const pasted = [...(event.clipboardData?.files ?? [])].find((one) => one.type.startsWith("image/"));
     if (pasted) readFile(pasted);
   });
@@ -188,6 +196,7 @@ export function setup(place, app) {
   // The camera.
 
   let stream = null;
+  signal.addEventListener("abort", () => stream && closeCamera());
   async function openCamera() {
     try {
       stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });

@@ -1,10 +1,11 @@
 //! Striate: convolutional networks on ordinary CPUs.
 //!
 //! The rooms, from the bottom up (a room never reaches upward):
-//! [`shape`] and [`random`], [`kernels`], [`layers`], [`network`], [`models`]; [`data`] and [`optim`] beside them;
+//! [`shape`], [`random`] and [`clock`], [`kernels`], [`layers`], [`network`], [`models`]; [`data`] and [`optim`] beside them;
 //! [`int8`] on these; [`train`], [`mod@bench`], [`explain`], [`draw`] and [`formats`] on top.
 
 pub mod bench;
+pub mod clock;
 pub mod data;
 pub mod draw;
 pub mod explain;

@@ -79,8 +79,9 @@ impl From<Shape> for [usize; 3] {
     }
 }
 
-/// The most numbers one buffer may hold: 2^34 (64 GiB of f32). Anything larger is a mistake or an attack.
-pub const MAX_ELEMENTS: usize = 1 << 34;
+/// The most numbers one buffer may hold: 2^34 (64 GiB of f32), or 2^29 (2 GiB) where addresses have 32 bits. Anything
+/// larger is a mistake or an attack.
+pub const MAX_ELEMENTS: usize = 1 << if usize::BITS > 34 { 34 } else { 29 };
 
 /// The product of sizes, refused beyond [`MAX_ELEMENTS`].
 pub fn checked_product(sizes: &[usize]) -> Result<usize, ShapeError> {

@@ -37,7 +37,8 @@ export function setup(panel, app) {
 
   return {
     async shown() {
-      if (asked) return;
+      // A run changes what is taken for what.
+      if (asked && !app.about.live) return;
       asked = true;
       say(words, "looking");
       const answer = await app.ask({ ask: "confusion" });

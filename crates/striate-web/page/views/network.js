@@ -1,10 +1,11 @@
 // The network as a diagram, and as a table for those who would rather read.
 
-import { el, svg } from "../dom.js";
+import { el, modelButtons, svg } from "../dom.js";
 
 export function setup(panel, app) {
   const paper = el("div", { class: "paper" });
   const table = el("div", { class: "scroll" });
+  if (app.about.local) panel.append(el("p", { class: "faint", t: "model_hint" }), modelButtons(app));
   panel.append(el("div", { class: "split" }, paper, table));
   let asked = false;
 

@@ -1,7 +1,10 @@
 // A run while it goes on.
 
-import { el, percent, picture, say, short, svg } from "../dom.js";
+import { el, modelButtons, percent, picture, say, short, svg } from "../dom.js";
 import { Gone } from "../engine.js";
+
+/** Learning rates that suit each optimizer. */
+const RATES = { sgd: "0.01", momentum: "0.01", nesterov: "0.01", adagrad: "0.01", rmsprop: "0.001", adam: "0.001" };
 
 /** Between two questions, in milliseconds. */
 const PACE = 1000;
@@ -27,7 +30,9 @@ export function setup(panel, app) {
   const filters = el("div", { class: "paper", hidden: true });
   const mistakes = el("div", { class: "thumbs" });
   const none = el("p", { class: "faint", t: "no_mistakes", hidden: true });
-  panel.append(
+  const run = el(
+    "div",
+    { hidden: !app.about.live },
     el("div", { class: "row" }, pause, resume, stop),
     bar,
     el("p"),
@@ -38,6 +43,13 @@ export function setup(panel, app) {
     pulse,
     el("div", { class: "split" }, el("div", {}, el("h2", { t: "filters_now" }), filters), el("div", {}, el("h2", { t: "now_mistaken" }), mistakes, none)),
   );
+  const form = app.about.local ? lesson(app) : null;
+  if (form) {
+    form.hidden = app.about.live;
+    panel.append(form);
+    say(message, "stop_hint_local");
+  }
+  panel.append(run);
 
   let revision = 0;
   let timer = null;
@@ -136,13 +148,60 @@ export function setup(panel, app) {
         ),
       ),
     );
-    return ["done", "failed"].includes(answer.phase);
+    const over = ["done", "failed"].includes(answer.phase);
+    if (form) form.hidden = !over;
+    return over;
   }
 
   return {
-    shown: look,
+    shown: () => app.about.live && look(),
     hidden: () => clearTimeout(timer),
   };
+}
+
+/** What is to be trained, and the button that begins. */
+function lesson(app) {
+  const choice = (t, values, chosen) =>
+    el("select", { id: `lesson-${t}` }, ...values.map((value) => el("option", { value, selected: value === chosen }, value.toLocaleString("en"))));
+  const number = (t, value, properties) => el("input", { type: "number", id: `lesson-${t}`, value, required: true, ...properties });
+  const images = choice("images", [2000, 10000, 60000], 10000);
+  const epochs = number("epochs", "3", { min: "1", max: "100", step: "1" });
+  const optimizer = choice("optimizer", Object.keys(RATES), "adam");
+  const rate = number("learning_rate", RATES.adam, { min: "0.000001", max: "10", step: "any" });
+  const seed = number("seed", "0", { min: "0", max: "4294967295", step: "1" });
+  optimizer.addEventListener("change", () => (rate.value = RATES[optimizer.value]));
+  const begin = el("button", { type: "submit", t: "begin", id: "lesson-begin", class: "primary" });
+  const form = el(
+    "form",
+    { class: "card", id: "lesson" },
+    el("p", { t: "lesson_hint" }),
+    el(
+      "div",
+      { class: "row lesson" },
+      ...[["images", images], ["epochs", epochs], ["optimizer", optimizer], ["learning_rate", rate], ["seed", seed]].map(([t, field]) =>
+        el("label", {}, el("span", { class: "faint", t: `lesson_${t}` }), field),
+      ),
+    ),
+    el("div", { class: "row" }, begin, modelButtons(app)),
+  );
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    begin.disabled = true;
+    try {
+      await app.engine.train({
+        images: Number(images.value),
+        epochs: Number(epochs.value),
+        optimizer: optimizer.value,
+        learning_rate: Number(rate.value),
+        seed: Number(seed.value),
+      });
+      await app.build("training");
+    } catch (error) {
+      app.trouble(error);
+    }
+    begin.disabled = false;
+  });
+  return form;
 }
 
 function duration(place, seconds) {

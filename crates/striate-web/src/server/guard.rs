@@ -1,6 +1,7 @@
 //! Who may ask: hosts, origins and tokens; and the headers that keep a page from being misused.
 
 use super::refusal::Refusal;
+use crate::page;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::Response;
 use std::fmt::Write;
@@ -104,16 +105,11 @@ pub(super) fn new_token() -> Result<String, getrandom::Error> {
     }))
 }
 
-/// The page loads nothing but its own files and stands in no other page.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; \
-                      connect-src 'self'; media-src 'self' blob:; manifest-src 'self'; base-uri 'none'; form-action 'none'; \
-                      frame-ancestors 'none'";
-
 /// Adds the headers that every answer has.
 pub(super) fn protect(response: &mut Response) {
     let headers = response.headers_mut();
     for (name, value) in [
-        ("content-security-policy", POLICY),
+        ("content-security-policy", page::SERVED),
         ("x-content-type-options", "nosniff"),
         ("referrer-policy", "no-referrer"),
         ("cross-origin-resource-policy", "same-origin"),

@@ -1,8 +1,9 @@
-//! The page's files, which are part of the program, and what the page asks for.
+//! The page's files, and what the page asks for.
 
 use super::connections::Connection;
 use super::refusal::Refusal;
 use super::{Service, json};
+use crate::page::FILES;
 use crate::studio::{Action, Question, StudioError};
 use axum::body::Body;
 use axum::extract::{Extension, Path, State};
@@ -11,30 +12,6 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
-
-/// Every file of the page.
-macro_rules! files {
-    ($($name:literal),+ $(,)?) => { &[$(($name, include_str!(concat!("../../page/", $name)))),+] };
-}
-
-/// Name and contents.
-pub const FILES: &[(&str, &str)] = files![
-    "index.html",
-    "style.css",
-    "app.js",
-    "dom.js",
-    "engine.js",
-    "input.js",
-    "words.js",
-    "views/filters.js",
-    "views/layers.js",
-    "views/mistakes.js",
-    "views/network.js",
-    "views/similar.js",
-    "views/training.js",
-    "views/why.js",
-    "icon.svg",
-];
 
 pub(super) async fn index() -> Response {
     file("index.html")

@@ -8,7 +8,8 @@ use super::{Studio, StudioError, pictures};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use striate::clock::Instant;
 use striate::draw::{self, LinePanel, Lines, Plot};
 use striate::explain::{self, Images, Pulse, filters};
 use striate::formats::ModelFile;
@@ -156,6 +157,17 @@ impl Live {
     /// Whether the run is to end.
     pub fn is_stopped(&self) -> bool {
         self.state().wants_stop
+    }
+
+    /// Whether the run is to stand still now; for runs in slices, which end a slice rather than wait.
+    pub(crate) fn is_held(&self) -> bool {
+        let mut state = self.state();
+        let is_held = state.wants_pause && !matches!(state.phase, Phase::Done | Phase::Failed);
+        if is_held && state.phase != Phase::Paused {
+            state.phase = Phase::Paused;
+            state.revision += 1;
+        }
+        is_held
     }
 
     /// Holds the run while it is paused, unless `interrupted` says that it is to end.

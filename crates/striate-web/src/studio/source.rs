@@ -14,8 +14,8 @@ use striate::train::logits;
 
 /// Training images that are compared, and test images that are counted, at most.
 const MOST_IMAGES: usize = 20_000;
-/// Operations that going over the images may take: some seconds on one core.
-const MOST_OPERATIONS: u64 = 200_000_000_000;
+/// Operations that going over the images may take: some seconds on one core, also of WebAssembly.
+const MOST_OPERATIONS: u64 = if cfg!(target_family = "wasm") { 20_000_000_000 } else { 200_000_000_000 };
 /// While a run goes on, views that go over the data take no more than a part of a second of it.
 const MOST_OPERATIONS_LIVE: u64 = 20_000_000_000;
 /// Images shown that are alike, and of a cell.
@@ -74,7 +74,7 @@ struct Answers {
 }
 
 impl Studio {
-    pub(super) fn splits(&self, model: &ModelFile) -> Result<&Splits, StudioError> {
+    pub(crate) fn splits(&self, model: &ModelFile) -> Result<&Splits, StudioError> {
         let source = self.data.as_ref().ok_or_else(|| {
             StudioError::NoData("the model was loaded without any; say with --data what to look at".into())
         })?;

@@ -4,9 +4,11 @@
 //     npm install --prefix crates/striate-web/tests/browser
 //     node crates/striate-web/tests/browser/trial.mjs RUN [--striate target/release/striate] [--chromium /usr/bin/chromium]
 //         [--pictures DIR] [--address http://127.0.0.1:PORT/]
+//     node crates/striate-web/tests/browser/trial.mjs --site DIR [--chromium ...] [--pictures DIR]
 //
 // RUN is a run directory of a model trained on MNIST. --pictures keeps a screenshot of every tab. --address looks at a server
-// that is there already (and watches no training).
+// that is there already (and watches no training). --site tries a static site behind Python's http.server: the same, and a
+// training in the page itself, whose model is downloaded and opened again.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -23,20 +25,23 @@ const { values: options, positionals } = parseArgs({
     chromium: { type: "string", default: "/usr/bin/chromium" },
     pictures: { type: "string" },
     address: { type: "string" },
+    site: { type: "string" },
   },
 });
 const [run] = positionals;
 if (options.pictures) mkdirSync(options.pictures, { recursive: true });
 
-/** Starts a command that prints JSON with its address; gives that and how to end it. */
-function start(parameters, address) {
-  const child = spawn(options.striate, parameters, { stdio: ["ignore", "pipe", "pipe"] });
+const ADDRESS = /http:\/\/127\.0\.0\.1:\d+\//;
+
+/** Starts a command that prints its address; gives that and how to end it. */
+function start(command, parameters) {
+  const child = spawn(command, parameters, { stdio: ["ignore", "pipe", "pipe"] });
   const ended = new Promise((done) => child.on("exit", done));
   let text = "";
   const url = new Promise((found, failed) => {
     const look = (data) => {
       text += data;
-      const match = text.match(address);
+      const match = text.match(ADDRESS);
       if (match) found(match[0]);
     };
     child.stdout.on("data", look);
@@ -164,30 +169,76 @@ async function looksInside(url, name, settings) {
   console.log(`${name}: a 3 wins, every tab opens`);
 }
 
+/** A run that has just begun: its pictures appear, it holds, goes on and stops. */
+async function pausesAndStops(page, name, meanwhile) {
+  const step = async () => Number((await page.locator("#live-step").textContent()).split("/")[0].replaceAll(",", ""));
+  await page.waitForFunction(() => /[1-9]/.test(document.querySelector("#live-step").textContent), null, { timeout: 60000 });
+  await page.locator("#panel-training svg").nth(3).waitFor({ timeout: 60000 });
+  await page.waitForTimeout(4000);
+  await page.locator("#live-pause").click();
+  await page.locator("#live-resume").waitFor({ timeout: 60000 });
+  const paused = await step();
+  await shoot(page, name);
+  await page.waitForTimeout(1500);
+  assert.equal(await step(), paused, "a paused run stands still");
+  await meanwhile();
+  await page.locator("#live-resume").click();
+  await page.waitForFunction(
+    (paused) => Number(document.querySelector("#live-step").textContent.split("/")[0].replaceAll(",", "")) > paused,
+    paused,
+    { timeout: 60000 },
+  );
+  await page.locator("#live-stop").click();
+  await page.locator("#live-stop").click();
+  await page.waitForFunction(() => /done|끝남/.test(document.querySelector("#live-phase").textContent), null, { timeout: 120000 });
+}
+
+/** A training in the page itself, looked into while it goes on; its model goes out as a file and comes in again. */
+async function trains(url) {
+  for (const [name, settings] of [
+    ["desktop", {}],
+    ["phone-dark-ko", { width: 390, height: 844, scheme: "dark", language: "ko-KR", touch: true }],
+  ]) {
+    const { page, clean } = await open(url, settings);
+    await tab(page, "training");
+    await page.locator("#lesson-images").selectOption("10000");
+    await shoot(page, `site-lesson-${name}`);
+    await page.locator("#lesson-begin").click();
+    await page.locator("#live-pause").waitFor({ timeout: 60000 });
+    await pausesAndStops(page, `site-training-${name}`, async () => {
+      const layers = await tab(page, "layers");
+      await layers.locator(".map img").nth(3).waitFor();
+      await tab(page, "training");
+    });
+    await shoot(page, `site-trained-${name}`);
+    // The network that has learnt a little knows what it was shown most of.
+    const downloading = page.waitForEvent("download");
+    await page.locator("#panel-training .save_model").click();
+    const download = await downloading;
+    assert.equal(download.suggestedFilename(), "simple-convnet.safetensors");
+    const file = join(mkdtempSync(join(tmpdir(), "striate-")), "simple-convnet.safetensors");
+    await download.saveAs(file);
+    await tab(page, "network");
+    await page.locator("#panel-network .model-file").setInputFiles(file);
+    await page.waitForFunction(() => document.querySelector("#model").textContent === "simple-convnet");
+    await page.waitForFunction(() => document.querySelector("main").dataset.tab === "layers");
+    await page.locator(".bars li.best").waitFor();
+    await clean();
+  }
+  console.log("site: trained, paused, resumed, stopped; its model downloaded and opened");
+}
+
 async function watches() {
   const out = join(mkdtempSync(join(tmpdir(), "striate-")), "run");
-  const training = start(["train", "--watch", "127.0.0.1:0", "--epochs", "40", "--out", out], /http:\/\/127\.0\.0\.1:\d+\//);
+  const training = start(options.striate, ["train", "--watch", "127.0.0.1:0", "--epochs", "40", "--out", out]);
   try {
     const url = await training.url;
     const { page, clean } = await open(url, {});
-    const step = async () => Number((await page.locator("#live-step").textContent()).split("/")[0].replaceAll(",", ""));
-    await page.waitForFunction(() => /[1-9]/.test(document.querySelector("#live-step").textContent));
-    await page.locator("#panel-training svg").nth(3).waitFor({ timeout: 30000 });
-    await page.waitForTimeout(4000);
-    await page.locator("#live-pause").click();
-    await page.locator("#live-resume").waitFor();
-    const paused = await step();
-    await shoot(page, "training");
-    await page.waitForTimeout(1500);
-    assert.equal(await step(), paused, "a paused run stands still");
-    // Reloading disturbs nothing.
-    await page.reload();
-    await page.locator("#live-resume").waitFor();
-    await page.locator("#live-resume").click();
-    await page.waitForFunction((paused) => Number(document.querySelector("#live-step").textContent.split("/")[0].replaceAll(",", "")) > paused, paused);
-    await page.locator("#live-stop").click();
-    await page.locator("#live-stop").click();
-    await page.waitForFunction(() => /done/.test(document.querySelector("#live-phase").textContent), null, { timeout: 120000 });
+    await pausesAndStops(page, "training", async () => {
+      // Reloading disturbs nothing.
+      await page.reload();
+      await page.locator("#live-resume").waitFor();
+    });
     await tab(page, "filters");
     await page.locator("#panel-filters img").waitFor();
     await clean();
@@ -203,14 +254,19 @@ async function watches() {
 
 let failed = false;
 try {
-  const served = options.address ? { url: options.address, end: () => {} } : start(["serve", run, "--addr", "127.0.0.1:0"], /http:\/\/127\.0\.0\.1:\d+\//);
+  const serve = () => {
+    if (options.site) return start("python3", ["-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", options.site]);
+    return start(options.striate, ["serve", run, "--addr", "127.0.0.1:0"]);
+  };
+  const served = options.address ? { url: options.address, end: () => {} } : serve();
   const url = await served.url;
   await looksInside(url, "desktop-light", {});
   await looksInside(url, "desktop-dark-ko", { scheme: "dark", language: "ko-KR" });
   await looksInside(url, "phone-light-ko", { width: 390, height: 844, language: "ko-KR", touch: true });
   await looksInside(url, "phone-dark", { width: 390, height: 844, scheme: "dark", touch: true });
+  if (options.site) await trains(url);
   await served.end();
-  if (!options.address) await watches();
+  if (!options.address && !options.site) await watches();
 } catch (error) {
   console.error(error);
   failed = true;

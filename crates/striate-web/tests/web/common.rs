@@ -1,13 +1,14 @@
 //! A server for a test, and a client of it.
 
 use image::{GrayImage, ImageFormat};
+use ndarray::Array4;
 use serde_json::Value;
 use std::io::{Cursor, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-use striate::data::{Fit, Normalization, Preprocessing};
+use striate::data::{Dataset, Fit, Normalization, Preprocessing, one_class_names};
 use striate::formats::{ModelFile, TestVectors};
 use striate::models;
 use striate::network::Network;
@@ -29,6 +30,15 @@ pub(crate) fn model() -> ModelFile {
         temperature: None,
         quantized: None,
     }
+}
+
+/// Images that differ by class and by number.
+pub(crate) fn data(images: usize) -> Dataset {
+    let x = Array4::from_shape_fn((images, 1, 28, 28), |(n, _, y, x)| {
+        let ink = (x + n % 10 * y / 10).abs_diff(6 + n % 7) < 3;
+        if ink { 1.0 } else { 0.0 }
+    });
+    Dataset::from_arrays(x, (0..images).map(|n| n % 10).collect(), one_class_names(10)).unwrap()
 }
 
 /// A server of its own, which drains when this is dropped.

@@ -2,5 +2,6 @@
 
 mod browser;
 mod common;
+mod local;
 mod page;
 mod server;

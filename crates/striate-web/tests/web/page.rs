@@ -1,30 +1,20 @@
 //! The page's files, its questions, and a run that it watches.
 
-use crate::common::{Running, SHAPE, answer, model, png};
+use crate::common::{Running, SHAPE, answer, data, model, png};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use image::{GrayImage, Luma};
-use ndarray::Array4;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
-use striate::data::{Dataset, Normalization, Splits, one_class_names};
+use striate::data::{Normalization, Splits};
 use striate::train::{TrainOptions, Trainer};
 use striate_web::Studio;
+use striate_web::page::FILES;
 use striate_web::server::Options;
-use striate_web::server::page::FILES;
 use striate_web::studio::{DataSource, Live};
-
-/// Images that differ by class and by number.
-fn data(images: usize) -> Dataset {
-    let x = Array4::from_shape_fn((images, 1, 28, 28), |(n, _, y, x)| {
-        let ink = (x + n % 10 * y / 10).abs_diff(6 + n % 7) < 3;
-        if ink { 1.0 } else { 0.0 }
-    });
-    Dataset::from_arrays(x, (0..images).map(|n| n % 10).collect(), one_class_names(10)).unwrap()
-}
 
 fn source() -> DataSource {
     DataSource::new("tiny", || Ok(Splits { train: data(120), test: data(60) }))

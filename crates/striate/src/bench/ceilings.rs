@@ -1,9 +1,10 @@
 //! What this machine can do at most: multiply-adds in registers, and bytes from each level of its memory.
 
+use crate::clock::Instant;
 use crate::kernels::isa::{self, vectorized};
 use rayon::prelude::*;
 use serde::Serialize;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Working sets whose bandwidth is measured, in bytes over all threads: the second-level caches, the third, and memory.
 const WORKING_SETS: [usize; 4] = [512 << 10, 4 << 20, 32 << 20, 256 << 20];

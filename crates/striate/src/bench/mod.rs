@@ -19,12 +19,13 @@ mod ceilings;
 
 pub use ceilings::{Bandwidth, Ceilings};
 
+use crate::clock::Instant;
 use crate::network::plan::StepSummary;
 use crate::network::{Mode, Network, NetworkError, Parameters, Plan, Runner, StepKey, Weights};
 use crate::optim::{OptimError, OptimizerOptions};
 use serde::Serialize;
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What is timed.
 #[derive(Clone, Copy, Debug, PartialEq)]

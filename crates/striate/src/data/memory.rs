@@ -1,7 +1,8 @@
 //! How much memory there is.
 
+use crate::clock::Instant;
 use rayon::prelude::*;
-use std::{fs, time::Instant};
+use std::fs;
 
 /// Bytes of memory that programs can still have, if the system tells (Linux: `MemAvailable` of /proc/meminfo).
 ///

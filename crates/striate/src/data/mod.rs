@@ -890,7 +890,7 @@ mod tests {
         assert_eq!(message, "digits: there are no images; at least one is needed");
         let message = new(Shape::new(1, 0, 2), Pixels::U8(vec![]), vec![0], 2);
         assert_eq!(message, "digits: there are no rows; at least one is needed");
-        let message = new(Shape::new(1 << 40, 1 << 40, 1), Pixels::U8(vec![]), vec![0], 2);
+        let message = new(Shape::new(usize::MAX / 2, usize::MAX / 2, 1), Pixels::U8(vec![]), vec![0], 2);
         assert!(message.contains("too large"), "{message}");
     }
 }

@@ -5,13 +5,14 @@ mod checks;
 
 use super::plan::{ALIGNMENT, BackwardPlaces, Mode, Plan, Step};
 use super::{Description, NetworkError, Parameters};
+use crate::clock::Instant;
 pub use crate::kernels::softmax::SecondClass;
 use crate::kernels::softmax::cross_entropy;
 use crate::layers::{Backward, Forward, Gradient, step_random};
 use ndarray::{ArrayView, Dimension};
 use std::fmt;
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Names a training step, so that its random numbers depend on nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -142,6 +142,30 @@ impl RunState<'_> {
         writer.to_bytes()
     }
 
+    /// The checkpoint itself, for a run that goes on in this process.
+    ///
+    /// # Errors
+    /// Options that can't be written.
+    pub fn to_checkpoint(&self) -> Result<Checkpoint, FormatError> {
+        // As a file would give them, which is what they are compared with.
+        let unwritable = |error: serde_json::Error| FormatError::Unwritable {
+            what: format!("the field {OPTIONS}"),
+            reason: error.to_string(),
+        };
+        Ok(Checkpoint {
+            description: self.description.clone(),
+            options: serde_json::from_str(&json(OPTIONS, self.options)?).map_err(unwritable)?,
+            data: self.data.clone(),
+            progress: self.progress.clone(),
+            parameters: self.parameters.to_vec(),
+            average: self.average.map(<[f32]>::to_vec),
+            best: self.best.map(<[f32]>::to_vec),
+            good: self.good.to_vec(),
+            optimizer: self.optimizer.iter().map(|(name, values)| ((*name).to_owned(), values.to_vec())).collect(),
+            note: Value::Null,
+        })
+    }
+
     /// Whether a run could go on from here.
     pub(super) fn is_finite(&self) -> bool {
         let arrays = [self.parameters, self.good].into_iter().chain(self.average).chain(self.best);

@@ -9,6 +9,7 @@ use super::{
     TrainSummary,
 };
 use super::{check_classes, check_data, first_non_finite, groups, on_worker};
+use crate::clock::Instant;
 use crate::data::{Dataset, Loader, Normalization, memory, stratified};
 use crate::kernels::isa::vectorize;
 use crate::network::plan::{Mode, Plan};
@@ -20,7 +21,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 /// Weights are put aside at most this often, however often the caller wants to hear: the copy costs as much as a tenth
 /// of a small network's step.
