@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The original AlexNet on 200 training images a class of CIFAR-10, scaled up; what local response normalisation and dropout
+# The original AlexNet on 640 training images a class of CIFAR-10, scaled up; what local response normalisation and dropout
 # do, each switched off: scripts/alexnet.sh CIFAR MNIST
 # CIFAR is CIFAR-10 as images, train/CLASS/FILE and test/CLASS/FILE; MNIST holds the four IDX files, unpacked.
 set -euo pipefail
@@ -8,14 +8,18 @@ cifar="$(realpath "$1")" mnist="$(realpath "$2")"
 cd "$(dirname "$0")/.."
 cargo build --release --quiet
 work="$(mktemp -d)"
-for class in "$cifar"/train/*/; do
-    class="$(basename "$class")"
-    for part in train:200 test:40; do
-        to="$work/cifar/${part%:*}/$class"
-        mkdir -p "$to"
-        find "$cifar/${part%:*}/$class" -type f | LC_ALL=C sort | head -n "${part#*:}" | xargs cp -t "$to"
+part() { # TARGET TRAIN TEST, images a class
+    for class in "$cifar"/train/*/; do
+        class="$(basename "$class")"
+        for split in "train:$2" "test:$3"; do
+            to="$work/$1/${split%:*}/$class"
+            mkdir -p "$to"
+            find "$cifar/${split%:*}/$class" -type f | LC_ALL=C sort | head -n "${split#*:}" | xargs cp -t "$to"
+        done
     done
-done
+}
+part large 640 40
+part small 200 40
 # The first 1,000 training images of MNIST, the first 2,000 test images.
 mkdir "$work/mnist"
 cut_idx() { # FILE COUNT BYTES_AN_IMAGE
@@ -36,9 +40,10 @@ train() { # NAME OPTIONS...
     echo "$1"
     ./target/release/striate train --quiet --out "$work/$1" "${plain[@]}" "${@:2}"
 }
-train alexnet --data "$work/cifar" --model alexnet --input 3,227,227 --batch 8 --epochs 1 --lr 0.0001 --normalize data
+train alexnet --data "$work/large" --model alexnet --input 3,227,227 --batch 32 --epochs 1 --lr 0.0001 --normalize mean \
+    --augment none
 for lrn in true false; do
-    train "lrn-$lrn" --data "$work/cifar" --model alexnet --input 3,67,67 --set "lrn=$lrn" --batch 32 --epochs 4 \
+    train "lrn-$lrn" --data "$work/small" --model alexnet --input 3,67,67 --set "lrn=$lrn" --batch 32 --epochs 4 \
         --lr 0.0002 --normalize data
 done
 for dropout in 0.5 0; do

@@ -249,6 +249,9 @@ impl Studio {
                 Event::Epoch { metrics, parameters, .. } => {
                     state.history.push((*metrics).clone());
                     copy = Some((metrics.step, *parameters));
+                    if state.phase == Phase::Evaluating {
+                        state.phase = Phase::Running;
+                    }
                 }
                 _ => {}
             }
