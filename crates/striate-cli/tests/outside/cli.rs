@@ -1,35 +1,16 @@
 //! The command from outside: what it prints, writes and returns.
 
 use crate::running::Running;
+use crate::{command as striate, finished, run};
 use serde_json::Value;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 const SIDE: usize = 12;
 const CLASSES: [&str; 4] = ["row", "column", "falling", "rising"];
-
-/// A command in `directory`.
-fn striate(directory: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_striate"));
-    command.current_dir(directory).args(arguments).stdin(Stdio::null());
-    command
-}
-
-/// Runs it and expects this exit status; gives stdout and stderr.
-fn run(directory: &Path, arguments: &[&str], status: i32) -> (String, String) {
-    finished(striate(directory, arguments).output().unwrap(), arguments, status)
-}
-
-fn finished(output: Output, arguments: &[&str], status: i32) -> (String, String) {
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    let (stdout, stderr) = (text(output.stdout), text(output.stderr));
-    assert_eq!(output.status.code(), Some(status), "{arguments:?}\nstdout: {stdout}\nstderr: {stderr}");
-    assert!(!stderr.contains("panicked"), "{stderr}");
-    (stdout, stderr)
-}
 
 /// Expects a failure whose message has these parts, and is no dump of a data structure.
 fn refused(directory: &Path, arguments: &[&str], status: i32, parts: &[&str]) {

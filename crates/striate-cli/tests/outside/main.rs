@@ -1,4 +1,4 @@
-//! The command as a user runs it, given as one line of words.
+//! The command as a user runs it.
 
 mod bars;
 mod cli;
@@ -13,18 +13,31 @@ mod train_options;
 
 use serde_json::Value;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
-/// Runs `striate`, expects this status, and gives stdout and stderr.
-pub(crate) fn striate(directory: &Path, arguments: &str, status: i32) -> (String, String) {
+/// `striate` in `directory`.
+pub(crate) fn command(directory: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_striate"));
-    command.current_dir(directory).args(arguments.split_whitespace()).stdin(Stdio::null());
-    let output = command.output().unwrap();
+    command.current_dir(directory).args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// Runs it and expects this exit status; gives stdout and stderr.
+pub(crate) fn run(directory: &Path, arguments: &[&str], status: i32) -> (String, String) {
+    finished(command(directory, arguments).output().unwrap(), arguments, status)
+}
+
+pub(crate) fn finished(output: Output, arguments: &[&str], status: i32) -> (String, String) {
     let text = |bytes| String::from_utf8(bytes).unwrap();
     let (stdout, stderr) = (text(output.stdout), text(output.stderr));
-    assert_eq!(output.status.code(), Some(status), "{arguments}\nstdout: {stdout}\nstderr: {stderr}");
+    assert_eq!(output.status.code(), Some(status), "{arguments:?}\nstdout: {stdout}\nstderr: {stderr}");
     assert!(!stderr.contains("panicked"), "{stderr}");
     (stdout, stderr)
+}
+
+/// [`run`] with one line of words.
+pub(crate) fn striate(directory: &Path, arguments: &str, status: i32) -> (String, String) {
+    run(directory, &arguments.split_whitespace().collect::<Vec<_>>(), status)
 }
 
 /// Runs it for its result as JSON.

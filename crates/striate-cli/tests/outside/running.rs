@@ -11,9 +11,8 @@ pub(crate) struct Running(Child);
 impl Running {
     /// `striate` in `directory` with these words; nobody reads its stdout.
     pub(crate) fn start(directory: &Path, arguments: &str) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_striate"));
-        command.current_dir(directory).args(arguments.split_whitespace());
-        Self::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()))
+        let mut command = crate::command(directory, &arguments.split_whitespace().collect::<Vec<_>>());
+        Self::spawn(command.stdout(Stdio::null()).stderr(Stdio::piped()))
     }
 
     pub(crate) fn spawn(command: &mut Command) -> Self {

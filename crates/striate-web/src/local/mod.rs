@@ -138,6 +138,11 @@ impl Lesson {
         }
         Ok(options)
     }
+
+    /// The images that are asked for, unless they are all.
+    fn chosen(&self, train: &Dataset) -> Option<Dataset> {
+        (self.images < train.len()).then(|| train.subset(&(0..self.images).collect::<Vec<_>>()))
+    }
 }
 
 /// A model that is looked at and trained by whoever asks.
@@ -212,9 +217,8 @@ impl Local {
         let model = fresh(options.seed)?;
         let network = model.network.clone();
         let studio = around(model).with_live(Live::new(&options, Vec::new()));
-        let train = &studio.splits(&studio.model())?.train;
-        let some = (lesson.images < train.len()).then(|| train.subset(&(0..lesson.images).collect::<Vec<_>>()));
-        self.session = Some(Session::new(network, some, Normalization::identity(), options));
+        let chosen = lesson.chosen(&studio.splits(&studio.model())?.train);
+        self.session = Some(Session::new(network, chosen, Normalization::identity(), options));
         self.studio = studio;
         Ok(json!({ "begun": true }))
     }
@@ -268,9 +272,8 @@ fn trained(
 /// What is wrong with the options, or a run that diverges.
 pub fn train(lesson: &Lesson) -> Result<ModelFile, LocalError> {
     let (options, splits) = (lesson.options()?, mnist()?);
-    let some =
-        (lesson.images < splits.train.len()).then(|| splits.train.subset(&(0..lesson.images).collect::<Vec<_>>()));
-    let mut session = Session::new(fresh(options.seed)?.network, some, Normalization::identity(), options);
+    let chosen = lesson.chosen(&splits.train);
+    let mut session = Session::new(fresh(options.seed)?.network, chosen, Normalization::identity(), options);
     loop {
         if let Some(summary) = session.advance(&splits, Duration::MAX, &mut |_| Control::Continue)? {
             return trained(session.network().clone(), session.options(), &summary, &splits.test);
