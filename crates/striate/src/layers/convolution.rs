@@ -325,6 +325,15 @@ impl ConvolutionOperator {
     fn absorb_interleaved(&mut self, next: &Layer, training: bool) -> Option<bool> {
         let interleaved = self.interleaved.as_mut()?;
         match next {
+            Layer::Pooling(options)
+                if options.pooling == PoolingKind::Max
+                    && interleaved.activation() != Activation::Sigmoid
+                    && interleaved.yields_to_winners() =>
+            {
+                self.epilogue.relu = interleaved.activation() == Activation::Relu;
+                self.interleaved = None;
+                None
+            }
             Layer::Relu(_) => Some(interleaved.activate(Activation::Relu)),
             Layer::Sigmoid(_) => Some(interleaved.activate(Activation::Sigmoid)),
             Layer::Pooling(options) => {

@@ -17,7 +17,7 @@ pub(super) struct Few<'a> {
 }
 
 /// Channels up to which a whole map is worth following as a list: its rows fill the registers badly, but nothing is packed.
-const FEW_CHANNELS: usize = 8;
+pub(super) const FEW_CHANNELS: usize = 8;
 
 /// Pixels up to which that holds: the numbers of a longer list leave the L1 cache.
 const FEW_PIXELS: usize = 1024;

@@ -7,6 +7,7 @@
 //! the gradient of the input is one over the gradient of the outputs with turned filters, that of the weights sums over
 //! pixels and lanes.
 
+use super::few::FEW_CHANNELS;
 use super::geometry::Geometry;
 use super::sum;
 use crate::kernels::functions::sigmoid;
@@ -20,6 +21,10 @@ const LEAST_BATCH: usize = 8;
 
 /// Numbers of a chunk of images, its padding included, or of its outputs, up to which their rows stay near the cores.
 const LARGEST: usize = 640 * 1024;
+
+/// Numbers up to which this way is ahead of the weights' gradient that follows a max pooling's winners, where an image has
+/// few channels.
+const LARGEST_OF_FEW: usize = 256 * 1024;
 
 /// Pixels whose gradients, of the filters worked on at once, stay in the L1 cache while the weights' gradient passes over the
 /// places of their windows, and whose windows stay in the L2 cache while it passes over the filters.
@@ -98,8 +103,7 @@ impl Interleaved {
             return None;
         }
         let (padded, wide) = (padded(g), wide(g));
-        let largest = (g.input.channels * padded.0 * padded.1).max(g.filters() * wide.0 * wide.1);
-        if largest * lanes > LARGEST {
+        if extent(g) * lanes > LARGEST {
             return None;
         }
         Some(Self {
@@ -119,6 +123,17 @@ impl Interleaved {
     /// Whether nothing follows the convolution yet.
     pub(crate) fn is_bare(&self) -> bool {
         self.activation == Activation::None && self.pool.is_none()
+    }
+
+    /// Whether a max pooling that follows is better undone number by number, by the way for one image at a time.
+    pub(crate) fn yields_to_winners(&self) -> bool {
+        let lanes = kernels::interleaved().lanes;
+        self.g.input.channels <= FEW_CHANNELS && extent(&self.g) * lanes > LARGEST_OF_FEW
+    }
+
+    /// The activation taken in so far.
+    pub(crate) fn activation(&self) -> Activation {
+        self.activation
     }
 
     /// Takes in an activation; `false` if it can't.
@@ -530,6 +545,12 @@ fn padded(g: &Geometry) -> (usize, usize) {
 /// Height and width of a plane of the outputs' gradient with zeros around it as far as an input pixel's window reaches.
 fn wide(g: &Geometry) -> (usize, usize) {
     (g.input.height + g.window.kernel.0 - 1, g.input.width + g.window.kernel.1 - 1)
+}
+
+/// Numbers of one image with its padding, or of its outputs with theirs, whichever are more.
+fn extent(g: &Geometry) -> usize {
+    let (padded, wide) = (padded(g), wide(g));
+    (g.input.channels * padded.0 * padded.1).max(g.filters() * wide.0 * wide.1)
 }
 
 /// Sums what each chunk's task has from `at` on, in order.
