@@ -10,8 +10,8 @@ use std::process::ExitCode;
 use striate::data::{Fit, Normalization, Preprocessing, one_class_names};
 use striate::formats::container::{MAX_FILE_BYTES, read_foreign_file, read_regular_file};
 use striate::formats::{
-    ForeignName, FormatError, ImportOptions, ModelFile, NamedArray, NpzContents, OnnxOptions, TestVectors, book,
-    load_onnx, network_of, pytorch, read_npz, read_pickle, to_npz, to_onnx, write_atomically,
+    ForeignName, FormatError, ImportOptions, LoadError, ModelFile, NamedArray, NpzContents, OnnxOptions, TestVectors,
+    book, is_onnx, load_onnx, network_of, pytorch, read_npz, read_pickle, to_npz, to_onnx, write_atomically,
 };
 use striate::models;
 use striate::network::{Description, Network, ParameterSpec};
@@ -139,7 +139,7 @@ fn ending(path: &Path) -> String {
 fn read(args: &ConvertArgs) -> Result<ModelFile, CliError> {
     let path = model::path(&args.model);
     let name = path.display().to_string();
-    if path.exists() && model::is_onnx(&path) {
+    if path.exists() && is_onnx(&path) {
         return imported(args, load_onnx(&path, ImportOptions { input: args.options.input })?);
     }
     let arrays = match ending(&path).as_str() {
@@ -152,7 +152,7 @@ fn read(args: &ConvertArgs) -> Result<ModelFile, CliError> {
         _ => match model::load(&args.model) {
             Ok(model) => return whole(args, model),
             // Somebody else's: PyTorch's, where --model says what it is of.
-            Err(CliError::Format(FormatError::Foreign { .. })) if args.architecture.is_some() => {
+            Err(CliError::Load(LoadError::Format(FormatError::Foreign { .. }))) if args.architecture.is_some() => {
                 pytorch::read_tensors(&read_foreign_file(&path)?, &name)?
             }
             Err(error) => return Err(error),

@@ -8,8 +8,8 @@ use striate::data::DataError;
 use striate::draw::DrawError;
 use striate::explain::ExplainError;
 use striate::formats::{
-    ArraysError, Difference, FormatError, NpzError, OnnxError, OnnxImportError, PickleError, Stage, TomlError,
-    WriteError,
+    ArraysError, Difference, FormatError, LoadError, NpzError, OnnxError, OnnxImportError, PickleError, Stage,
+    TomlError, WriteError,
 };
 use striate::int8::Int8Error;
 use striate::kernels::isa::IsaError;
@@ -39,6 +39,8 @@ pub(crate) enum CliError {
     Explain(#[from] ExplainError),
     #[error(transparent)]
     Format(#[from] FormatError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
     #[error(transparent)]
     Isa(#[from] IsaError),
     #[error(transparent)]

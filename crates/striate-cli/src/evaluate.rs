@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use striate::data::{Dataset, augment::Views};
 use striate::draw;
-use striate::formats::{ModelFile, Temperature, write_atomically};
+use striate::formats::{ModelFile, Temperature, is_onnx, write_atomically};
 use striate::network::Weights;
 use striate::train::{EvaluateOptions, Evaluation, calibrate, evaluate_int8, evaluate_with};
 
@@ -63,7 +63,7 @@ pub(crate) struct EvaluateArgs {
 
 /// Evaluates and prints.
 pub(crate) fn run(args: &EvaluateArgs, output: &Output) -> Result<ExitCode, CliError> {
-    if args.calibrate && model::is_onnx(&args.model) {
+    if args.calibrate && is_onnx(&args.model) {
         return Err(CliError::Usage(format!(
             "{}: --calibrate writes the temperature into the model file, which an ONNX file has no place for; convert it \
              first: striate convert {} model.safetensors",

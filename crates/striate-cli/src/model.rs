@@ -4,7 +4,7 @@
 use crate::error::CliError;
 use clap::Args;
 use std::path::{Path, PathBuf};
-use striate::formats::{ImportOptions, ModelFile, from_toml, load_onnx};
+use striate::formats::{ModelFile, from_toml, load_model};
 use striate::models::{self, ModelError, Request};
 use striate::network::{Description, Weights};
 use striate::shape::Shape;
@@ -138,15 +138,7 @@ pub(crate) fn load(model: &Path) -> Result<ModelFile, CliError> {
             format!("{}: no such file; MODEL is a .safetensors or .onnx file or a run directory", model.display())
         }));
     }
-    if is_onnx(&file) {
-        return Ok(load_onnx(&file, ImportOptions::default())?);
-    }
-    Ok(ModelFile::load(&file)?)
-}
-
-/// Whether this is somebody's ONNX file, which is read but never written over.
-pub(crate) fn is_onnx(path: &Path) -> bool {
-    path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx"))
+    Ok(load_model(&file)?)
 }
 
 /// Loads MODEL, which must be in float: bytes can't `what`.

@@ -5,9 +5,7 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use striate::formats::{
-    FormatError, ImportOptions, ModelFile, OnnxImportError, WriteError, load_onnx, write_atomically,
-};
+use striate::formats::{FormatError, LoadError, ModelFile, WriteError, load_model, write_atomically};
 use striate_web::local::{self, Lesson, LocalError};
 use striate_web::page;
 
@@ -85,7 +83,7 @@ enum BuildError {
     #[error(transparent)]
     Format(#[from] FormatError),
     #[error(transparent)]
-    Onnx(#[from] OnnxImportError),
+    Load(#[from] LoadError),
     #[error(transparent)]
     Local(#[from] LocalError),
 }
@@ -243,10 +241,7 @@ fn load(path: &Path) -> Result<ModelFile, BuildError> {
     if !file.is_file() {
         return Err(BuildError::NoModel(path.to_owned()));
     }
-    Ok(match file.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx")) {
-        true => load_onnx(&file, ImportOptions::default())?,
-        false => ModelFile::load(&file)?,
-    })
+    Ok(load_model(&file)?)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, BuildError> {

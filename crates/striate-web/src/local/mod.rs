@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::time::Duration;
 use striate::data::{DataError, Dataset, Fit, Normalization, Pixels, Preprocessing, Splits, one_class_names};
-use striate::formats::{FormatError, ImportOptions, ModelFile, OnnxImportError, TestVectors, from_onnx};
+use striate::formats::{FormatError, LoadError, ModelFile, TestVectors, model_from_bytes};
 use striate::models::{self, ModelError};
 use striate::network::{Network, NetworkError};
 use striate::optim::{OptimError, OptimizerOptions};
@@ -47,12 +47,12 @@ pub enum LocalError {
     /// A question without an answer.
     #[error(transparent)]
     Studio(#[from] StudioError),
-    /// A model that can't be read or written.
+    /// A model that can't be written.
     #[error(transparent)]
     Format(#[from] FormatError),
-    /// An ONNX file that makes no network here.
+    /// A model that can't be read.
     #[error(transparent)]
-    Onnx(#[from] OnnxImportError),
+    Load(#[from] LoadError),
     /// The built-in data.
     #[error(transparent)]
     Mnist(#[from] MnistError),
@@ -201,11 +201,7 @@ impl Local {
             return Err(LocalError::Refused("a run goes on; stop it before you open a model".into()));
         }
         let bytes = STANDARD.decode(file).map_err(|error| LocalError::Refused(format!("{name}: {error}")))?;
-        let model = match name.to_ascii_lowercase().ends_with(".onnx") {
-            true => from_onnx(bytes, name, ImportOptions::default())?,
-            false => ModelFile::from_bytes(&bytes, name)?,
-        };
-        self.studio = around(model);
+        self.studio = around(model_from_bytes(bytes, name)?);
         Ok(json!({ "name": self.studio.model().network.description().name }))
     }
 

@@ -6,7 +6,7 @@
 //!   test vectors.
 //! * [`model_toml`] is a network without weights, as people write it.
 //! * [`tensorboard`] is what TensorBoard reads.
-//! * [`onnx`] writes a model for other runtimes, and reads those of others.
+//! * [`onnx`] writes a model for other runtimes, and reads those of others; [`load`] reads a model of either kind.
 //! * [`npz`] writes a model for NumPy, and reads it again.
 //! * [`pickle`] reads the book's pickled arrays, [`pytorch`] the weights that PyTorch saved; [`arrays`] makes a network of
 //!   them, and [`book`] tells which of the book's.
@@ -20,6 +20,7 @@ pub mod book;
 pub mod container;
 pub mod digest;
 mod error;
+pub mod load;
 pub mod model_file;
 pub mod model_toml;
 pub mod npz;
@@ -33,6 +34,7 @@ pub use atomic::{WriteAction, WriteError, is_leftover, remove_leftovers, write_a
 pub use container::{Container, ContainerWriter};
 pub use digest::weights_sha256;
 pub use error::FormatError;
+pub use load::{LoadError, is_onnx, load_model, model_from_bytes};
 pub use model_file::{
     Difference, ModelFile, ModelPredictor, Stage, StageResult, Temperature, TestVectors, Verification,
 };
