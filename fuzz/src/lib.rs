@@ -3,8 +3,10 @@
 //!
 //! Checksums would keep a fuzzer out, so containers are sealed and archives are packed here, after the bytes were drawn.
 
+mod http;
 mod network;
 
+pub use http::http;
 pub use network::network;
 
 use ndarray::Array4;

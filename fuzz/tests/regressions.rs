@@ -6,7 +6,7 @@ use std::path::Path;
 fn every_regression_is_an_error_or_a_value() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut read = 0;
-    let targets: [(&str, fn(&[u8])); 11] = [
+    let targets: [(&str, fn(&[u8])); 12] = [
         ("idx", striate_fuzz::idx),
         ("cifar", striate_fuzz::cifar),
         ("image_decode", striate_fuzz::image_decode),
@@ -18,6 +18,7 @@ fn every_regression_is_an_error_or_a_value() {
         ("model_toml", striate_fuzz::model_toml),
         ("onnx", striate_fuzz::onnx),
         ("network", striate_fuzz::network),
+        ("http", striate_fuzz::http),
     ];
     for (target, run) in targets {
         for seeds in ["regressions", "pickles", "golden", "onnx"] {
