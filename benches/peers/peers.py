@@ -1,4 +1,4 @@
-"""What the comparisons share: the same shapes in our engine, PyTorch and onnxruntime, in turn in one run.
+"""What the comparisons share: the same shapes in our engine, PyTorch, onnxruntime, burn and candle, in turn in one run.
 
 A case is a PyTorch module with the name that `step_time` gives it, its batch and its optimizer. Every engine gets its best
 honest setting: the first round times each setting, and the fastest one of each work goes on (see README.md).
@@ -146,9 +146,9 @@ def onnx(case, threads, seconds, wanted):
     return best
 
 
-def lines_of(command, case, wanted):
-    """What a program of ours printed of this case: one JSON object a line."""
-    text = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout
+def lines_of(command, case, wanted, environment=None):
+    """What a program of ours or of a peer in Rust printed of this case: one JSON object a line."""
+    text = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True, env=environment).stdout
     rows = map(json.loads, text.splitlines())
     times = {row["name"].removeprefix(f"{case.name}: "): row["ms"] for row in rows if row["name"].startswith(case.name)}
     return {work: ms for work, ms in times.items() if wanted(work)}
@@ -157,6 +157,12 @@ def lines_of(command, case, wanted):
 def striate(case, threads, seconds, wanted):
     binary = ROOT / "target/release/examples/step_time"
     return lines_of([binary, threads, seconds, f"{case.name}:", case.batch], case, wanted)
+
+
+def in_rust(name):
+    """A peer of the workspace in `rust/`, for the cases it knows."""
+    binary = ROOT / f"benches/peers/rust/target/release/{name}-peer"
+    return lambda case, threads, seconds, wanted: lines_of([binary, threads, seconds, case.name], case, wanted)
 
 
 def can_compile():
@@ -180,6 +186,7 @@ def compare(cases):
     parser.add_argument("--work", default="", help="only works whose name contains this: training, inference, 'batch 1'")
     parser.add_argument("--compile-large", action="store_true", help="torch.compile large networks too: minutes")
     parser.add_argument("--no-build", action="store_true", help="take step_time as it was built last")
+    parser.add_argument("--rust", action="store_true", help="also burn and candle, if rust/ is built")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     if not arguments.no_build:
@@ -191,6 +198,8 @@ def compare(cases):
     engines = {"striate": striate, "PyTorch": PyTorch(lambda case: works and case.name in compiled)}
     if onnxruntime:
         engines["onnxruntime"] = onnx
+    if arguments.rust:
+        engines |= {"burn": in_rust("burn"), "candle": in_rust("candle")}
     versions = f"PyTorch {torch.__version__}" + (f", onnxruntime {onnxruntime.__version__}" if onnxruntime else "")
     print(f"{versions}; medians of {arguments.rounds} rounds of {arguments.seconds} s, in ms, each engine at its best setting", flush=True)
     others = [name for name in engines if name != "striate"]

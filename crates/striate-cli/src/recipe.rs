@@ -76,7 +76,7 @@ impl Recipe {
     /// All options of the recipe for images of this kind, `grey` or not, in one place.
     pub(crate) fn options(self, subject: Subject, grey: bool) -> RecipeOptions {
         match self {
-            // Few epochs with one large swing of the rate, as with the recipe `best`, but fewer of them.
+            // As with the recipe `best`, but fewer epochs of colour.
             Recipe::Default if subject == Subject::Photographs => RecipeOptions {
                 epochs: if grey { 20 } else { 5 },
                 least_steps: 500,
@@ -116,12 +116,20 @@ impl Recipe {
                 augment: false,
                 whiten: false,
             },
+            // In as many epochs AdamW, as for digits, gives 93.0 % on Fashion-MNIST instead of 93.5 %.
+            Recipe::Best if subject == Subject::Photographs => RecipeOptions {
+                batch: 128,
+                optimizer: OptimizerOptions::Muon { momentum: 0.95, weight_decay: 0.05 },
+                learning_rate: if grey { 0.02 } else { 0.03 },
+                label_smoothing: 0.1,
+                ..Recipe::Best.options(Subject::Characters, grey)
+            },
             Recipe::Best if grey => RecipeOptions {
                 model: "mnist-net",
                 epochs: 20,
                 batch: 128,
                 learning_rate: 0.005,
-                ..Recipe::Best.options(subject, false)
+                ..Recipe::Best.options(Subject::Characters, false)
             },
             // Few epochs with one large swing of the rate; the average smooths the last tenth of them.
             Recipe::Best => RecipeOptions {
@@ -187,6 +195,9 @@ mod tests {
         assert_eq!((options.model, options.epochs, options.augment, options.whiten), ("cifar-net", 5, true, true));
         let grey = Recipe::Default.options(Subject::Photographs, true);
         assert_eq!((grey.model, grey.epochs, grey.augment), ("mnist-net", 20, true));
+        assert_eq!((grey.optimizer.name(), grey.learning_rate), ("muon", 0.02));
+        let digits = Recipe::Best.options(Subject::Characters, true);
+        assert_eq!((digits.optimizer.name(), digits.learning_rate), ("adamw", 0.005));
         for subject in [Subject::Characters, Subject::Photographs] {
             assert_eq!(Recipe::Book.options(subject, false).model, "simple-convnet");
             assert_eq!(Recipe::Best.options(subject, true).model, "mnist-net");
