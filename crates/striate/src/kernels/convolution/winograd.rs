@@ -299,7 +299,7 @@ fn transform_filters_body(
 }
 
 isa::vectorized!(
-    fn transform_filters(
+    eights fn transform_filters(
         w: &[f32],
         sizes: (usize, usize),
         turned: bool,
@@ -373,7 +373,7 @@ fn transform_tiles_body(
 }
 
 isa::vectorized!(
-    fn transform_tiles(
+    eights fn transform_tiles(
         gather: &Gather,
         source: &[f32],
         image: usize,
@@ -506,7 +506,7 @@ fn turned(lanes: &[[f32; LANES]; OUT]) -> [[f32; OUT]; LANES] {
 }
 
 isa::vectorized!(
-    fn finish_plane(
+    eights fn finish_plane(
         products: &[f32],
         place_len: usize,
         tiles: Range<usize>,
@@ -803,7 +803,7 @@ fn gradient_lanes<const L: usize>(
 }
 
 isa::vectorized!(
-    fn transform_gradients(
+    eights fn transform_gradients(
         d: &Direction,
         maps: &[f32],
         block: Range<usize>,
@@ -834,6 +834,6 @@ fn finish_gradient_body(sums: &[f32], (rows, columns): (usize, usize), channels:
 }
 
 isa::vectorized!(
-    fn finish_gradient(sums: &[f32], sizes: (usize, usize), channels: usize, width: usize, dw: &mut [f32])
+    eights fn finish_gradient(sums: &[f32], sizes: (usize, usize), channels: usize, width: usize, dw: &mut [f32])
         = finish_gradient_body
 );

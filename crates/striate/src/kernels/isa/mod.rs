@@ -166,14 +166,25 @@ pub fn vectorize<T>(body: impl FnOnce() -> T) -> T {
     }
 }
 
-/// Makes a function that runs another one, marked `#[inline(always)]`, compiled for the active set.
+/// Makes a function that runs another one, marked `#[inline(always)]`, compiled for the active set. `eights fn` is for
+/// bodies that work on arrays of eight numbers: for AVX-512 the compiler would put two of them together in a register and
+/// spend its time on taking them apart, so they keep to AVX2.
 macro_rules! vectorized {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident $([$($generics:tt)*])? ($($arg:ident: $ty:ty),* $(,)?) = $body:path) => {
+    ($(#[$meta:meta])* $vis:vis fn $($rest:tt)*) => {
+        $crate::kernels::isa::vectorized! { "avx512f,avx512vl,avx2,fma", $(#[$meta])* $vis fn $($rest)* }
+    };
+    ($(#[$meta:meta])* $vis:vis eights fn $($rest:tt)*) => {
+        $crate::kernels::isa::vectorized! { "avx2,fma", $(#[$meta])* $vis fn $($rest)* }
+    };
+    (
+        $widest:literal, $(#[$meta:meta])* $vis:vis fn $name:ident $([$($generics:tt)*])?
+        ($($arg:ident: $ty:ty),* $(,)?) = $body:path
+    ) => {
         $(#[$meta])*
         #[allow(unsafe_code)]
         $vis fn $name $(<$($generics)*>)? ($($arg: $ty),*) {
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
+            #[target_feature(enable = $widest)]
             fn avx512 $(<$($generics)*>)? ($($arg: $ty),*) {
                 $body($($arg),*)
             }
