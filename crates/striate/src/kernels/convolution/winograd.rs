@@ -30,7 +30,7 @@ const RAW: usize = (PLACES + 1) * 32;
 const LANES: usize = 8;
 
 /// Whether the shapes allow it and it pays: the transforms are spread over enough channels and filters, and the weights,
-/// four times as large as before, over enough tiles.
+/// four times as large as before, over enough tiles, which also fill a panel of the products.
 pub(super) fn fits(g: &Geometry, batch: usize) -> bool {
     let (w, p) = (&g.window, &g.window.padding);
     let plain = w.kernel == (3, 3) && w.stride == (1, 1) && w.dilation == (1, 1) && g.groups == 1;
@@ -38,7 +38,7 @@ pub(super) fn fits(g: &Geometry, batch: usize) -> bool {
     let tiles = g.output.height.div_ceil(OUT) * g.output.width.div_ceil(OUT);
     // Lanes in the tiles' last rows and columns are wasted.
     let full = 4 * g.output.area() >= 2 * tiles * OUT * OUT;
-    plain && narrow && full && g.input.channels >= 16 && g.filters() >= 16 && batch * tiles >= 16
+    plain && narrow && full && g.input.channels >= 16 && g.filters() >= 16 && batch * tiles >= isa::tile().columns.max(16)
 }
 
 /// Whether the weights' gradient pays too: its sums, four times as large as the weights, are read and written for every
