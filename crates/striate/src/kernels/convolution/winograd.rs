@@ -38,7 +38,12 @@ pub(super) fn fits(g: &Geometry, batch: usize) -> bool {
     let tiles = g.output.height.div_ceil(OUT) * g.output.width.div_ceil(OUT);
     // Lanes in the tiles' last rows and columns are wasted.
     let full = 4 * g.output.area() >= 2 * tiles * OUT * OUT;
-    plain && narrow && full && g.input.channels >= 16 && g.filters() >= 16 && batch * tiles >= isa::tile().columns.max(16)
+    plain
+        && narrow
+        && full
+        && g.input.channels >= 16
+        && g.filters() >= 16
+        && batch * tiles >= isa::tile().columns.max(16)
 }
 
 /// Whether the weights' gradient pays too: its sums, four times as large as the weights, are read and written for every
