@@ -5,7 +5,7 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use striate::formats::{FormatError, LoadError, ModelFile, WriteError, load_model, write_atomically};
+use striate::formats::{LoadError, ModelFile, WriteError, load_model, write_atomically};
 use striate_web::local::{self, Lesson, LocalError};
 use striate_web::page;
 
@@ -81,11 +81,15 @@ enum BuildError {
     #[error(transparent)]
     Write(#[from] WriteError),
     #[error(transparent)]
-    Format(#[from] FormatError),
-    #[error(transparent)]
-    Load(#[from] LoadError),
+    Load(Box<LoadError>),
     #[error(transparent)]
     Local(#[from] LocalError),
+}
+
+impl From<LoadError> for BuildError {
+    fn from(error: LoadError) -> Self {
+        Self::Load(Box::new(error))
+    }
 }
 
 pub(crate) fn main() -> ExitCode {
