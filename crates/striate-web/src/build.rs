@@ -5,7 +5,7 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use striate::formats::{LoadError, ModelFile, WriteError, load_model, write_atomically};
+use striate::formats::{FormatError, LoadError, ModelFile, WriteError, load_model, write_atomically};
 use striate_web::local::{self, Lesson, LocalError};
 use striate_web::page;
 
@@ -80,6 +80,8 @@ enum BuildError {
     NoTitle,
     #[error(transparent)]
     Write(#[from] WriteError),
+    #[error(transparent)]
+    Format(#[from] FormatError),
     #[error(transparent)]
     Load(Box<LoadError>),
     #[error(transparent)]
