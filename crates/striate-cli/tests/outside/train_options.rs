@@ -142,7 +142,7 @@ fn the_default_recipe_takes_more_for_photographs() {
     assert_eq!((found["model"].as_str(), found["whiten"].as_bool()), (Some("cifar-net"), Some(true)));
     assert_eq!(
         (found["optimizer"]["name"].as_str(), found["schedule"]["name"].as_str()),
-        (Some("adamw"), Some("onecycle"))
+        (Some("muon"), Some("onecycle"))
     );
     assert!(found["augment"].as_str().is_some_and(|list| list.contains("flip")), "{found}");
     assert_ne!(found["normalization"]["mean"].as_array().unwrap()[0].as_float(), Some(0.0));
