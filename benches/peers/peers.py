@@ -146,9 +146,9 @@ def onnx(case, threads, seconds, wanted):
     return best
 
 
-def lines_of(command, case, wanted, environment=None):
+def lines_of(command, case, wanted):
     """What a program of ours or of a peer in Rust printed of this case: one JSON object a line."""
-    text = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True, env=environment).stdout
+    text = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout
     rows = map(json.loads, text.splitlines())
     times = {row["name"].removeprefix(f"{case.name}: "): row["ms"] for row in rows if row["name"].startswith(case.name)}
     return {work: ms for work, ms in times.items() if wanted(work)}
