@@ -165,7 +165,7 @@ pub(crate) fn forward_workspace(g: &Geometry, batch: usize, epilogue: &Epilogue)
             let (cut, len) = shifted::forward_cut(g, batch, pooled);
             cut.pieces * len
         }
-        Method::Winograd(_) => winograd::forward_workspace(g, batch, pooled),
+        Method::Winograd(form) => winograd::forward_workspace(g, form, batch, pooled),
         Method::ImplicitGemm => {
             let cut = cut(g, batch, pooled);
             cut.pieces * Lens::new(g, &windows(g), cut.together, pooled).total()
@@ -200,7 +200,7 @@ pub(crate) fn forward(
     let cut = match how {
         Method::Depthwise => depthwise::cut(g, batch, pooled),
         Method::Shifted => shifted::forward_cut(g, batch, pooled).0,
-        Method::Winograd(_) => winograd::forward_cut(g, batch, pooled),
+        Method::Winograd(form) => winograd::forward_cut(g, form, batch, pooled),
         Method::ImplicitGemm => cut(g, batch, pooled),
     };
     let task_len = forward_workspace(g, batch, epilogue) / cut.pieces;
@@ -210,7 +210,7 @@ pub(crate) fn forward(
         match how {
             Method::Depthwise => depthwise::forward(&part, x, prepared, y, winner, workspace),
             Method::Shifted => shifted::forward(&part, x, prepared, y, winner, workspace),
-            Method::Winograd(_) => winograd::forward(&part, x, prepared, y, winner, workspace),
+            Method::Winograd(form) => winograd::forward(&part, form, x, prepared, y, winner, workspace),
             Method::ImplicitGemm => piece_forward(&part, x, prepared, y, winner, workspace),
         }
     };

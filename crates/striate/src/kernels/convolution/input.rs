@@ -173,7 +173,7 @@ pub(crate) fn input_workspace(g: &Geometry, batch: usize) -> usize {
             let (cut, len) = shifted::input_cut(g, batch);
             cut.pieces * len
         }
-        Method::Winograd(_) => winograd::input_workspace(g, batch),
+        Method::Winograd(form) => winograd::input_workspace(g, form, batch),
         Method::ImplicitGemm => {
             let cut = cut(g, batch);
             cut.pieces * Lens::new(g, cut.together).total()
@@ -196,7 +196,7 @@ pub(crate) fn backward_input(
     let cut = match how {
         Method::Depthwise => depthwise::input_cut(g, batch),
         Method::Shifted => shifted::input_cut(g, batch).0,
-        Method::Winograd(_) => winograd::input_cut(g, batch),
+        Method::Winograd(form) => winograd::input_cut(g, form, batch),
         Method::ImplicitGemm => cut(g, batch),
     };
     let task_len = input_workspace(g, batch) / cut.pieces;
@@ -206,7 +206,9 @@ pub(crate) fn backward_input(
         match how {
             Method::Depthwise => depthwise::backward_input(g, cut, first, prepared, dy, dx, accumulate, workspace),
             Method::Shifted => shifted::backward_input(g, cut, first, prepared, dy, dx, accumulate, workspace),
-            Method::Winograd(_) => winograd::backward_input(g, cut, first, prepared, dy, dx, accumulate, workspace),
+            Method::Winograd(form) => {
+                winograd::backward_input(g, form, cut, first, prepared, dy, dx, accumulate, workspace)
+            }
             Method::ImplicitGemm => piece_backward(g, cut, first, prepared, dy, dx, accumulate, workspace),
         }
     });

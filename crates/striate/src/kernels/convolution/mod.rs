@@ -3,7 +3,8 @@
 //! - `depthwise`: where every channel has filters of its own, directly, a row of output at a time;
 //! - `interleaved`: small maps in batches, with lanes for images and what follows in the same pass (a network's plan asks for
 //!   it; the functions here, which also serve a single image, do not);
-//! - `winograd`: 3x3 filters at stride 1 with enough channels, tiles of 4x4 outputs at a quarter of the multiplications;
+//! - `winograd`: 3x3 and 5x5 filters at stride 1 with enough channels, tiles of 4x4 outputs at a fraction of the
+//!   multiplications;
 //! - `shifted`: forward and the input's gradient at stride 1, with the padded map read where it lies;
 //! - `gather` (forward), `input` and `strips` (gradients): everything else, as matrix products that never store the
 //!   im2col matrix ("implicit GEMM").
@@ -37,6 +38,7 @@ use super::isa;
 use super::matmul::{Matrix, pack_all, packed_len};
 use rayon::prelude::*;
 use std::fmt;
+use winograd::Form;
 
 /// Pieces that a batch is cut into, each with a workspace of its own.
 const PIECES: usize = 8;
@@ -56,8 +58,8 @@ pub(crate) enum Method {
     ImplicitGemm,
     /// The padded map read where it lies, shifted for each weight.
     Shifted,
-    /// Winograd's tiles of `0` x `0` outputs.
-    Winograd(usize),
+    /// Tiles of outputs at a fraction of the multiplications.
+    Winograd(Form),
 }
 
 impl fmt::Display for Method {
@@ -66,10 +68,7 @@ impl fmt::Display for Method {
             Method::Depthwise => f.write_str("depthwise, direct (every channel has its own filters)"),
             Method::ImplicitGemm => f.write_str("implicit GEMM (windows packed straight into the product)"),
             Method::Shifted => f.write_str("shifted maps (stride 1: read where they lie, nothing packed)"),
-            Method::Winograd(side) => {
-                let saved = (9 * side * side) as f64 / ((side + 2) * (side + 2)) as f64;
-                write!(f, "Winograd F({side}x{side}, 3x3) (3x3 at stride 1: {saved:.2} times fewer multiplications)")
-            }
+            Method::Winograd(form) => form.fmt(f),
         }
     }
 }
@@ -78,8 +77,8 @@ impl fmt::Display for Method {
 pub(crate) fn method(g: &Geometry, batch: usize, pass: Pass) -> Method {
     if depthwise::fits(g) {
         Method::Depthwise
-    } else if winograd::fits(g, batch) {
-        Method::Winograd(winograd::OUT)
+    } else if let Some(form) = Form::of(g, batch) {
+        Method::Winograd(form)
     } else if shifted::fits(g, pass) {
         Method::Shifted
     } else {
@@ -89,7 +88,7 @@ pub(crate) fn method(g: &Geometry, batch: usize, pass: Pass) -> Method {
 
 /// The pass without packing, where few channels or few weights make it the fastest way forward.
 fn direct<'a>(g: &'a Geometry, batch: usize, epilogue: &'a Epilogue) -> Option<DirectConvolution<'a>> {
-    if epilogue.residual || g.groups != 1 || winograd::fits(g, batch) {
+    if epilogue.residual || g.groups != 1 || Form::of(g, batch).is_some() {
         return None;
     }
     DirectConvolution::new(g, epilogue)
@@ -125,7 +124,7 @@ pub(crate) fn prepared_len(g: &Geometry, batch: usize, pass: Pass, epilogue: &Ep
     match (method(g, batch, pass), pass) {
         (Method::Depthwise, _) => g.weights(),
         (Method::Shifted, _) => shifted::prepared_len(g, pass),
-        (Method::Winograd(_), _) => winograd::prepared_len(g, pass),
+        (Method::Winograd(form), _) => winograd::prepared_len(g, form, pass),
         (Method::ImplicitGemm, Pass::Forward) => g.groups * packed_len(g.group_filters(), g.depth(), rows),
         (Method::ImplicitGemm, Pass::BackwardInput) => input::prepared_len(g),
     }
@@ -142,7 +141,7 @@ pub(crate) fn prepare(g: &Geometry, batch: usize, pass: Pass, epilogue: &Epilogu
     let rows = if how == Method::Shifted { isa::tile().shifted.rows } else { isa::tile().rows };
     match (how, pass) {
         (Method::Depthwise, _) => prepared.copy_from_slice(w),
-        (Method::Winograd(_), _) => winograd::prepare(g, pass, w, prepared),
+        (Method::Winograd(form), _) => winograd::prepare(g, form, pass, w, prepared),
         (_, Pass::Forward) => {
             let (filters, depth) = (g.group_filters(), g.depth());
             let groups = prepared.chunks_exact_mut(packed_len(filters, depth, rows));
@@ -215,7 +214,7 @@ mod tests {
     }
 
     /// A convolution for each way of computing it, with the batch and the way.
-    fn one_of_each() -> [(Geometry, usize, Method); 6] {
+    fn one_of_each() -> [(Geometry, usize, Method); 8] {
         let g = |channels, filters, groups, window| {
             Geometry::new(Shape::new(channels, 13, 10), filters, groups, window).unwrap()
         };
@@ -226,7 +225,9 @@ mod tests {
             (g(5, 7, 1, floor(Window::square(3, 2, 1))), 3, Method::ImplicitGemm),
             (g(6, 9, 3, floor(Window::square(3, 2, 1))), 2, Method::ImplicitGemm),
             (g(6, 12, 6, Window::square(3, 1, 1)), 3, Method::Depthwise),
-            (g(18, 17, 1, Window::square(3, 1, 1)), 3, Method::Winograd(4)),
+            (g(18, 17, 1, Window::square(3, 1, 1)), 3, Method::Winograd(Form::Three)),
+            (g(18, 17, 1, Window::square(5, 1, 2)), 3, Method::Winograd(Form::Five)),
+            (g(34, 36, 2, Window::square(5, 1, 2)), 3, Method::Winograd(Form::Five)),
         ]
     }
 

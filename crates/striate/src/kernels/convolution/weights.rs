@@ -2,7 +2,8 @@
 
 use super::few::{few_len, few_weights};
 use super::geometry::Geometry;
-use super::{Cut, PIXELS, depthwise, each_chunk, strips, sum, winograd};
+use super::winograd::{self, Form};
+use super::{Cut, PIXELS, depthwise, each_chunk, strips, sum};
 use crate::kernels::{CHUNK, elementwise, isa, pooling};
 use rayon::prelude::*;
 
@@ -84,15 +85,15 @@ fn few_cut(g: &Geometry, batch: usize) -> Cut {
 /// How the weights' gradient is computed, unless it follows winners.
 enum Way {
     Depthwise,
-    Winograd,
+    Winograd(Form),
     Strips,
 }
 
 fn way(g: &Geometry, batch: usize) -> Way {
     if depthwise::fits(g) {
         Way::Depthwise
-    } else if winograd::fits(g, batch) && winograd::gradient_fits(g, batch) {
-        Way::Winograd
+    } else if let Some(form) = Form::of_gradient(g, batch) {
+        Way::Winograd(form)
     } else {
         Way::Strips
     }
@@ -102,7 +103,7 @@ fn way(g: &Geometry, batch: usize) -> Way {
 pub(super) fn describe(g: &Geometry, batch: usize) -> &'static str {
     match way(g, batch) {
         Way::Depthwise => "depthwise",
-        Way::Winograd => "Winograd",
+        Way::Winograd(_) => "Winograd",
         Way::Strips => "product with strips of the image (nothing of it packed)",
     }
 }
@@ -111,7 +112,7 @@ pub(super) fn describe(g: &Geometry, batch: usize) -> &'static str {
 pub(crate) fn weights_workspace(g: &Geometry, batch: usize) -> usize {
     let direct = match way(g, batch) {
         Way::Depthwise => depthwise::weights_workspace(g, batch),
-        Way::Winograd => winograd::weights_workspace(g, batch),
+        Way::Winograd(form) => winograd::weights_workspace(g, form, batch),
         Way::Strips => strips::workspace(g, batch),
     };
     direct.max(few_cut(g, batch).pieces * winners_len(g))
@@ -128,9 +129,9 @@ pub(crate) fn backward_weights(
 ) {
     let batch = x.len() / g.input.len();
     match way(g, batch) {
+        Way::Winograd(form) => winograd::backward_weights(g, form, x, dy, dw, db, workspace),
         _ if follows_winners(g, &dy) => along_winners(g, x, dy, dw, db, workspace),
         Way::Depthwise => depthwise::backward_weights(g, x, dy, dw, db, workspace),
-        Way::Winograd => winograd::backward_weights(g, x, dy, dw, db, workspace),
         Way::Strips => strips::backward_weights(g, x, dy, dw, db, workspace),
     }
 }

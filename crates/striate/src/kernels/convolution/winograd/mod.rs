@@ -1,0 +1,904 @@
+//! Winograd's minimal filtering F(4x4, 3x3) and F(4x4, 5x5) (Lavin and Gray, "Fast Algorithms for Convolutional Neural
+//! Networks", 2016): a 4x4 tile of outputs costs 36 multiplications a channel instead of 144, or 64 instead of 400.
+//!
+//! With `d` a tile of the input (6x6 or 8x8) and `g` a filter, a tile of the output is `Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A`. The sum
+//! over channels stands inside the brackets, so each place of a tile is a matrix product over all tiles and filters. The
+//! input's gradient is the same with turned filters; the weights' gradient is the formula's own adjoint,
+//! `Gᵀ [Σ (A dy Aᵀ) ⊙ (Bᵀ d B)] G`.
+
+mod lines;
+
+use super::forward::{Finish, Part};
+use super::gather::{Gather, Side, Taps, multiply};
+use super::geometry::Geometry;
+use super::input::pad_gradient;
+use super::padded::Padded;
+use super::weights::OutputGradient;
+use super::{Cut, Pass, each_chunk, round_up};
+use crate::kernels::isa::{self, Left, Tile};
+use crate::kernels::matmul::{DEPTH_BLOCK, copy_short, packed_len};
+use lines::{Five, Lines, Three, both_ways};
+use rayon::prelude::*;
+use std::fmt;
+use std::ops::Range;
+
+/// Side of a tile of outputs.
+const OUT: usize = 4;
+/// Numbers gathered of a channel, for the widest panel of any set and the largest tile, with room for a run after the last.
+const RAW: usize = (Form::Five.places() + 1) * 32;
+/// Lanes that the transforms work on at once.
+const LANES: usize = 8;
+
+/// The size of the filters, and with it of all that is transformed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// F(4x4, 3x3).
+    Three,
+    /// F(4x4, 5x5).
+    Five,
+}
+
+impl Form {
+    /// The form for the shapes, if they allow one and it pays: the transforms are spread over enough channels and filters, and
+    /// the weights, larger than before, over enough tiles, which also fill a panel of the products.
+    pub(super) fn of(g: &Geometry, batch: usize) -> Option<Self> {
+        let (w, p) = (&g.window, &g.window.padding);
+        let form = match w.kernel {
+            (3, 3) => Self::Three,
+            (5, 5) => Self::Five,
+            _ => return None,
+        };
+        let plain = w.stride == (1, 1) && w.dilation == (1, 1);
+        let narrow = p.top.max(p.left).max(p.bottom).max(p.right) < form.taps();
+        let tiles = g.output.height.div_ceil(OUT) * g.output.width.div_ceil(OUT);
+        // Lanes in the tiles' last rows and columns are wasted.
+        let full = 4 * g.output.area() >= 2 * tiles * OUT * OUT;
+        let many = g.group_channels() >= 16 && g.group_filters() >= 16;
+        (plain && narrow && full && many && batch * tiles >= isa::tile().columns.max(16)).then_some(form)
+    }
+
+    /// The form for the weights' gradient: its sums, several times as large as the weights, are read and written for every
+    /// block of tiles, of which there have to be enough.
+    pub(super) fn of_gradient(g: &Geometry, batch: usize) -> Option<Self> {
+        Self::of(g, batch).filter(|form| batch * Direction::forward(g, *form).tiles() >= 64)
+    }
+
+    /// Side of a filter.
+    const fn taps(self) -> usize {
+        match self {
+            Form::Three => 3,
+            Form::Five => 5,
+        }
+    }
+
+    /// Side of a tile of inputs, and of the products.
+    const fn side(self) -> usize {
+        OUT + self.taps() - 1
+    }
+
+    /// Products of a tile.
+    const fn places(self) -> usize {
+        self.side() * self.side()
+    }
+
+    /// Numbers gathered of a channel, see [`RAW`].
+    const fn raw(self) -> usize {
+        (self.places() + 1) * 32
+    }
+}
+
+impl fmt::Display for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let taps = self.taps();
+        let saved = (taps * taps * OUT * OUT) as f64 / self.places() as f64;
+        write!(f, "Winograd F({OUT}x{OUT}, {taps}x{taps}) (stride 1: {saved:.2} times fewer multiplications)")
+    }
+}
+
+/// One direction of a convolution: what is read, and what comes out.
+struct Direction {
+    form: Form,
+    groups: usize,
+    /// Channels are those of one group.
+    gather: Gather,
+    /// Filters of one group.
+    filters: usize,
+    /// Rows and columns that come out.
+    size: (usize, usize),
+}
+
+impl Direction {
+    fn new(
+        form: Form,
+        groups: usize,
+        channels: usize,
+        input: (usize, usize),
+        before: (usize, usize),
+        filters: usize,
+        size: (usize, usize),
+    ) -> Self {
+        let grid = (size.0.div_ceil(OUT), size.1.div_ceil(OUT));
+        let after =
+            |tiles: usize, input: usize, before: usize| (OUT * tiles + form.taps() - 1).saturating_sub(input + before);
+        let after = (after(grid.0, input.0, before.0), after(grid.1, input.1, before.1));
+        let taps = Taps { count: form.side(), first: 0, step: 1 };
+        let source = Padded::new(input, before, after, OUT);
+        let gather = Gather { source, channels, taps: (taps, taps), row_stride: OUT, grid };
+        Self { form, groups, gather, filters, size }
+    }
+
+    fn forward(g: &Geometry, form: Form) -> Self {
+        let p = &g.window.padding;
+        let (input, output) = ((g.input.height, g.input.width), (g.output.height, g.output.width));
+        Self::new(form, g.groups, g.group_channels(), input, (p.top, p.left), g.group_filters(), output)
+    }
+
+    fn backward(g: &Geometry, form: Form) -> Self {
+        let (p, last) = (&g.window.padding, form.taps() - 1);
+        let (input, output) = ((g.input.height, g.input.width), (g.output.height, g.output.width));
+        let before = (last - p.top, last - p.left);
+        Self::new(form, g.groups, g.group_filters(), output, before, g.group_channels(), input)
+    }
+
+    fn tiles(&self) -> usize {
+        self.gather.pixels()
+    }
+
+    /// Numbers of a padded image.
+    fn image(&self) -> usize {
+        self.groups * self.gather.channels * self.gather.source.plane()
+    }
+
+    /// What group `group` of the images in `source` reads.
+    fn group<'a>(&self, source: &'a [f32], group: usize) -> &'a [f32] {
+        &source[group * self.gather.channels * self.gather.source.plane()..]
+    }
+}
+
+/// Tiles worked on at once: few enough that they stay in the L2 cache, or where the transformed weights are too large for
+/// it, many enough that those are read seldom.
+fn tiles_at_once(d: &Direction) -> usize {
+    match d.gather.channels + d.filters {
+        0..=160 => 16,
+        161..=320 => 32,
+        _ => 64,
+    }
+}
+
+/// A piece's buffers.
+struct Lens {
+    padded: usize,
+    /// Transformed tiles of a group: panel after panel, each all places of channels by tiles.
+    tiles: usize,
+    /// Numbers from one filter's products to the next.
+    pitch: usize,
+    /// Products of a group: all places of filters by tiles, and room to read a whole run at the end.
+    products: usize,
+    /// Rows of filters in whole tiles of the micro-kernel.
+    rows: usize,
+    block: usize,
+}
+
+impl Lens {
+    fn new(d: &Direction, together: usize) -> Self {
+        let tile = isa::tile();
+        let (all, at_once) = (together * d.tiles(), tiles_at_once(d));
+        let block = if all <= at_once { all } else { round_up(at_once, tile.columns).min(all) };
+        let pitch = round_up(block, tile.columns);
+        let rows = round_up(d.filters, tile.rows);
+        let padded = together * d.image();
+        let tiles = d.form.places() * d.gather.channels * pitch;
+        Self { padded, tiles, pitch, products: d.form.places() * rows * pitch + LANES, rows, block }
+    }
+
+    fn total(&self) -> usize {
+        self.padded + self.tiles + self.products
+    }
+}
+
+fn cut(d: &Direction, batch: usize, more: impl Fn(usize) -> usize) -> Cut {
+    Cut::new(batch, d.tiles(), tiles_at_once(d), |together| Lens::new(d, together).total() + more(together))
+}
+
+/// With pooling the whole maps are kept before they are pooled.
+fn maps_len(g: &Geometry, together: usize, pooled: bool) -> usize {
+    if pooled { together * g.output.len() } else { 0 }
+}
+
+pub(super) fn forward_cut(g: &Geometry, form: Form, batch: usize, pooled: bool) -> Cut {
+    cut(&Direction::forward(g, form), batch, |together| maps_len(g, together, pooled))
+}
+
+pub(super) fn forward_workspace(g: &Geometry, form: Form, batch: usize, pooled: bool) -> usize {
+    let cut = forward_cut(g, form, batch, pooled);
+    let lens = Lens::new(&Direction::forward(g, form), cut.together);
+    cut.pieces * (lens.total() + maps_len(g, cut.together, pooled))
+}
+
+pub(super) fn input_cut(g: &Geometry, form: Form, batch: usize) -> Cut {
+    cut(&Direction::backward(g, form), batch, |together| maps_len(g, together, true))
+}
+
+pub(super) fn input_workspace(g: &Geometry, form: Form, batch: usize) -> usize {
+    let cut = input_cut(g, form, batch);
+    let lens = Lens::new(&Direction::backward(g, form), cut.together);
+    cut.pieces * (lens.total() + maps_len(g, cut.together, true))
+}
+
+/// Numbers that [`prepare`] writes.
+pub(super) fn prepared_len(g: &Geometry, form: Form, pass: Pass) -> usize {
+    g.groups * group_prepared_len(g, form, pass)
+}
+
+/// Numbers of one group's transformed filters.
+fn group_prepared_len(g: &Geometry, form: Form, pass: Pass) -> usize {
+    let (filters, channels) = match pass {
+        Pass::Forward => (g.group_filters(), g.group_channels()),
+        Pass::BackwardInput => (g.group_channels(), g.group_filters()),
+    };
+    form.places() * packed_len(filters, channels, isa::tile().rows)
+}
+
+/// Transforms the filters: panels of the micro-kernel's rows, each all places of channels by filters.
+pub(super) fn prepare(g: &Geometry, form: Form, pass: Pass, w: &[f32], prepared: &mut [f32]) {
+    let rows = isa::tile().rows;
+    let sizes = (g.group_filters(), g.group_channels());
+    let channels = if pass == Pass::Forward { sizes.1 } else { sizes.0 };
+    let groups = prepared.chunks_exact_mut(group_prepared_len(g, form, pass));
+    for (prepared, w) in groups.zip(w.chunks_exact(sizes.0 * sizes.1 * g.taps())) {
+        prepared.par_chunks_mut(form.places() * channels * rows).enumerate().for_each(|(i, panel)| {
+            transform_filters(form, w, sizes, pass == Pass::BackwardInput, i * rows, rows, panel);
+        });
+    }
+}
+
+#[inline(always)]
+fn transform_filters_body(
+    form: Form,
+    w: &[f32],
+    sizes: (usize, usize),
+    turned: bool,
+    first: usize,
+    rows: usize,
+    panel: &mut [f32],
+) {
+    match (form, rows) {
+        (Form::Three, ..=8) => transform_panel::<Three, 6, 3, 8>(w, sizes, turned, first, rows, panel),
+        (Form::Three, _) => transform_panel::<Three, 6, 3, 16>(w, sizes, turned, first, rows, panel),
+        (Form::Five, ..=8) => transform_panel::<Five, 8, 5, 8>(w, sizes, turned, first, rows, panel),
+        (Form::Five, _) => transform_panel::<Five, 8, 5, 16>(w, sizes, turned, first, rows, panel),
+    }
+}
+
+isa::vectorized!(
+    eights fn transform_filters(
+        form: Form,
+        w: &[f32],
+        sizes: (usize, usize),
+        turned: bool,
+        first: usize,
+        rows: usize,
+        panel: &mut [f32],
+    ) = transform_filters_body
+);
+
+#[inline(always)]
+fn transform_panel<F: Lines<SIDE, TAPS>, const SIDE: usize, const TAPS: usize, const L: usize>(
+    w: &[f32],
+    (filters, channels): (usize, usize),
+    turned: bool,
+    first: usize,
+    rows: usize,
+    panel: &mut [f32],
+) {
+    // Turned, channels take the place of filters and each filter is read backwards.
+    let (outer, inner) = if turned { (channels, filters) } else { (filters, channels) };
+    let taps = TAPS * TAPS;
+    let (outer_step, inner_step) = if turned { (taps, channels * taps) } else { (channels * taps, taps) };
+    for k in 0..inner {
+        let mut square = [[[0.0f32; L]; TAPS]; TAPS];
+        for l in 0..rows.min(outer - first) {
+            let filter = &w[(first + l) * outer_step + k * inner_step..][..taps];
+            for (t, &v) in filter.iter().enumerate() {
+                let t = if turned { taps - 1 - t } else { t };
+                square[t / TAPS][t % TAPS][l] = v;
+            }
+        }
+        let places = both_ways::<TAPS, SIDE, L>(&square, F::filter);
+        for (place, numbers) in places.as_flattened().iter().enumerate() {
+            copy_short(&mut panel[(place * inner + k) * rows..][..rows], &numbers[..rows]);
+        }
+    }
+}
+
+/// Transforms the tiles `tiles` (a panel of the micro-kernel's columns or fewer) of `channels`. The numbers of place `p`,
+/// channel `c` go to `panel[c * steps.0 + p * steps.1..]`. `raw` is [`Form::raw`] numbers for each channel gathered at once.
+#[inline(always)]
+fn transform_tiles_body(
+    form: Form,
+    gather: &Gather,
+    source: &[f32],
+    image: usize,
+    tiles: Range<usize>,
+    channels: Range<usize>,
+    width: usize,
+    steps: (usize, usize),
+    raw: &mut [f32],
+    panel: &mut [f32],
+) {
+    let (gathered, places) = (raw.len() / form.raw(), form.places());
+    for (at, c) in channels.clone().enumerate() {
+        if at % gathered == 0 {
+            let depths = c * places..channels.end.min(c + gathered) * places;
+            gather.pack(source, image, tiles.clone(), depths, width, raw);
+        }
+        let raw = &raw[at % gathered * places * width..];
+        let panel = &mut panel[at * steps.0..];
+        match form {
+            Form::Three => transform_channel::<Three, 6, 3>(raw, width, steps.1, panel),
+            Form::Five => transform_channel::<Five, 8, 5>(raw, width, steps.1, panel),
+        }
+    }
+}
+
+#[inline(always)]
+fn transform_channel<F: Lines<SIDE, TAPS>, const SIDE: usize, const TAPS: usize>(
+    raw: &[f32],
+    width: usize,
+    step: usize,
+    panel: &mut [f32],
+) {
+    let mut lane = 0;
+    while lane < width {
+        if width.is_multiple_of(LANES) {
+            transform_lanes::<F, SIDE, TAPS, LANES>(&raw[lane..], width, step, &mut panel[lane..]);
+            lane += LANES;
+        } else {
+            transform_lanes::<F, SIDE, TAPS, 4>(&raw[lane..], width, step, &mut panel[lane..]);
+            lane += 4;
+        }
+    }
+}
+
+isa::vectorized!(
+    eights fn transform_tiles(
+        form: Form,
+        gather: &Gather,
+        source: &[f32],
+        image: usize,
+        tiles: Range<usize>,
+        channels: Range<usize>,
+        width: usize,
+        steps: (usize, usize),
+        raw: &mut [f32],
+        panel: &mut [f32],
+    ) = transform_tiles_body
+);
+
+#[inline(always)]
+fn transform_lanes<F: Lines<SIDE, TAPS>, const SIDE: usize, const TAPS: usize, const L: usize>(
+    raw: &[f32],
+    width: usize,
+    step: usize,
+    panel: &mut [f32],
+) {
+    let mut square = [[[0.0f32; L]; SIDE]; SIDE];
+    for i in 0..SIDE {
+        for j in 0..SIDE {
+            load(&mut square[i][j], &raw[(i * SIDE + j) * width..]);
+        }
+    }
+    let places = both_ways::<SIDE, SIDE, L>(&square, F::input);
+    for i in 0..SIDE {
+        for j in 0..SIDE {
+            store(&places[i][j], &mut panel[(i * SIDE + j) * step..]);
+        }
+    }
+}
+
+/// The first numbers of a slice.
+#[inline(always)]
+fn load<const L: usize>(lanes: &mut [f32; L], source: &[f32]) {
+    if let Some(source) = source.first_chunk::<L>() {
+        *lanes = *source;
+    }
+}
+
+#[inline(always)]
+fn store<const L: usize>(lanes: &[f32; L], target: &mut [f32]) {
+    if let Some(target) = target.first_chunk_mut::<L>() {
+        *target = *lanes;
+    }
+}
+
+/// Transforms the block's tiles and multiplies them with the filters, place by place.
+fn block_products(
+    d: &Direction,
+    tile: &Tile,
+    lens: &Lens,
+    source: &[f32],
+    block: Range<usize>,
+    prepared: &[f32],
+    tiles: &mut [f32],
+    products: &mut [f32],
+    parallel: bool,
+) {
+    let (channels, places) = (d.gather.channels, d.form.places());
+    let panel_len = places * channels * tile.columns;
+    let count = block.len().div_ceil(tile.columns);
+    let tiles = &mut tiles[..count * panel_len];
+    each_chunk(parallel, tiles, panel_len, |i, panel| {
+        let start = block.start + i * tile.columns;
+        let range = start..block.end.min(start + tile.columns);
+        let steps = (tile.columns, channels * tile.columns);
+        let mut raw = [0.0; 2 * RAW];
+        transform_tiles(d.form, &d.gather, source, d.image(), range, 0..channels, tile.columns, steps, &mut raw, panel);
+    });
+    let tiles = &*tiles;
+    let place_len = lens.rows * lens.pitch;
+    each_chunk(parallel, &mut products[..places * place_len], place_len, |place, out| {
+        for k in (0..channels).step_by(DEPTH_BLOCK) {
+            let depth = DEPTH_BLOCK.min(channels - k);
+            let left = &prepared[(place * channels + k) * tile.rows..];
+            let right = &tiles[(place * channels + k) * tile.columns..];
+            let left = Side { data: left, pitch: places * channels * tile.rows };
+            let right = Side { data: right, pitch: panel_len };
+            multiply(tile, depth, left, right, count, out, lens.pitch, k > 0, false);
+        }
+    });
+}
+
+/// Turns a filter's products of the tiles `tiles` of one image into outputs. Place `p` of them starts at `products[p *
+/// place_len]`.
+#[inline(always)]
+fn finish_plane_body(
+    form: Form,
+    products: &[f32],
+    place_len: usize,
+    tiles: Range<usize>,
+    columns: usize,
+    size: (usize, usize),
+    finish: Finish<'_>,
+    y: &mut [f32],
+) {
+    match form {
+        Form::Three => finish_tiles::<Three, 6, 3>(products, place_len, tiles, columns, size, finish, y),
+        Form::Five => finish_tiles::<Five, 8, 5>(products, place_len, tiles, columns, size, finish, y),
+    }
+}
+
+#[inline(always)]
+fn finish_tiles<F: Lines<SIDE, TAPS>, const SIDE: usize, const TAPS: usize>(
+    products: &[f32],
+    place_len: usize,
+    tiles: Range<usize>,
+    columns: usize,
+    size: (usize, usize),
+    finish: Finish<'_>,
+    y: &mut [f32],
+) {
+    // Lanes are tiles, whether or not they stand in one row of tiles.
+    for first in tiles.clone().step_by(LANES) {
+        let mut square = [[[0.0f32; LANES]; SIDE]; SIDE];
+        for (place, lanes) in square.as_flattened_mut().iter_mut().enumerate() {
+            load(lanes, &products[place * place_len + first - tiles.start..]);
+        }
+        let outputs = both_ways::<SIDE, OUT, LANES>(&square, F::output);
+        let mut lines = [[[0.0f32; OUT]; LANES]; OUT];
+        for (line, output) in lines.iter_mut().zip(&outputs) {
+            *line = turned(output);
+        }
+        let (mut next, last) = (first, tiles.end.min(first + LANES));
+        while next < last {
+            let (row, column) = (next / columns, next % columns);
+            let count = (columns - column).min(last - next);
+            let width = (count * OUT).min(size.1 - column * OUT);
+            for (i, line) in lines.iter().enumerate().take(size.0 - row * OUT) {
+                let at = (row * OUT + i) * size.1 + column * OUT;
+                let (target, sums) = (&mut y[at..][..width], &line[next - first..].as_flattened()[..width]);
+                finish.run(at, sums, target);
+            }
+            next += count;
+        }
+    }
+}
+
+/// Lanes become rows.
+#[inline(always)]
+fn turned(lanes: &[[f32; LANES]; OUT]) -> [[f32; OUT]; LANES] {
+    let mut rows = [[0.0; OUT]; LANES];
+    for l in 0..LANES {
+        for j in 0..OUT {
+            rows[l][j] = lanes[j][l];
+        }
+    }
+    rows
+}
+
+isa::vectorized!(
+    eights fn finish_plane(
+        form: Form,
+        products: &[f32],
+        place_len: usize,
+        tiles: Range<usize>,
+        columns: usize,
+        size: (usize, usize),
+        finish: Finish<'_>,
+        y: &mut [f32],
+    ) = finish_plane_body
+);
+
+/// Computes all maps of the images in `source`; `finish(n, f)` says what becomes of the sums of filter `f` of image `n`.
+fn convolve<'a>(
+    d: &Direction,
+    lens: &Lens,
+    parallel: bool,
+    source: &[f32],
+    prepared: &[f32],
+    (tiles, products): (&mut [f32], &mut [f32]),
+    y: &mut [f32],
+    finish: impl Fn(usize, usize) -> Finish<'a> + Sync,
+) {
+    let tile = isa::tile();
+    let area = d.size.0 * d.size.1;
+    let filters = d.groups * d.filters;
+    let all = y.len() / (area * filters) * d.tiles();
+    let group_len = prepared.len() / d.groups;
+    for (group, start) in (0..d.groups).flat_map(|group| (0..all).step_by(lens.block).map(move |start| (group, start)))
+    {
+        let block = start..all.min(start + lens.block);
+        let prepared = &prepared[group * group_len..][..group_len];
+        block_products(d, tile, lens, d.group(source, group), block.clone(), prepared, tiles, products, parallel);
+        let products = &*products;
+        // The maps that the block's tiles lie in.
+        let images = block.start / d.tiles()..block.end.div_ceil(d.tiles());
+        let y = &mut y[images.start * filters * area..images.end * filters * area];
+        each_chunk(parallel, y, area, |i, y| {
+            let (n, f) = (images.start + i / filters, i % filters);
+            let Some(at) = f.checked_sub(group * d.filters).filter(|at| *at < d.filters) else { return };
+            let (from, to) = (block.start.max(n * d.tiles()), block.end.min((n + 1) * d.tiles()));
+            let products = &products[at * lens.pitch + from - block.start..];
+            let tiles = from - n * d.tiles()..to - n * d.tiles();
+            finish_plane(d.form, products, lens.rows * lens.pitch, tiles, d.gather.grid.1, d.size, finish(n, f), y);
+        });
+    }
+}
+
+pub(super) fn forward(
+    part: &Part<'_>,
+    form: Form,
+    x: &[f32],
+    prepared: &[f32],
+    y: &mut [f32],
+    mut winner: Option<&mut [u32]>,
+    workspace: &mut [f32],
+) {
+    let Part { g, cut, addends, .. } = *part;
+    let d = Direction::forward(g, form);
+    let lens = Lens::new(&d, cut.together);
+    let (padded, workspace) = workspace.split_at_mut(lens.padded);
+    let (tiles, workspace) = workspace.split_at_mut(lens.tiles);
+    let (products, maps) = workspace.split_at_mut(lens.products);
+    let y_len = part.pool.map_or(g.output, |pool| pool.output).len();
+    let images = x.chunks(cut.together * g.input.len()).zip(y.chunks_mut(cut.together * y_len));
+    for (step, (x, y)) in images.enumerate() {
+        let first = step * cut.together;
+        let source = part.pad(&d.gather.source, x, padded);
+        let residual = |n: usize, f: usize| addends.residual_map(g, part.first + first + n, f);
+        let buffers = (&mut *tiles, &mut *products);
+        match &part.pool {
+            None => convolve(&d, &lens, cut.parallel, source, prepared, buffers, y, |n, f| Finish::Outputs {
+                bias: addends.bias(f),
+                residual: residual(n, f),
+                relu: addends.relu,
+            }),
+            Some(pool) => {
+                let maps = &mut maps[..x.len() / g.input.len() * g.output.len()];
+                // Without a residual the bias comes after the pooling.
+                convolve(&d, &lens, cut.parallel, source, prepared, buffers, maps, |n, f| match residual(n, f) {
+                    None => Finish::Write,
+                    residual => Finish::Outputs { bias: addends.bias(f), residual, relu: false },
+                });
+                let maps = &*maps;
+                let winner = winner.as_deref_mut().map(|w| &mut w[first * y_len..][..y.len()]);
+                part.pool(pool, y, winner, |n, f| &maps[(n * g.filters() + f) * g.pixels()..][..g.pixels()]);
+            }
+        }
+    }
+}
+
+pub(super) fn backward_input(
+    g: &Geometry,
+    form: Form,
+    cut: Cut,
+    first: usize,
+    prepared: &[f32],
+    dy: OutputGradient<'_>,
+    dx: &mut [f32],
+    accumulate: bool,
+    workspace: &mut [f32],
+) {
+    let d = Direction::backward(g, form);
+    let lens = Lens::new(&d, cut.together);
+    let (padded, workspace) = workspace.split_at_mut(lens.padded);
+    let (tiles, workspace) = workspace.split_at_mut(lens.tiles);
+    let (products, maps) = workspace.split_at_mut(lens.products);
+    for (step, dx) in dx.chunks_mut(cut.together * g.input.len()).enumerate() {
+        let range = (first + step * cut.together, dx.len() / g.input.len());
+        let source = pad_gradient(g, cut.parallel, &d.gather.source, &dy, range, maps, padded);
+        let finish = if accumulate { Finish::Add } else { Finish::Write };
+        convolve(&d, &lens, cut.parallel, source, prepared, (tiles, products), dx, |_, _| finish);
+    }
+}
+
+/// Tiles of the weights' gradient worked on at once: its sums are read and written once for each.
+const GRADIENT_TILES: usize = 128;
+
+/// Buffers of the weights' gradient.
+struct GradientLens {
+    together: usize,
+    block: usize,
+    maps: usize,
+    padded: usize,
+    /// A group's channels in whole tiles of the micro-kernel, and their transformed tiles: channels by places by tiles.
+    rows: usize,
+    tiles: usize,
+    /// A group's filters in whole tiles, and the transformed gradients: panels of places of tiles by filters.
+    columns: usize,
+    gradients: usize,
+    sums: usize,
+    pitch: usize,
+}
+
+impl GradientLens {
+    fn new(g: &Geometry, d: &Direction, batch: usize) -> Self {
+        let (tile, places) = (isa::tile(), d.form.places());
+        let together = (GRADIENT_TILES / d.tiles()).clamp(1, batch.max(1));
+        let block = (together * d.tiles()).min(GRADIENT_TILES);
+        let pitch = round_up(block, tile.columns);
+        let (rows, columns) = (round_up(d.gather.channels, tile.rows), round_up(d.filters, tile.columns));
+        Self {
+            together,
+            block,
+            maps: together * g.output.len(),
+            padded: together * d.image(),
+            rows,
+            tiles: rows * places * pitch,
+            columns,
+            gradients: columns * places * pitch,
+            sums: places * rows * columns,
+            pitch,
+        }
+    }
+}
+
+pub(super) fn weights_workspace(g: &Geometry, form: Form, batch: usize) -> usize {
+    let lens = GradientLens::new(g, &Direction::forward(g, form), batch);
+    lens.maps + lens.padded + lens.tiles + lens.gradients + lens.sums
+}
+
+pub(super) fn backward_weights(
+    g: &Geometry,
+    form: Form,
+    x: &[f32],
+    dy: OutputGradient<'_>,
+    dw: &mut [f32],
+    mut db: Option<&mut [f32]>,
+    workspace: &mut [f32],
+) {
+    let (tile, places) = (isa::tile(), form.places());
+    let d = Direction::forward(g, form);
+    let lens = GradientLens::new(g, &d, x.len() / g.input.len());
+    let (maps, workspace) = workspace.split_at_mut(lens.maps);
+    let (padded, workspace) = workspace.split_at_mut(lens.padded);
+    let (tiles, workspace) = workspace.split_at_mut(lens.tiles);
+    let (gradients, sums) = workspace.split_at_mut(lens.gradients);
+    let sums = &mut sums[..lens.sums];
+    let (channels, filters) = (d.gather.channels, d.filters);
+    let (plane, area) = (d.gather.source.plane(), g.input.area());
+    if let Some(db) = db.as_deref_mut() {
+        db.fill(0.0);
+    }
+    for (group, dw) in dw.chunks_exact_mut(filters * channels * g.taps()).enumerate() {
+        for (step, x) in x.chunks(lens.together * g.input.len()).enumerate() {
+            let images = x.len() / g.input.len();
+            let maps = dy.images(g, step * lens.together, images, maps, true);
+            if let Some(db) = db.as_deref_mut().filter(|_| group == 0) {
+                OutputGradient::add_biases(g, maps, db, true);
+            }
+            let padded = &mut padded[..images * d.image()];
+            padded.par_chunks_mut(plane).enumerate().for_each(|(i, copy)| {
+                d.gather.source.copy(&x[i * area..][..area], copy);
+            });
+            let padded = d.group(padded, group);
+            let all = images * d.tiles();
+            for start in (0..all).step_by(lens.block) {
+                let block = start..all.min(start + lens.block);
+                let channel_len = places * lens.pitch;
+                tiles[..channels * channel_len].par_chunks_mut(channel_len).enumerate().for_each(|(c, tiles)| {
+                    let mut raw = [0.0; RAW];
+                    let (raw, steps, width) = (&mut raw[..form.raw()], (0, lens.pitch), tile.columns);
+                    for at in (0..block.len()).step_by(width) {
+                        let range = block.start + at..block.end.min(block.start + at + width);
+                        let tiles = &mut tiles[at..];
+                        transform_tiles(form, &d.gather, padded, d.image(), range, c..c + 1, width, steps, raw, tiles);
+                    }
+                });
+                let panel_len = places * lens.pitch * tile.columns;
+                gradients[..lens.columns / tile.columns * panel_len].par_chunks_mut(panel_len).enumerate().for_each(
+                    |(i, panel)| {
+                        let fs = i * tile.columns..filters.min((i + 1) * tile.columns);
+                        let fs = group * filters + fs.start..group * filters + fs.end;
+                        transform_gradients(&d, maps, block.clone(), fs, lens.pitch, tile.columns, panel);
+                    },
+                );
+                let (tiles, gradients) = (&*tiles, &*gradients);
+                let accumulate = step > 0 || start > 0;
+                sums.par_chunks_mut(lens.rows * lens.columns).enumerate().for_each(|(place, sums)| {
+                    for (j, panel) in gradients.chunks_exact(panel_len).enumerate() {
+                        let right = &panel[place * lens.pitch * tile.columns..][..block.len() * tile.columns];
+                        for (p, sums) in sums.chunks_exact_mut(tile.rows * lens.columns).enumerate() {
+                            let data = &tiles[p * tile.rows * channel_len + place * lens.pitch..];
+                            let left = Left { data, steps: (channel_len, 1) };
+                            let target = &mut sums[j * tile.columns..];
+                            tile.run(block.len(), left, right, target, lens.columns, accumulate);
+                        }
+                    }
+                });
+            }
+        }
+        let sums = &*sums;
+        dw.par_chunks_mut(tile.columns * channels * g.taps()).enumerate().for_each(|(i, dw)| {
+            finish_gradient(form, &sums[i * tile.columns..], (lens.rows, lens.columns), channels, tile.columns, dw);
+        });
+    }
+}
+
+/// `A dy Aᵀ` of the tiles `block` for the filters `fs`: `panel` gets all places of `pitch` tiles by `width` filters.
+#[inline(always)]
+fn transform_gradients_body(
+    d: &Direction,
+    maps: &[f32],
+    block: Range<usize>,
+    fs: Range<usize>,
+    pitch: usize,
+    width: usize,
+    panel: &mut [f32],
+) {
+    match d.form {
+        Form::Three => transform_panel_of_gradients::<Three, 6, 3>(d, maps, block, fs, pitch, width, panel),
+        Form::Five => transform_panel_of_gradients::<Five, 8, 5>(d, maps, block, fs, pitch, width, panel),
+    }
+}
+
+#[inline(always)]
+fn transform_panel_of_gradients<F: Lines<SIDE, TAPS>, const SIDE: usize, const TAPS: usize>(
+    d: &Direction,
+    maps: &[f32],
+    block: Range<usize>,
+    fs: Range<usize>,
+    pitch: usize,
+    width: usize,
+    panel: &mut [f32],
+) {
+    let (height, columns) = d.size;
+    let area = height * columns;
+    for (t, tile) in block.enumerate() {
+        let (n, at) = (tile / d.tiles(), tile % d.tiles());
+        let (y, x) = (at / d.gather.grid.1 * OUT, at % d.gather.grid.1 * OUT);
+        let (rows, run) = (OUT.min(height - y), OUT.min(columns - x));
+        let origin = &maps[(n * d.groups * d.filters + fs.start) * area + y * columns + x..];
+        let mut first = 0;
+        while first < width {
+            let lanes = fs.len().saturating_sub(first);
+            let origin = origin.get(first * area..).unwrap_or_default();
+            let target = &mut panel[t * width + first..];
+            let size = (rows, run);
+            if width.is_multiple_of(LANES) {
+                gradient_lanes::<F, SIDE, TAPS, LANES>(origin, area, columns, size, lanes, pitch * width, target);
+                first += LANES;
+            } else {
+                gradient_lanes::<F, SIDE, TAPS, 4>(origin, area, columns, size, lanes, pitch * width, target);
+                first += 4;
+            }
+        }
+    }
+}
+
+/// One tile of `L` filters, `lanes` of which there are: they begin at `origin` and are `area` apart.
+#[inline(always)]
+fn gradient_lanes<F: Lines<SIDE, TAPS>, const SIDE: usize, const TAPS: usize, const L: usize>(
+    origin: &[f32],
+    area: usize,
+    columns: usize,
+    (rows, run): (usize, usize),
+    lanes: usize,
+    step: usize,
+    panel: &mut [f32],
+) {
+    let mut square = [[[0.0f32; L]; OUT]; OUT];
+    for l in 0..lanes.min(L) {
+        let map = &origin[l * area..];
+        for i in 0..rows {
+            let line = &map[i * columns..];
+            if let (true, Some(line)) = (run == OUT, line.first_chunk::<OUT>()) {
+                for j in 0..OUT {
+                    square[i][j][l] = line[j];
+                }
+            } else {
+                for j in 0..run {
+                    square[i][j][l] = line[j];
+                }
+            }
+        }
+    }
+    let places = both_ways::<OUT, SIDE, L>(&square, F::gradient);
+    for i in 0..SIDE {
+        for j in 0..SIDE {
+            store(&places[i][j], &mut panel[(i * SIDE + j) * step..]);
+        }
+    }
+}
+
+isa::vectorized!(
+    eights fn transform_gradients(
+        d: &Direction,
+        maps: &[f32],
+        block: Range<usize>,
+        fs: Range<usize>,
+        pitch: usize,
+        width: usize,
+        panel: &mut [f32],
+    ) = transform_gradients_body
+);
+
+/// `Gᵀ u G` for `width` filters or fewer: `sums` are all places of rows (channels) by columns (filters).
+#[inline(always)]
+fn finish_gradient_body(
+    form: Form,
+    sums: &[f32],
+    sizes: (usize, usize),
+    channels: usize,
+    width: usize,
+    dw: &mut [f32],
+) {
+    match form {
+        Form::Three => finish_filters::<Three, 6, 3>(sums, sizes, channels, width, dw),
+        Form::Five => finish_filters::<Five, 8, 5>(sums, sizes, channels, width, dw),
+    }
+}
+
+#[inline(always)]
+fn finish_filters<F: Lines<SIDE, TAPS>, const SIDE: usize, const TAPS: usize>(
+    sums: &[f32],
+    (rows, columns): (usize, usize),
+    channels: usize,
+    width: usize,
+    dw: &mut [f32],
+) {
+    let filters = dw.len() / (channels * TAPS * TAPS);
+    for c in 0..channels {
+        for first in (0..width).step_by(4) {
+            let mut square = [[[0.0f32; 4]; SIDE]; SIDE];
+            for (place, lanes) in square.as_flattened_mut().iter_mut().enumerate() {
+                load(lanes, &sums[(place * rows + c) * columns + first..]);
+            }
+            let taps = both_ways::<SIDE, TAPS, 4>(&square, F::filter_gradient);
+            for l in 0..4.min(filters.saturating_sub(first)) {
+                let target = &mut dw[((first + l) * channels + c) * TAPS * TAPS..][..TAPS * TAPS];
+                target.iter_mut().zip(taps.as_flattened()).for_each(|(t, lanes)| *t = lanes[l]);
+            }
+        }
+    }
+}
+
+isa::vectorized!(
+    eights fn finish_gradient(
+        form: Form,
+        sums: &[f32],
+        sizes: (usize, usize),
+        channels: usize,
+        width: usize,
+        dw: &mut [f32],
+    ) = finish_gradient_body
+);
