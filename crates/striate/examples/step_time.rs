@@ -84,7 +84,8 @@ struct Clock {
 
 impl Clock {
     fn network(&self, name: &str, description: Description, batch: usize, rule: OptimizerOptions) -> Result<(), Error> {
-        if !["training step", "inference"].iter().any(|work| format!("{name}: {work}").contains(&self.wanted)) {
+        let works = ["training step", "inference"].map(|work| format!("{name}: {work}"));
+        if !works.iter().any(|work| work.contains(&self.wanted) || self.wanted.starts_with(work)) {
             return Ok(());
         }
         let batch = self.batch.unwrap_or(batch);

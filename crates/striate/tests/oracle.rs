@@ -225,12 +225,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 25, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn three_by_three_with_many_channels(
-        n in 1usize..6, c in 16usize..40, h in 8usize..20, w in 8usize..40, filters in 16usize..40,
-        sides in (0usize..3, 0usize..3, 0usize..3, 0usize..3)
+    fn many_channels_of_every_group(
+        n in 1usize..6, c in 16usize..40, h in 8usize..20, w in 8usize..40, filters in 16usize..40, groups in 1usize..3,
+        side in proptest::sample::select(vec![3usize, 5]), sides in (0usize..3, 0usize..3, 0usize..3, 0usize..3)
     ) {
         let padding = Padding { top: sides.0, left: sides.1, bottom: sides.2, right: sides.3 };
-        check_convolution((n, c, h, w), filters, 1, Window { padding, ..Window::square(3, 1, 0) })?;
+        check_convolution((n, groups * c, h, w), groups * filters, groups, Window { padding, ..Window::square(side, 1, 0) })?;
     }
 
     #[test]
@@ -267,6 +267,8 @@ fn edges_of_the_shapes() {
         ((2, 3, 40, 40), 12, window((11, 11), (4, 4), (2, 2)), "AlexNet's first layer in small"),
         ((9, 256, 7, 7), 17, window((3, 3), (1, 1), (1, 1)), "Winograd's sums over many channels"),
         ((1, 300, 16, 17), 16, window((3, 3), (1, 1), (2, 2)), "Winograd's depth beyond a block"),
+        ((2, 300, 13, 11), 16, window((5, 5), (1, 1), (2, 2)), "the same for 5x5 filters"),
+        ((5, 16, 6, 7), 18, window((5, 5), (1, 1), (4, 4)), "5x5 filters with all the padding they can read"),
         ((2, 40, 9, 9), 20, window((1, 1), (2, 2), (0, 0)), "a projection that skips every second pixel"),
     ];
     for (x, filters, window, name) in cases {

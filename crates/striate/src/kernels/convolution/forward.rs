@@ -165,7 +165,10 @@ pub(crate) fn forward_workspace(g: &Geometry, batch: usize, epilogue: &Epilogue)
             let (cut, len) = shifted::forward_cut(g, batch, pooled);
             cut.pieces * len
         }
-        Method::Winograd(form) => winograd::forward_workspace(g, form, batch, pooled),
+        Method::Winograd(form) => {
+            let (cut, len) = winograd::forward_cut(g, form, batch, pooled);
+            cut.pieces * len
+        }
         Method::ImplicitGemm => {
             let cut = cut(g, batch, pooled);
             cut.pieces * Lens::new(g, &windows(g), cut.together, pooled).total()
@@ -200,7 +203,7 @@ pub(crate) fn forward(
     let cut = match how {
         Method::Depthwise => depthwise::cut(g, batch, pooled),
         Method::Shifted => shifted::forward_cut(g, batch, pooled).0,
-        Method::Winograd(form) => winograd::forward_cut(g, form, batch, pooled),
+        Method::Winograd(form) => winograd::forward_cut(g, form, batch, pooled).0,
         Method::ImplicitGemm => cut(g, batch, pooled),
     };
     let task_len = forward_workspace(g, batch, epilogue) / cut.pieces;
@@ -350,7 +353,7 @@ fn piece_forward(
             let groups = out.chunks_exact_mut(lens.group_rows * lens.pitch).zip(prepared.chunks_exact(packed));
             for (group, (out, weights)) in groups.enumerate() {
                 let source = &source[group * gather.channels * gather.source.plane()..];
-                let pixels = block.clone();
+                let (pixels, out) = (block.clone(), (out, g.group_filters()));
                 gather.multiply(tile, source, image, pixels, weights, right, out, lens.pitch, cut.parallel);
             }
             let row = |f: usize| (f / g.group_filters() * lens.group_rows + f % g.group_filters()) * lens.pitch;

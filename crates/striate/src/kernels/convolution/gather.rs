@@ -85,7 +85,7 @@ impl Gather {
     }
 
     /// `out = weights · windows` for the pixels `block` (counted through all images of `source`), where `weights` are
-    /// packed by the tile's rows over the whole depth. `out` gets `rows` rows `out_pitch` apart, rounded up to whole
+    /// packed by the tile's rows over the whole depth. `out` gets `rows` rows `out_pitch` apart, and has room for whole
     /// tiles on both axes. `right` holds [`Gather::right_len`] numbers.
     pub(super) fn multiply(
         &self,
@@ -95,7 +95,7 @@ impl Gather {
         block: Range<usize>,
         weights: &[f32],
         right: &mut [f32],
-        out: &mut [f32],
+        (out, rows): (&mut [f32], usize),
         out_pitch: usize,
         parallel: bool,
     ) {
@@ -112,7 +112,7 @@ impl Gather {
             });
             let side = Side { data: &right[..], pitch: panel_len };
             let left = Side { data: &weights[k * tile.rows..], pitch: depth * tile.rows };
-            multiply(tile, depths.len(), left, side, panels, out, out_pitch, k > 0, parallel);
+            multiply(tile, depths.len(), left, side, (rows, panels), out, out_pitch, k > 0, parallel);
         }
     }
 
@@ -132,19 +132,19 @@ pub(super) struct Side<'a> {
 /// Rows of the left side that stay in the L2 cache while the right panels pass.
 const ROW_BLOCK: usize = 192;
 
-/// `out (+)= left · right` for panels of so much depth, `panels` of them on the right; `out` is whole tiles, its rows `out_pitch` apart.
+/// `out (+)= left · right` for panels of so much depth, `panels` of them on the right, and `rows` rows; `out` has room for
+/// whole tiles, its rows `out_pitch` apart.
 pub(super) fn multiply(
     tile: &Tile,
     depth: usize,
     left: Side<'_>,
     right: Side<'_>,
-    panels: usize,
+    (rows, panels): (usize, usize),
     out: &mut [f32],
     out_pitch: usize,
     accumulate: bool,
     parallel: bool,
 ) {
-    let rows = out.len() / out_pitch;
     let share = if parallel { round_up(rows.div_ceil(8), tile.rows) } else { rows };
     let block = share.min(round_up(ROW_BLOCK, tile.rows)).max(tile.rows);
     each_chunk(parallel, out, block * out_pitch, |i, out| {
@@ -153,7 +153,9 @@ pub(super) fn multiply(
             let panel = &right.data[j * right.pitch..][..depth * tile.columns];
             for (p, out) in out.chunks_exact_mut(tile.rows * out_pitch).enumerate() {
                 let left = &left[p * left_pitch..][..depth * tile.rows];
-                tile.run(depth, tile.panel(left), panel, &mut out[j * tile.columns..], out_pitch, accumulate);
+                let rows = (rows - i * block - p * tile.rows).min(tile.rows);
+                let out = (&mut out[j * tile.columns..], rows);
+                tile.run(depth, tile.panel(left), panel, out, out_pitch, accumulate);
             }
         }
     });

@@ -173,7 +173,10 @@ pub(crate) fn input_workspace(g: &Geometry, batch: usize) -> usize {
             let (cut, len) = shifted::input_cut(g, batch);
             cut.pieces * len
         }
-        Method::Winograd(form) => winograd::input_workspace(g, form, batch),
+        Method::Winograd(form) => {
+            let (cut, len) = winograd::input_cut(g, form, batch);
+            cut.pieces * len
+        }
         Method::ImplicitGemm => {
             let cut = cut(g, batch);
             cut.pieces * Lens::new(g, cut.together).total()
@@ -196,7 +199,7 @@ pub(crate) fn backward_input(
     let cut = match how {
         Method::Depthwise => depthwise::input_cut(g, batch),
         Method::Shifted => shifted::input_cut(g, batch).0,
-        Method::Winograd(form) => winograd::input_cut(g, form, batch),
+        Method::Winograd(form) => winograd::input_cut(g, form, batch).0,
         Method::ImplicitGemm => cut(g, batch),
     };
     let task_len = input_workspace(g, batch) / cut.pieces;
@@ -272,7 +275,7 @@ fn piece_backward(
                     }
                     let source = &source[group * g.group_filters() * layout.plane()..];
                     let weights = &here[group * packed..][..packed];
-                    let pixels = block.clone();
+                    let (pixels, out) = (block.clone(), (out, g.group_channels()));
                     gather.multiply(tile, source, image, pixels, weights, right, out, lens.pitch, cut.parallel);
                 }
                 let out = &*out;

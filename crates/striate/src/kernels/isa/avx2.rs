@@ -56,7 +56,7 @@ impl Vector for __m256 {
     }
 }
 
-tile_for!(__m256, 6 rows, 2 wide, shifted 4 rows, "avx2,fma");
+tile_for!(__m256, 6 rows, 4 last rows, 2 wide, shifted 4 rows, "avx2,fma");
 interleaved_for!(__m256, 2 pixels, 2 taps, "avx2,fma");
 
 /// [`super::transpose::transpose`] in blocks of 8 x 8 registers.

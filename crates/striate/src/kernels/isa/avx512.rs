@@ -61,7 +61,7 @@ impl Vector for __m512 {
     }
 }
 
-tile_for!(__m512, 12 rows, 2 wide, shifted 8 rows, "avx512f,avx512vl,avx2,fma");
+tile_for!(__m512, 12 rows, 4 last rows, 2 wide, shifted 8 rows, "avx512f,avx512vl,avx2,fma");
 interleaved_for!(__m512, 4 pixels, 5 taps, "avx512f,avx512vl,avx2,fma");
 
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]

@@ -37,14 +37,15 @@ pub(crate) trait Vector: Copy {
     }
 }
 
-/// `c (+)= a · b` for a block of `ROWS` rows and `WIDE * V::LANES` columns, kept in registers over the whole depth.
+/// `c (+)= a · b` for a block of `ROWS` rows and `WIDE * V::LANES` columns, kept in registers over the whole depth. Packed
+/// panels of the left side are `PITCH` rows wide.
 ///
 /// # Safety
 /// The machine has `V`'s instructions; `a + i * steps.0 + k * steps.1` is readable for each of the `ROWS` rows `i` and
 /// each `k` below `depth`; `b` holds `depth * WIDE * LANES` numbers, and each of the rows at `c + i * stride` holds
 /// `WIDE * LANES`.
 #[inline(always)]
-pub(crate) unsafe fn tile<V: Vector, const ROWS: usize, const WIDE: usize>(
+pub(crate) unsafe fn tile<V: Vector, const ROWS: usize, const PITCH: usize, const WIDE: usize>(
     depth: usize,
     mut a: *const f32,
     steps: (usize, usize),
@@ -57,11 +58,11 @@ pub(crate) unsafe fn tile<V: Vector, const ROWS: usize, const WIDE: usize>(
     // times (with `wrapping_add`, as the last step may leave the array), and rows of `c` are written WIDE * LANES long.
     unsafe {
         let mut sums = [[V::zero(); WIDE]; ROWS];
-        if steps == (1, ROWS) {
+        if steps == (1, PITCH) {
             // A packed panel: the rows' places are constants, where a step known only now would make each wait for the last.
             for _ in 0..depth {
                 step(&mut sums, |i| V::splat(a.add(i)), b);
-                a = a.wrapping_add(ROWS);
+                a = a.wrapping_add(PITCH);
                 b = b.add(WIDE * V::LANES);
             }
         } else {
@@ -220,7 +221,7 @@ pub(crate) unsafe fn multiply_adds<V: Vector, const ROWS: usize, const WIDE: usi
 
 /// A [`Tile`](super::Tile) of `$rows` rows and `$wide` registers: the functions above, compiled for a set.
 macro_rules! tile_for {
-    ($vector:ty, $rows:literal rows, $wide:literal wide, shifted $few:literal rows $(, $feature:literal)?) => {
+    ($vector:ty, $rows:literal rows, $short:literal last rows, $wide:literal wide, shifted $few:literal rows $(, $feature:literal)?) => {
         pub(super) static TILE: crate::kernels::isa::Tile = {
             use crate::kernels::isa::generic::{Vector, multiply_adds, shifted, strips, tile};
             use crate::kernels::isa::shifted::Shifted;
@@ -236,7 +237,21 @@ macro_rules! tile_for {
                 accumulate: bool,
             ) {
                 // SAFETY: the caller keeps the contract of `tile`; this function is only reached where the set is.
-                unsafe { tile::<$vector, $rows, $wide>(depth, a, steps, b, c, stride, accumulate) }
+                unsafe { tile::<$vector, $rows, $rows, $wide>(depth, a, steps, b, c, stride, accumulate) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn short(
+                depth: usize,
+                a: *const f32,
+                steps: (usize, usize),
+                b: *const f32,
+                c: *mut f32,
+                stride: usize,
+                accumulate: bool,
+            ) {
+                // SAFETY: the caller keeps the contract of `tile`; this function is only reached where the set is.
+                unsafe { tile::<$vector, $short, $rows, $wide>(depth, a, steps, b, c, stride, accumulate) }
             }
 
             $(#[target_feature(enable = $feature)])?
@@ -250,7 +265,7 @@ macro_rules! tile_for {
                 accumulate: bool,
             ) {
                 // SAFETY: the caller keeps the contract of `tile`; this function is only reached where the set is.
-                unsafe { tile::<$vector, $rows, 1>(depth, a, steps, b, c, stride, accumulate) }
+                unsafe { tile::<$vector, $rows, $rows, 1>(depth, a, steps, b, c, stride, accumulate) }
             }
 
             $(#[target_feature(enable = $feature)])?
@@ -291,6 +306,7 @@ macro_rules! tile_for {
                 rows: $rows,
                 columns: $wide * <$vector as Vector>::LANES,
                 kernel: product,
+                short: ($short, short),
                 narrow: (<$vector as Vector>::LANES, narrow),
                 strips: product_of_strips,
                 shifted: Shifted {

@@ -215,6 +215,8 @@ pub(crate) struct Tile {
     pub(crate) columns: usize,
     /// See [`generic::tile`].
     kernel: Kernel,
+    /// Rows of a block for a left side's last rows, and its kernel, which reads panels as wide as the others'.
+    short: (usize, Kernel),
     /// Columns of a block one register wide, for a right side's last columns, and its kernel.
     narrow: (usize, Kernel),
     /// See [`generic::strips`].
@@ -275,15 +277,25 @@ impl Tile {
     }
 
     /// `c (+)= a · b` for one block: `b` is a packed panel (depth x columns); row `i` of the block starts at
-    /// `c[i * stride]`.
+    /// `c[i * stride]`. Only so many rows as stand beside `c` are wanted: those after them may be left as they are.
     #[inline]
-    pub(crate) fn run(&self, depth: usize, a: Left<'_>, b: &[f32], c: &mut [f32], stride: usize, accumulate: bool) {
+    pub(crate) fn run(
+        &self,
+        depth: usize,
+        a: Left<'_>,
+        b: &[f32],
+        (c, rows): (&mut [f32], usize),
+        stride: usize,
+        accumulate: bool,
+    ) {
         let last = (self.rows - 1) * a.steps.0 + depth.saturating_sub(1) * a.steps.1;
         assert!(depth == 0 || last < a.data.len(), "the left side is too short");
         assert!(b.len() >= depth * self.columns, "the right panel is shorter than the depth");
         assert!(stride >= self.columns && c.len() >= (self.rows - 1) * stride + self.columns, "block is too small");
-        // SAFETY: a `Tile` is only handed out for a detected instruction set, and the lengths were checked just now.
-        unsafe { (self.kernel)(depth, a.data.as_ptr(), a.steps, b.as_ptr(), c.as_mut_ptr(), stride, accumulate) }
+        let kernel = if rows <= self.short.0 { self.short.1 } else { self.kernel };
+        // SAFETY: a `Tile` is only handed out for a detected instruction set, and the lengths were checked just now for
+        // the higher of the two blocks.
+        unsafe { kernel(depth, a.data.as_ptr(), a.steps, b.as_ptr(), c.as_mut_ptr(), stride, accumulate) }
     }
 
     /// `c (+)= a · b` where the depth is a rectangle of `size` in a picture with rows `pitch` apart: row `i` of the left
@@ -326,10 +338,10 @@ impl Tile {
         (rows, columns): (usize, usize),
     ) {
         if rows == self.rows && columns == self.columns {
-            return self.run(depth, a, b, c, stride, accumulate);
+            return self.run(depth, a, b, (c, rows), stride, accumulate);
         }
         let mut block = [0.0; MAX_TILE];
-        self.run(depth, a, b, &mut block, self.columns, false);
+        self.run(depth, a, b, (&mut block, rows), self.columns, false);
         for (i, source) in block.chunks_exact(self.columns).take(rows).enumerate() {
             let target = &mut c[i * stride..][..columns];
             if accumulate {
@@ -360,6 +372,8 @@ mod tests {
                     (false, tile.rows, tile.columns),
                     (true, tile.rows, tile.columns),
                     (true, 1, 1),
+                    (false, 4, tile.columns),
+                    (true, 5, tile.columns),
                     (false, tile.rows - 1, tile.columns - 1),
                 ] {
                     let mut c = vec![0.5; tile.rows * stride];

@@ -57,7 +57,7 @@ impl Vector for float32x4_t {
     }
 }
 
-tile_for!(float32x4_t, 8 rows, 3 wide, shifted 8 rows, "neon");
+tile_for!(float32x4_t, 8 rows, 4 last rows, 3 wide, shifted 8 rows, "neon");
 interleaved_for!(float32x4_t, 4 pixels, 5 taps, "neon");
 
 #[target_feature(enable = "neon")]

@@ -53,7 +53,7 @@ impl Vector for Four {
     }
 }
 
-tile_for!(Four, 4 rows, 2 wide, shifted 4 rows);
+tile_for!(Four, 4 rows, 2 last rows, 2 wide, shifted 4 rows);
 interleaved_for!(Four, 2 pixels, 2 taps);
 
 unsafe fn direct(row: &PixelRow<'_>, weights: *const f32, bias: *const f32, relu: bool, y: *mut f32, winner: *mut u32) {

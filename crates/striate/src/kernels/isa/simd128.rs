@@ -54,7 +54,7 @@ impl Vector for v128 {
     }
 }
 
-tile_for!(v128, 4 rows, 2 wide, shifted 4 rows, "simd128");
+tile_for!(v128, 4 rows, 2 last rows, 2 wide, shifted 4 rows, "simd128");
 interleaved_for!(v128, 2 pixels, 2 taps, "simd128");
 
 #[target_feature(enable = "simd128")]

@@ -14,7 +14,7 @@ use super::geometry::Geometry;
 use super::input::pad_gradient;
 use super::padded::Padded;
 use super::weights::OutputGradient;
-use super::{Cut, Pass, each_chunk, round_up};
+use super::{Cut, PIECES, Pass, each_chunk, round_up};
 use crate::kernels::isa::{self, Left, Tile};
 use crate::kernels::matmul::{DEPTH_BLOCK, copy_short, packed_len};
 use lines::{Five, Lines, Three, both_ways};
@@ -165,39 +165,56 @@ fn tiles_at_once(d: &Direction) -> usize {
     }
 }
 
+/// Numbers of products that are worked on at once: with the tiles they come from they stay in the L2 cache.
+const PRODUCTS: usize = 64 * 1024;
+
 /// A piece's buffers.
 struct Lens {
     padded: usize,
     /// Transformed tiles of a group: panel after panel, each all places of channels by tiles.
     tiles: usize,
+    block: usize,
     /// Numbers from one filter's products to the next.
     pitch: usize,
-    /// Products of a group: all places of filters by tiles, and room to read a whole run at the end.
+    /// Filters whose products are worked on at once, in whole tiles of the micro-kernel.
+    share: usize,
+    /// How many shares of a group have a place for their products.
+    shares: usize,
+    /// Products of a share: all places of filters by tiles.
     products: usize,
-    /// Rows of filters in whole tiles of the micro-kernel.
-    rows: usize,
-    block: usize,
 }
 
 impl Lens {
-    fn new(d: &Direction, together: usize) -> Self {
-        let tile = isa::tile();
+    fn new(d: &Direction, together: usize, parallel: bool) -> Self {
+        let (tile, places) = (isa::tile(), d.form.places());
         let (all, at_once) = (together * d.tiles(), tiles_at_once(d));
         let block = if all <= at_once { all } else { round_up(at_once, tile.columns).min(all) };
         let pitch = round_up(block, tile.columns);
-        let rows = round_up(d.filters, tile.rows);
-        let padded = together * d.image();
-        let tiles = d.form.places() * d.gather.channels * pitch;
-        Self { padded, tiles, pitch, products: d.form.places() * rows * pitch + LANES, rows, block }
+        let at_once = PRODUCTS / (places * pitch);
+        let at_once = if parallel { at_once.min(d.filters.div_ceil(PIECES)) } else { at_once };
+        let share = round_up(at_once.clamp(1, d.filters), tile.rows);
+        Self {
+            padded: together * d.image(),
+            tiles: places * d.gather.channels * pitch,
+            block,
+            pitch,
+            share,
+            shares: if parallel { d.filters.div_ceil(share) } else { 1 },
+            products: places * share * pitch,
+        }
     }
 
     fn total(&self) -> usize {
-        self.padded + self.tiles + self.products
+        // With room to read a whole run at the end of the products.
+        self.padded + self.tiles + self.shares * self.products + LANES
     }
 }
 
-fn cut(d: &Direction, batch: usize, more: impl Fn(usize) -> usize) -> Cut {
-    Cut::new(batch, d.tiles(), tiles_at_once(d), |together| Lens::new(d, together).total() + more(together))
+/// How a batch is cut, and the numbers that a piece needs; `more` of them for so many images together.
+fn cut(d: &Direction, batch: usize, more: impl Fn(usize) -> usize) -> (Cut, usize) {
+    let total = |together, parallel| Lens::new(d, together, parallel).total() + more(together);
+    let cut = Cut::new(batch, d.tiles(), tiles_at_once(d), |together| total(together, false));
+    (cut, total(cut.together, cut.parallel))
 }
 
 /// With pooling the whole maps are kept before they are pooled.
@@ -205,24 +222,12 @@ fn maps_len(g: &Geometry, together: usize, pooled: bool) -> usize {
     if pooled { together * g.output.len() } else { 0 }
 }
 
-pub(super) fn forward_cut(g: &Geometry, form: Form, batch: usize, pooled: bool) -> Cut {
+pub(super) fn forward_cut(g: &Geometry, form: Form, batch: usize, pooled: bool) -> (Cut, usize) {
     cut(&Direction::forward(g, form), batch, |together| maps_len(g, together, pooled))
 }
 
-pub(super) fn forward_workspace(g: &Geometry, form: Form, batch: usize, pooled: bool) -> usize {
-    let cut = forward_cut(g, form, batch, pooled);
-    let lens = Lens::new(&Direction::forward(g, form), cut.together);
-    cut.pieces * (lens.total() + maps_len(g, cut.together, pooled))
-}
-
-pub(super) fn input_cut(g: &Geometry, form: Form, batch: usize) -> Cut {
+pub(super) fn input_cut(g: &Geometry, form: Form, batch: usize) -> (Cut, usize) {
     cut(&Direction::backward(g, form), batch, |together| maps_len(g, together, true))
-}
-
-pub(super) fn input_workspace(g: &Geometry, form: Form, batch: usize) -> usize {
-    let cut = input_cut(g, form, batch);
-    let lens = Lens::new(&Direction::backward(g, form), cut.together);
-    cut.pieces * (lens.total() + maps_len(g, cut.together, true))
 }
 
 /// Numbers that [`prepare`] writes.
@@ -411,22 +416,11 @@ fn store<const L: usize>(lanes: &[f32; L], target: &mut [f32]) {
     }
 }
 
-/// Transforms the block's tiles and multiplies them with the filters, place by place.
-fn block_products(
-    d: &Direction,
-    tile: &Tile,
-    lens: &Lens,
-    source: &[f32],
-    block: Range<usize>,
-    prepared: &[f32],
-    tiles: &mut [f32],
-    products: &mut [f32],
-    parallel: bool,
-) {
-    let (channels, places) = (d.gather.channels, d.form.places());
-    let panel_len = places * channels * tile.columns;
-    let count = block.len().div_ceil(tile.columns);
-    let tiles = &mut tiles[..count * panel_len];
+/// Transforms the tiles `block` of a group.
+fn block_tiles(d: &Direction, tile: &Tile, source: &[f32], block: Range<usize>, tiles: &mut [f32], parallel: bool) {
+    let channels = d.gather.channels;
+    let panel_len = d.form.places() * channels * tile.columns;
+    let tiles = &mut tiles[..block.len().div_ceil(tile.columns) * panel_len];
     each_chunk(parallel, tiles, panel_len, |i, panel| {
         let start = block.start + i * tile.columns;
         let range = start..block.end.min(start + tile.columns);
@@ -434,18 +428,32 @@ fn block_products(
         let mut raw = [0.0; 2 * RAW];
         transform_tiles(d.form, &d.gather, source, d.image(), range, 0..channels, tile.columns, steps, &mut raw, panel);
     });
-    let tiles = &*tiles;
-    let place_len = lens.rows * lens.pitch;
-    each_chunk(parallel, &mut products[..places * place_len], place_len, |place, out| {
+}
+
+/// Multiplies `count` panels of transformed tiles with a share of the filters, place by place.
+fn share_products(
+    d: &Direction,
+    tile: &Tile,
+    lens: &Lens,
+    prepared: &[f32],
+    (tiles, count): (&[f32], usize),
+    filters: usize,
+    products: &mut [f32],
+) {
+    let (channels, places) = (d.gather.channels, d.form.places());
+    let rows = lens.share.min(prepared.len() / (places * channels));
+    let filters = rows.min(filters);
+    for (place, out) in products.chunks_exact_mut(lens.share * lens.pitch).enumerate() {
         for k in (0..channels).step_by(DEPTH_BLOCK) {
             let depth = DEPTH_BLOCK.min(channels - k);
             let left = &prepared[(place * channels + k) * tile.rows..];
             let right = &tiles[(place * channels + k) * tile.columns..];
             let left = Side { data: left, pitch: places * channels * tile.rows };
-            let right = Side { data: right, pitch: panel_len };
-            multiply(tile, depth, left, right, count, out, lens.pitch, k > 0, false);
+            let right = Side { data: right, pitch: places * channels * tile.columns };
+            let out = &mut out[..rows * lens.pitch];
+            multiply(tile, depth, left, right, (filters, count), out, lens.pitch, k > 0, false);
         }
-    });
+    }
 }
 
 /// Turns a filter's products of the tiles `tiles` of one image into outputs. Place `p` of them starts at `products[p *
@@ -539,28 +547,45 @@ fn convolve<'a>(
     y: &mut [f32],
     finish: impl Fn(usize, usize) -> Finish<'a> + Sync,
 ) {
-    let tile = isa::tile();
+    let (tile, places) = (isa::tile(), d.form.places());
     let area = d.size.0 * d.size.1;
     let filters = d.groups * d.filters;
     let all = y.len() / (area * filters) * d.tiles();
-    let group_len = prepared.len() / d.groups;
-    for (group, start) in (0..d.groups).flat_map(|group| (0..all).step_by(lens.block).map(move |start| (group, start)))
-    {
-        let block = start..all.min(start + lens.block);
-        let prepared = &prepared[group * group_len..][..group_len];
-        block_products(d, tile, lens, d.group(source, group), block.clone(), prepared, tiles, products, parallel);
-        let products = &*products;
-        // The maps that the block's tiles lie in.
-        let images = block.start / d.tiles()..block.end.div_ceil(d.tiles());
-        let y = &mut y[images.start * filters * area..images.end * filters * area];
-        each_chunk(parallel, y, area, |i, y| {
-            let (n, f) = (images.start + i / filters, i % filters);
-            let Some(at) = f.checked_sub(group * d.filters).filter(|at| *at < d.filters) else { return };
-            let (from, to) = (block.start.max(n * d.tiles()), block.end.min((n + 1) * d.tiles()));
-            let products = &products[at * lens.pitch + from - block.start..];
-            let tiles = from - n * d.tiles()..to - n * d.tiles();
-            finish_plane(d.form, products, lens.rows * lens.pitch, tiles, d.gather.grid.1, d.size, finish(n, f), y);
-        });
+    let share_len = places * d.gather.channels * lens.share;
+    for (group, prepared) in prepared.chunks_exact(prepared.len() / d.groups).enumerate() {
+        for start in (0..all).step_by(lens.block) {
+            let block = start..all.min(start + lens.block);
+            block_tiles(d, tile, d.group(source, group), block.clone(), tiles, parallel);
+            let tiles = (&*tiles, block.len().div_ceil(tile.columns));
+            // The maps that the block's tiles lie in.
+            let images = block.start / d.tiles()..block.end.div_ceil(d.tiles());
+            let y = &mut y[images.start * filters * area..images.end * filters * area];
+            for (step, prepared) in prepared.chunks(lens.shares * share_len).enumerate() {
+                let first = step * lens.shares * lens.share;
+                let products = &mut products[..lens.shares * lens.products];
+                each_chunk(parallel, products, lens.products, |i, products| {
+                    if let Some(prepared) = prepared.chunks(share_len).nth(i) {
+                        let filters = d.filters - first - i * lens.share;
+                        share_products(d, tile, lens, prepared, tiles, filters, products);
+                    }
+                });
+                let count = (lens.shares * lens.share).min(d.filters - first);
+                let products = &*products;
+                each_chunk(parallel, y, filters * area, |i, y| {
+                    let n = images.start + i;
+                    let (from, to) = (block.start.max(n * d.tiles()), block.end.min((n + 1) * d.tiles()));
+                    let tiles = from - n * d.tiles()..to - n * d.tiles();
+                    let y = &mut y[(group * d.filters + first) * area..][..count * area];
+                    each_chunk(parallel, y, area, |at, y| {
+                        let products = &products[at / lens.share * lens.products + at % lens.share * lens.pitch..];
+                        let products = &products[from - block.start..];
+                        let (tiles, finish) = (tiles.clone(), finish(n, group * d.filters + first + at));
+                        let place_len = lens.share * lens.pitch;
+                        finish_plane(d.form, products, place_len, tiles, d.gather.grid.1, d.size, finish, y);
+                    });
+                });
+            }
+        }
     }
 }
 
@@ -575,10 +600,10 @@ pub(super) fn forward(
 ) {
     let Part { g, cut, addends, .. } = *part;
     let d = Direction::forward(g, form);
-    let lens = Lens::new(&d, cut.together);
+    let lens = Lens::new(&d, cut.together, cut.parallel);
     let (padded, workspace) = workspace.split_at_mut(lens.padded);
     let (tiles, workspace) = workspace.split_at_mut(lens.tiles);
-    let (products, maps) = workspace.split_at_mut(lens.products);
+    let (products, maps) = workspace.split_at_mut(lens.shares * lens.products + LANES);
     let y_len = part.pool.map_or(g.output, |pool| pool.output).len();
     let images = x.chunks(cut.together * g.input.len()).zip(y.chunks_mut(cut.together * y_len));
     for (step, (x, y)) in images.enumerate() {
@@ -619,10 +644,10 @@ pub(super) fn backward_input(
     workspace: &mut [f32],
 ) {
     let d = Direction::backward(g, form);
-    let lens = Lens::new(&d, cut.together);
+    let lens = Lens::new(&d, cut.together, cut.parallel);
     let (padded, workspace) = workspace.split_at_mut(lens.padded);
     let (tiles, workspace) = workspace.split_at_mut(lens.tiles);
-    let (products, maps) = workspace.split_at_mut(lens.products);
+    let (products, maps) = workspace.split_at_mut(lens.shares * lens.products + LANES);
     for (step, dx) in dx.chunks_mut(cut.together * g.input.len()).enumerate() {
         let range = (first + step * cut.together, dx.len() / g.input.len());
         let source = pad_gradient(g, cut.parallel, &d.gather.source, &dy, range, maps, padded);
@@ -741,7 +766,8 @@ pub(super) fn backward_weights(
                             let data = &tiles[p * tile.rows * channel_len + place * lens.pitch..];
                             let left = Left { data, steps: (channel_len, 1) };
                             let target = &mut sums[j * tile.columns..];
-                            tile.run(block.len(), left, right, target, lens.columns, accumulate);
+                            let rows = (channels - p * tile.rows).min(tile.rows);
+                            tile.run(block.len(), left, right, (target, rows), lens.columns, accumulate);
                         }
                     }
                 });
