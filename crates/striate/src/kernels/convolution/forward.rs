@@ -123,6 +123,9 @@ pub(super) fn windows(g: &Geometry) -> Gather {
     Gather { source, channels: g.group_channels(), taps, row_stride: w.stride.0, grid }
 }
 
+/// Pixels of a block whose panels several threads share.
+const PARALLEL_PIXELS: usize = 16 * PIXELS;
+
 /// A piece's buffers for so many images side by side.
 struct Lens {
     padded: usize,
@@ -137,10 +140,11 @@ struct Lens {
 }
 
 impl Lens {
-    fn new(g: &Geometry, gather: &Gather, together: usize, whole: bool) -> Self {
+    fn new(g: &Geometry, gather: &Gather, together: usize, (whole, parallel): (bool, bool)) -> Self {
         let tile = isa::tile();
         let all = together * g.pixels();
-        let block = if whole || all <= PIXELS { all } else { round_up(PIXELS, tile.columns).min(all) };
+        let at_once = if parallel { PARALLEL_PIXELS } else { PIXELS };
+        let block = if whole || all <= at_once { all } else { round_up(at_once, tile.columns).min(all) };
         let padded = if gather.source.is_plain() { 0 } else { together * g.input.channels * gather.source.plane() };
         let group_rows = round_up(g.group_filters(), tile.rows);
         let pitch = round_up(block, tile.columns);
@@ -171,13 +175,13 @@ pub(crate) fn forward_workspace(g: &Geometry, batch: usize, epilogue: &Epilogue)
         }
         Method::ImplicitGemm => {
             let cut = cut(g, batch, pooled);
-            cut.pieces * Lens::new(g, &windows(g), cut.together, pooled).total()
+            cut.pieces * Lens::new(g, &windows(g), cut.together, (pooled, cut.parallel)).total()
         }
     }
 }
 
 fn cut(g: &Geometry, batch: usize, whole: bool) -> Cut {
-    Cut::new(batch, g.pixels(), PIXELS, |together| Lens::new(g, &windows(g), together, whole).total())
+    Cut::new(batch, g.pixels(), PIXELS, |together| Lens::new(g, &windows(g), together, (whole, false)).total())
 }
 
 /// `y = epilogue(convolution(x, w) + b + residual)` for a batch, from weights that [`prepare`](super::prepare) made for
@@ -336,7 +340,7 @@ fn piece_forward(
     let Part { g, cut, .. } = *part;
     let tile = isa::tile();
     let gather = windows(g);
-    let lens = Lens::new(g, &gather, cut.together, part.pool.is_some());
+    let lens = Lens::new(g, &gather, cut.together, (part.pool.is_some(), cut.parallel));
     let (padded, workspace) = workspace.split_at_mut(lens.padded);
     let (right, out) = workspace.split_at_mut(lens.right);
     let out = &mut out[..lens.out];

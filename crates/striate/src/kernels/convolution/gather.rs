@@ -5,8 +5,8 @@
 //! gradient of the input is a convolution of the same kind (see `input.rs`), and so is reading Winograd's tiles.
 
 use super::padded::Padded;
-use super::{each_chunk, round_up};
-use crate::kernels::isa::{self, Tile};
+use super::{PIECES, each_chunk, round_up};
+use crate::kernels::isa::{self, Rectangle, Tile};
 use crate::kernels::matmul::DEPTH_BLOCK;
 use std::ops::Range;
 
@@ -101,6 +101,10 @@ impl Gather {
     ) {
         let depth = self.depth();
         let panels = block.len().div_ceil(tile.columns);
+        if parallel && panels >= PIECES {
+            let out = Rectangle::new(&mut out[..rows * out_pitch], out_pitch);
+            return self.multiply_columns(tile, source, image, block, weights, right, out, panels.div_ceil(PIECES));
+        }
         for k in (0..depth).step_by(DEPTH_BLOCK) {
             let depths = k..depth.min(k + DEPTH_BLOCK);
             let panel_len = Self::panel(tile.columns, depths.len());
@@ -113,6 +117,50 @@ impl Gather {
             let side = Side { data: &right[..], pitch: panel_len };
             let left = Side { data: &weights[k * tile.rows..], pitch: depth * tile.rows };
             multiply(tile, depths.len(), left, side, (rows, panels), out, out_pitch, k > 0, parallel);
+        }
+    }
+
+    /// The same halved among the threads, down to `share` panels: each packs its own and multiplies them while they are in
+    /// its caches.
+    fn multiply_columns(
+        &self,
+        tile: &Tile,
+        source: &[f32],
+        image: usize,
+        pixels: Range<usize>,
+        weights: &[f32],
+        right: &mut [f32],
+        mut out: Rectangle<'_>,
+        share: usize,
+    ) {
+        let (depth, panels) = (self.depth(), pixels.len().div_ceil(tile.columns));
+        let shares = panels.div_ceil(share);
+        if shares > 1 {
+            let half = shares / 2 * share;
+            let middle = pixels.start + half * tile.columns;
+            let (here, there) = right.split_at_mut(half * Self::panel(tile.columns, depth.min(DEPTH_BLOCK)));
+            let (left, rest) = out.split_columns(half * tile.columns);
+            rayon::join(
+                || self.multiply_columns(tile, source, image, pixels.start..middle, weights, here, left, share),
+                || self.multiply_columns(tile, source, image, middle..pixels.end, weights, there, rest, share),
+            );
+            return;
+        }
+        for k in (0..depth).step_by(DEPTH_BLOCK) {
+            let depths = k..depth.min(k + DEPTH_BLOCK);
+            let panel_len = Self::panel(tile.columns, depths.len());
+            for first in (0..panels).step_by(TOGETHER) {
+                let start = pixels.start + first * tile.columns;
+                let now = start..pixels.end.min(start + TOGETHER * tile.columns);
+                self.pack(source, image, now, depths.clone(), tile.columns, &mut right[first * panel_len..]);
+            }
+            for row in (0..out.rows()).step_by(tile.rows) {
+                let left = tile.panel(&weights[(row * depth + k * tile.rows)..][..depths.len() * tile.rows]);
+                for (j, panel) in right.chunks_exact(panel_len).take(panels).enumerate() {
+                    let place = (row, j * tile.columns);
+                    tile.run_into(depths.len(), left, (panel, tile.columns), &mut out, place, k > 0);
+                }
+            }
         }
     }
 

@@ -63,7 +63,6 @@ impl Tile {
         (row, column): (usize, usize),
         accumulate: bool,
     ) {
-        let kernel = if width == self.columns { self.kernel } else { self.narrow.1 };
         assert!(width == self.columns || width == self.narrow.0, "no block is as wide as this panel");
         let last = (self.rows - 1) * a.steps.0 + depth.saturating_sub(1) * a.steps.1;
         assert!(depth == 0 || last < a.data.len(), "the left side is too short");
@@ -71,7 +70,12 @@ impl Tile {
         assert!(row < c.rows && column < c.columns, "the block lies outside the rectangle");
         let (a_start, b_start) = (a.data.as_ptr(), b.as_ptr());
         let (rows, columns) = (self.rows.min(c.rows - row), width.min(c.columns - column));
-        if rows == self.rows && columns == width {
+        let (high, kernel) = match rows <= self.short.0 {
+            true if width == self.columns => self.short,
+            _ if width == self.columns => (self.rows, self.kernel),
+            _ => (self.rows, self.narrow.1),
+        };
+        if rows == high && columns == width {
             // SAFETY: a `Tile` is only handed out for a detected instruction set, the lengths were checked just now, and
             // the whole block lies in the rectangle.
             unsafe {
@@ -84,7 +88,7 @@ impl Tile {
         // SAFETY: as above, with a block of its own that no tile exceeds; the kernel writes all its rows.
         let block = unsafe {
             kernel(depth, a_start, a.steps, b_start, block.as_mut_ptr().cast(), width, false);
-            std::slice::from_raw_parts(block.as_ptr().cast::<f32>(), self.rows * width)
+            std::slice::from_raw_parts(block.as_ptr().cast::<f32>(), high * width)
         };
         for (i, source) in block.chunks_exact(width).take(rows).enumerate() {
             // SAFETY: `row + i` and the `columns` from `column` on lie in the rectangle, which is borrowed mutably.
@@ -114,7 +118,9 @@ mod tests {
             let a: Vec<f32> = (0..depth * tile.rows).map(|i| random.normal(i as u64)).collect();
             let b: Vec<f32> = (0..depth * tile.columns).map(|i| random.normal(9999 + i as u64)).collect();
             for width in [tile.columns, tile.narrow.0] {
-                for (rows, columns) in [(tile.rows, width), (tile.rows - 1, width), (tile.rows, width - 1), (1, 1)] {
+                for (rows, columns) in
+                    [(tile.rows, width), (tile.rows - 1, width), (tile.short.0, width), (tile.rows, width - 1), (1, 1)]
+                {
                     let total = columns + 5;
                     let mut c = vec![0.5; rows * total];
                     let (_, right) = Rectangle::new(&mut c, total).split_columns(2);

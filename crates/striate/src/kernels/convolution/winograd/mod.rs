@@ -188,6 +188,8 @@ impl Lens {
     fn new(d: &Direction, together: usize, parallel: bool) -> Self {
         let (tile, places) = (isa::tile(), d.form.places());
         let (all, at_once) = (together * d.tiles(), tiles_at_once(d));
+        // A panel for each of several threads.
+        let at_once = if parallel { at_once.max(PIECES * tile.columns) } else { at_once };
         let block = if all <= at_once { all } else { round_up(at_once, tile.columns).min(all) };
         let pitch = round_up(block, tile.columns);
         let at_once = PRODUCTS / (places * pitch);
