@@ -114,8 +114,8 @@ impl Gather {
                 let pixels = start..block.end.min(start + TOGETHER * tile.columns);
                 self.pack(source, image, pixels, depths.clone(), tile.columns, panels);
             });
-            let side = Side { data: &right[..], pitch: panel_len };
-            let left = Side { data: &weights[k * tile.rows..], pitch: depth * tile.rows };
+            let side = Side { data: &right[..], width: tile.columns, pitch: panel_len };
+            let left = Side { data: &weights[k * tile.rows..], width: tile.rows, pitch: depth * tile.rows };
             multiply(tile, depths.len(), left, side, (rows, panels), out, out_pitch, k > 0, parallel);
         }
     }
@@ -170,10 +170,11 @@ impl Gather {
     }
 }
 
-/// A side of a product: packed panels, `pitch` apart.
+/// A side of a product: packed panels `width` wide, `pitch` apart.
 #[derive(Clone, Copy)]
 pub(super) struct Side<'a> {
     pub(super) data: &'a [f32],
+    pub(super) width: usize,
     pub(super) pitch: usize,
 }
 
@@ -198,12 +199,17 @@ pub(super) fn multiply(
     each_chunk(parallel, out, block * out_pitch, |i, out| {
         let (left_pitch, left) = (left.pitch, &left.data[i * block / tile.rows * left.pitch..]);
         for j in 0..panels {
-            let panel = &right.data[j * right.pitch..][..depth * tile.columns];
+            let panel = &right.data[j * right.pitch..][..depth * right.width];
             for (p, out) in out.chunks_exact_mut(tile.rows * out_pitch).enumerate() {
                 let left = &left[p * left_pitch..][..depth * tile.rows];
                 let rows = (rows - i * block - p * tile.rows).min(tile.rows);
-                let out = (&mut out[j * tile.columns..], rows);
-                tile.run(depth, tile.panel(left), panel, out, out_pitch, accumulate);
+                if right.width == tile.columns {
+                    let out = (&mut out[j * tile.columns..], rows);
+                    tile.run(depth, tile.panel(left), panel, out, out_pitch, accumulate);
+                } else {
+                    let out = &mut Rectangle::new(&mut out[..rows * out_pitch], out_pitch);
+                    tile.run_into(depth, tile.panel(left), (panel, right.width), out, (0, j * right.width), accumulate);
+                }
             }
         }
     });

@@ -54,7 +54,7 @@ impl Form {
         // Lanes in the tiles' last rows and columns are wasted.
         let full = 4 * g.output.area() >= 2 * tiles * OUT * OUT;
         let many = g.group_channels() >= 16 && g.group_filters() >= 16;
-        (plain && narrow && full && many && batch * tiles >= isa::tile().columns.max(16)).then_some(form)
+        (plain && narrow && full && many && batch * tiles >= isa::tile().panel_width(1).max(16)).then_some(form)
     }
 
     /// The form for the weights' gradient: its sums, several times as large as the weights, are read and written for every
@@ -171,9 +171,14 @@ const PRODUCTS: usize = 64 * 1024;
 /// A piece's buffers.
 struct Lens {
     padded: usize,
-    /// Transformed tiles of a group: panel after panel, each all places of channels by tiles.
+    /// Transformed tiles of a group: panel after panel, each [`Self::depth`] channels after as many others, of which each is
+    /// all places of channels by tiles.
     tiles: usize,
     block: usize,
+    /// Tiles of a panel: few where one narrow panel holds them all.
+    width: usize,
+    /// Channels that are transformed and multiplied at once.
+    depth: usize,
     /// Numbers from one filter's products to the next.
     pitch: usize,
     /// Filters whose products are worked on at once, in whole tiles of the micro-kernel.
@@ -191,7 +196,11 @@ impl Lens {
         // A panel for each of several threads.
         let at_once = if parallel { at_once.max(PIECES * tile.columns) } else { at_once };
         let block = if all <= at_once { all } else { round_up(at_once, tile.columns).min(all) };
-        let pitch = round_up(block, tile.columns);
+        let width = tile.panel_width(block);
+        let pitch = round_up(block, width);
+        // Where there are few panels for several threads, they share their channels.
+        let few = parallel && block <= PIECES / 2 * width;
+        let depth = if few { d.gather.channels.div_ceil(PIECES / 2).max(32) } else { DEPTH_BLOCK };
         let at_once = PRODUCTS / (places * pitch);
         let at_once = if parallel { at_once.min(d.filters.div_ceil(PIECES)) } else { at_once };
         let share = round_up(at_once.clamp(1, d.filters), tile.rows);
@@ -199,6 +208,8 @@ impl Lens {
             padded: together * d.image(),
             tiles: places * d.gather.channels * pitch,
             block,
+            width,
+            depth,
             pitch,
             share,
             shares: if parallel { d.filters.div_ceil(share) } else { 1 },
@@ -419,16 +430,30 @@ fn store<const L: usize>(lanes: &[f32; L], target: &mut [f32]) {
 }
 
 /// Transforms the tiles `block` of a group.
-fn block_tiles(d: &Direction, tile: &Tile, source: &[f32], block: Range<usize>, tiles: &mut [f32], parallel: bool) {
-    let channels = d.gather.channels;
-    let panel_len = d.form.places() * channels * tile.columns;
-    let tiles = &mut tiles[..block.len().div_ceil(tile.columns) * panel_len];
+fn block_tiles(d: &Direction, lens: &Lens, source: &[f32], block: Range<usize>, tiles: &mut [f32], parallel: bool) {
+    let (width, places) = (lens.width, d.form.places());
+    let panel_len = places * d.gather.channels * width;
+    let tiles = &mut tiles[..block.len().div_ceil(width) * panel_len];
     each_chunk(parallel, tiles, panel_len, |i, panel| {
-        let start = block.start + i * tile.columns;
-        let range = start..block.end.min(start + tile.columns);
-        let steps = (tile.columns, channels * tile.columns);
-        let mut raw = [0.0; 2 * RAW];
-        transform_tiles(d.form, &d.gather, source, d.image(), range, 0..channels, tile.columns, steps, &mut raw, panel);
+        let start = block.start + i * width;
+        let range = start..block.end.min(start + width);
+        each_chunk(parallel, panel, places * lens.depth * width, |j, panel| {
+            let depth = panel.len() / (places * width);
+            let channels = j * lens.depth..j * lens.depth + depth;
+            let (steps, mut raw) = ((width, depth * width), [0.0; 2 * RAW]);
+            transform_tiles(
+                d.form,
+                &d.gather,
+                source,
+                d.image(),
+                range.clone(),
+                channels,
+                width,
+                steps,
+                &mut raw,
+                panel,
+            );
+        });
     });
 }
 
@@ -446,12 +471,12 @@ fn share_products(
     let rows = lens.share.min(prepared.len() / (places * channels));
     let filters = rows.min(filters);
     for (place, out) in products.chunks_exact_mut(lens.share * lens.pitch).enumerate() {
-        for k in (0..channels).step_by(DEPTH_BLOCK) {
-            let depth = DEPTH_BLOCK.min(channels - k);
+        for k in (0..channels).step_by(lens.depth) {
+            let depth = lens.depth.min(channels - k);
             let left = &prepared[(place * channels + k) * tile.rows..];
-            let right = &tiles[(place * channels + k) * tile.columns..];
-            let left = Side { data: left, pitch: places * channels * tile.rows };
-            let right = Side { data: right, pitch: places * channels * tile.columns };
+            let right = &tiles[(k * places + place * depth) * lens.width..];
+            let left = Side { data: left, width: tile.rows, pitch: places * channels * tile.rows };
+            let right = Side { data: right, width: lens.width, pitch: places * channels * lens.width };
             let out = &mut out[..rows * lens.pitch];
             multiply(tile, depth, left, right, (filters, count), out, lens.pitch, k > 0, false);
         }
@@ -557,8 +582,8 @@ fn convolve<'a>(
     for (group, prepared) in prepared.chunks_exact(prepared.len() / d.groups).enumerate() {
         for start in (0..all).step_by(lens.block) {
             let block = start..all.min(start + lens.block);
-            block_tiles(d, tile, d.group(source, group), block.clone(), tiles, parallel);
-            let tiles = (&*tiles, block.len().div_ceil(tile.columns));
+            block_tiles(d, lens, d.group(source, group), block.clone(), tiles, parallel);
+            let tiles = (&*tiles, block.len().div_ceil(lens.width));
             // The maps that the block's tiles lie in.
             let images = block.start / d.tiles()..block.end.div_ceil(d.tiles());
             let y = &mut y[images.start * filters * area..images.end * filters * area];
