@@ -194,8 +194,8 @@ pub(super) fn multiply(
     accumulate: bool,
     parallel: bool,
 ) {
-    let share = if parallel { round_up(rows.div_ceil(8), tile.rows) } else { rows };
-    let block = share.min(round_up(ROW_BLOCK, tile.rows)).max(tile.rows);
+    let share = if parallel { rows.div_ceil(8) } else { rows };
+    let block = round_up(share.clamp(1, ROW_BLOCK), tile.rows);
     each_chunk(parallel, out, block * out_pitch, |i, out| {
         let (left_pitch, left) = (left.pitch, &left.data[i * block / tile.rows * left.pitch..]);
         for j in 0..panels {
