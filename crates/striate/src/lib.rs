@@ -5,6 +5,7 @@
 //! [`int8`] on these; [`train`], [`mod@bench`], [`explain`], [`draw`] and [`formats`] on top.
 
 pub mod bench;
+mod buffer;
 pub mod clock;
 pub mod data;
 pub mod draw;

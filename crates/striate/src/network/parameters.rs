@@ -3,6 +3,7 @@
 //! One allocation (the shape of llm.c's arena), so that an optimizer's update is one sweep over slices.
 
 use super::NetworkError;
+use crate::buffer::Buffer;
 use crate::layers::Role;
 use crate::shape::checked_product;
 use ndarray::{ArrayViewD, ArrayViewMutD, IxDyn};
@@ -28,7 +29,7 @@ pub struct ParameterSpec {
 #[derive(Clone, Debug)]
 pub struct Parameters {
     specs: Arc<[ParameterSpec]>,
-    values: Vec<f32>,
+    values: Buffer,
     /// Names these values: equal only where the values are.
     revision: u64,
 }
@@ -72,17 +73,14 @@ impl Parameters {
             specs.push(ParameterSpec { name, shape, range: end..end + len, role });
             end += len;
         }
-        let mut values = Vec::new();
-        values
-            .try_reserve_exact(end)
+        let values = Buffer::zeros(end)
             .map_err(|_| NetworkError::OutOfMemory { what: "the parameters".into(), bytes: end * size_of::<f32>() })?;
-        values.resize(end, 0.0);
         Ok(Self { specs: specs.into(), values, revision: new_revision() })
     }
 
     /// Zeros of the same names and shapes: gradients, or an optimizer's moments.
     pub fn zeros_like(&self) -> Self {
-        Self { specs: self.specs.clone(), values: vec![0.0; self.values.len()], revision: new_revision() }
+        Self { specs: self.specs.clone(), values: self.values.zeros_like(), revision: new_revision() }
     }
 
     /// Names, shapes and places, in layer order.

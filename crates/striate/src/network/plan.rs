@@ -6,6 +6,7 @@
 use super::description::{Node, Source};
 use super::taps::Taps;
 use super::{Description, NetworkError};
+use crate::buffer::CACHE_LINE;
 use crate::layers::{ConcatOperator, Layer, Operator, ReluRule, Rule};
 use crate::shape::{Shape, ShapeError, checked_product};
 use std::ops::{Range, RangeInclusive};
@@ -145,9 +146,6 @@ pub(super) struct Tap {
     /// Empty in a plan for inference.
     pub(super) gradient: Range<usize>,
 }
-
-/// Numbers of an arena are placed at multiples of this many f32: 64 bytes, a cache line.
-pub(super) const ALIGNMENT: usize = 16;
 
 /// The network's input among a plan's values.
 const INPUT_VALUE: usize = 0;
@@ -370,7 +368,7 @@ impl Plan {
             }
             let len = step.operator.prepared(has_backward);
             step.prepared = self.prepared..self.prepared + len;
-            self.prepared += len.next_multiple_of(ALIGNMENT);
+            self.prepared += len.next_multiple_of(CACHE_LINE);
         }
     }
 
@@ -745,7 +743,7 @@ impl Arena {
             if start + len <= range.start {
                 break;
             }
-            start = start.max(range.end.next_multiple_of(ALIGNMENT));
+            start = start.max(range.end.next_multiple_of(CACHE_LINE));
         }
         let range = start..start + len;
         self.len = self.len.max(range.end);
@@ -801,7 +799,7 @@ mod tests {
             for (len, birth, life) in buffers {
                 let range = arena.place(len, birth..=birth + life);
                 prop_assert_eq!(range.len(), len);
-                prop_assert!(range.start % ALIGNMENT == 0 && range.end <= arena.len.max(range.end));
+                prop_assert!(range.start % CACHE_LINE == 0 && range.end <= arena.len.max(range.end));
                 for (other, from, to) in &placed {
                     let together = *from <= birth + life && birth <= *to;
                     prop_assert!(!together || len == 0 || other.is_empty() || range.end <= other.start || other.end <= range.start);

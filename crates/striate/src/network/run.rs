@@ -3,8 +3,9 @@
 #[cfg(test)]
 mod checks;
 
-use super::plan::{ALIGNMENT, BackwardPlaces, Mode, Plan, Step};
+use super::plan::{BackwardPlaces, Mode, Plan, Step};
 use super::{Description, NetworkError, Parameters};
+use crate::buffer::Buffer;
 use crate::clock::Instant;
 pub use crate::kernels::softmax::SecondClass;
 use crate::kernels::softmax::cross_entropy;
@@ -107,9 +108,9 @@ enum Phase {
 #[derive(Debug)]
 pub struct Runner {
     plan: Plan,
-    arena: Vec<f32>,
+    arena: Buffer,
     /// What the operators made of the parameters of the noted revision.
-    prepared: Vec<f32>,
+    prepared: Buffer,
     revision: Option<u64>,
     labels: Vec<usize>,
     seconds: Vec<SecondClass>,
@@ -117,7 +118,7 @@ pub struct Runner {
     /// One a class, or none for 1.
     class_weights: Vec<f32>,
     /// Where a plan whose parameters nobody learns writes a step's parameter gradients.
-    discarded: Vec<f32>,
+    discarded: Buffer,
 }
 
 impl Runner {
@@ -126,19 +127,14 @@ impl Runner {
     /// # Errors
     /// Not enough memory.
     pub fn new(plan: Plan) -> Result<Self, NetworkError> {
-        // A little more, to start on a cache line.
         let zeros = |len: usize| {
-            let (len, mut values) = (len + ALIGNMENT, Vec::new());
-            let what = format!("a batch of {}", plan.batch);
-            let no_memory = |_| NetworkError::OutOfMemory { what, bytes: len * size_of::<f32>() };
-            values.try_reserve_exact(len).map_err(no_memory)?;
-            values.resize(len, 0.0);
-            Ok::<Vec<f32>, NetworkError>(values)
+            let what = || format!("a batch of {}", plan.batch);
+            Buffer::zeros(len).map_err(|_| NetworkError::OutOfMemory { what: what(), bytes: len * size_of::<f32>() })
         };
         let (arena, prepared) = (zeros(plan.arena)?, zeros(plan.prepared)?);
         let (labels, seconds) = (vec![0; plan.batch], vec![SecondClass::default(); plan.batch]);
         let most = plan.steps.iter().map(|step| step.parameters.len()).max().unwrap_or(0);
-        let discarded = if plan.mode == Mode::Gradient { zeros(most)? } else { Vec::new() };
+        let discarded = zeros(if plan.mode == Mode::Gradient { most } else { 0 })?;
         let (label_smoothing, class_weights) = (0.0, Vec::new());
         Ok(Self { plan, arena, prepared, revision: None, labels, seconds, label_smoothing, class_weights, discarded })
     }
@@ -155,7 +151,7 @@ impl Runner {
 
     /// The batch (N, C, H, W), to fill before a run; a run leaves it as it is.
     pub fn input_mut(&mut self) -> &mut [f32] {
-        &mut aligned(&mut self.arena)[self.plan.input.clone()]
+        &mut self.arena[self.plan.input.clone()]
     }
 
     /// Fills the batch with these numbers, in the order of their places.
@@ -189,7 +185,7 @@ impl Runner {
     /// Logits (N, classes) of the batch.
     pub fn predict(&mut self, parameters: &Parameters) -> &[f32] {
         self.forward(parameters, None, |_, _, _, _| ());
-        &aligned(&mut self.arena)[self.plan.logits.clone()]
+        &self.arena[self.plan.logits.clone()]
     }
 
     /// The mean loss of the batch, without gradients.
@@ -199,8 +195,7 @@ impl Runner {
     pub fn loss(&mut self, parameters: &Parameters) -> StepResult {
         self.forward(parameters, None, |_, _, _, _| ());
         let logits = self.plan.logits.clone();
-        let loss =
-            cross_entropy(&aligned(&mut self.arena)[logits], &self.labels, &[], &[], self.plan.classes, 0.0, None);
+        let loss = cross_entropy(&self.arena[logits], &self.labels, &[], &[], self.plan.classes, 0.0, None);
         self.finish(loss)
     }
 
@@ -317,7 +312,7 @@ impl Runner {
         mut watch: impl FnMut(Phase, usize, &[f32], &[f32]),
     ) -> StepResult {
         self.forward(parameters, key, &mut watch);
-        let arena = aligned(&mut self.arena);
+        let arena = &mut *self.arena;
         assert_eq!(self.plan.mode, Mode::Training, "gradients need a plan for training");
         let places = [self.plan.logits.clone(), self.plan.logits_gradient.clone()];
         let [logits, gradient] = disjoint(arena, places);
@@ -326,7 +321,7 @@ impl Runner {
         let (labels, seconds, weights) = (&self.labels, &self.seconds, &self.class_weights);
         let loss = cross_entropy(logits, labels, seconds, weights, self.plan.classes, self.label_smoothing, gradient);
         let gradients = gradients.as_mut_slice();
-        let prepared = aligned(&mut self.prepared);
+        let prepared = &mut *self.prepared;
         watch(Phase::Loss, 0, arena, &[]);
         for (i, step) in self.plan.steps.iter().enumerate().rev() {
             if let Some(places) = &step.backward {
@@ -348,7 +343,7 @@ impl Runner {
     /// The output (N, C, H, W) of a tapped layer in the last run; `None` for a layer without a tap.
     pub fn tap(&self, layer: &str) -> Option<&[f32]> {
         let place = self.plan.tap(layer)?.values.clone();
-        Some(&aligned_ref(&self.arena)[place])
+        Some(&self.arena[place])
     }
 
     /// The gradient (N, C, H, W) of a tapped layer's output after [`Runner::gradient_from`] (or
@@ -356,7 +351,7 @@ impl Runner {
     /// one that the backward pass began at it holds nothing of meaning.
     pub fn tap_gradient(&self, layer: &str) -> Option<&[f32]> {
         let place = self.plan.tap(layer)?.gradient.clone();
-        (!place.is_empty()).then(|| &aligned_ref(&self.arena)[place])
+        (!place.is_empty()).then(|| &self.arena[place])
     }
 
     /// Runs the batch forward and then backward from the output of `layer`, which is the last layer or a tapped one:
@@ -382,8 +377,8 @@ impl Runner {
         })?;
         let (start, places) = (tap.steps, [tap.values.clone(), tap.gradient.clone()]);
         self.forward(parameters, None, |_, _, _, _| ());
-        let arena = aligned(&mut self.arena);
-        let prepared = aligned(&mut self.prepared);
+        let arena = &mut *self.arena;
+        let prepared = &mut *self.prepared;
         // What comes later does not count: its share of every gradient is zero.
         for step in self.plan.steps[start..].iter().rev() {
             if let Some(places) = &step.backward {
@@ -414,8 +409,8 @@ impl Runner {
         key: Option<StepKey>,
         mut watch: impl FnMut(Phase, usize, &[f32], &[f32]),
     ) {
-        let arena = aligned(&mut self.arena);
-        let prepared = aligned(&mut self.prepared);
+        let arena = &mut *self.arena;
+        let prepared = &mut *self.prepared;
         if self.revision != Some(parameters.revision()) {
             for (i, step) in self.plan.steps.iter().enumerate().filter(|(_, step)| !step.prepared.is_empty()) {
                 let parameters = &parameters.as_slice()[step.parameters.clone()];
@@ -487,18 +482,6 @@ fn backward(
         parameter_gradient,
         workspace,
     });
-}
-
-/// The part of the arena that starts on a cache line.
-fn aligned(arena: &mut [f32]) -> &mut [f32] {
-    let offset = arena.as_ptr().align_offset(ALIGNMENT * size_of::<f32>());
-    arena.get_mut(offset..).unwrap_or_default()
-}
-
-/// The same, to read.
-fn aligned_ref(arena: &[f32]) -> &[f32] {
-    let offset = arena.as_ptr().align_offset(ALIGNMENT * size_of::<f32>());
-    arena.get(offset..).unwrap_or_default()
 }
 
 /// Several places of the arena at once; the plan never makes two that are alive together overlap.

@@ -1,6 +1,7 @@
 //! AdaGrad (Duchi et al., 2011; section 6.1.5).
 
 use super::{Groups, OptimError, Optimizer, Sign, restore_arrays, zeros};
+use crate::buffer::Buffer;
 use crate::kernels::isa::vectorize;
 
 /// Keeps the division finite; PyTorch's. The book's is 1e-7, felt only by gradients of about that size.
@@ -10,7 +11,7 @@ const EPSILON: f32 = 1e-10;
 #[derive(Clone, Debug)]
 pub struct AdaGrad {
     groups: Groups,
-    square_sum: Vec<f32>,
+    square_sum: Buffer,
     steps: u64,
 }
 

@@ -1,6 +1,7 @@
 //! Adam (Kingma and Ba, 2015; section 6.1.6).
 
 use super::{Groups, OptimError, Optimizer, OptimizerOptions, Sign, restore_arrays, zeros};
+use crate::buffer::Buffer;
 use crate::kernels::functions::flush;
 use crate::kernels::isa::vectorize;
 
@@ -59,8 +60,8 @@ pub(super) struct Moments {
     beta1: f32,
     beta2: f32,
     groups: Groups,
-    mean: Vec<f32>,
-    mean_square: Vec<f32>,
+    mean: Buffer,
+    mean_square: Buffer,
     pub(super) steps: u64,
 }
 

@@ -27,6 +27,7 @@ mod rmsprop;
 pub mod schedule;
 mod sgd;
 
+use crate::buffer::Buffer;
 pub use adagrad::AdaGrad;
 pub use adam::Adam;
 pub use adamw::AdamW;
@@ -464,13 +465,8 @@ pub enum OptimError {
 }
 
 /// A zeroed buffer, reserved fallibly.
-fn zeros(len: usize) -> Result<Vec<f32>, OptimError> {
-    let mut values = Vec::new();
-    values
-        .try_reserve_exact(len)
-        .map_err(|_| OptimError::OutOfMemory { bytes: len.saturating_mul(size_of::<f32>()) })?;
-    values.resize(len, 0.0);
-    Ok(values)
+fn zeros(len: usize) -> Result<Buffer, OptimError> {
+    Buffer::zeros(len).map_err(|_| OptimError::OutOfMemory { bytes: len.saturating_mul(size_of::<f32>()) })
 }
 
 /// Which values an array of state can hold.

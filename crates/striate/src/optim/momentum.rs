@@ -1,6 +1,7 @@
 //! Gradient descent with momentum (section 6.1.4).
 
 use super::{Groups, OptimError, Optimizer, OptimizerOptions, Sign, restore_arrays, zeros};
+use crate::buffer::Buffer;
 use crate::kernels::functions::flush;
 use crate::kernels::isa::vectorize;
 
@@ -15,7 +16,7 @@ pub struct Momentum {
     momentum: f32,
     weight_decay: f32,
     groups: Groups,
-    velocity: Vec<f32>,
+    velocity: Buffer,
     steps: u64,
 }
 

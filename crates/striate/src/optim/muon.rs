@@ -2,6 +2,7 @@
 
 use super::groups::{Matrix, sum_of_squares};
 use super::{CHUNK, Groups, OptimError, Optimizer, OptimizerOptions, Sign, restore_arrays, zeros};
+use crate::buffer::Buffer;
 use crate::kernels::functions::flush;
 use crate::kernels::isa::vectorize;
 use crate::kernels::matmul::{self, Sizes, gemm};
@@ -31,7 +32,7 @@ pub struct Muon {
     /// All that is no matrix; matrices are frozen there.
     rest: Groups,
     matrices: Vec<Matrix>,
-    velocity: Vec<f32>,
+    velocity: Buffer,
     iteration: NewtonSchulz,
     steps: u64,
 }
@@ -107,12 +108,12 @@ impl Optimizer for Muon {
 #[derive(Clone, Debug)]
 struct NewtonSchulz {
     /// The matrix, replaced by the result.
-    x: Vec<f32>,
-    next: Vec<f32>,
+    x: Buffer,
+    next: Buffer,
     /// The product of the matrix with its transpose, on its shorter side.
-    gram: Vec<f32>,
-    polynomial: Vec<f32>,
-    workspace: Vec<f32>,
+    gram: Buffer,
+    polynomial: Buffer,
+    workspace: Buffer,
 }
 
 impl NewtonSchulz {

@@ -2,6 +2,7 @@
 //! (Bengio et al., 2013, "Advances in optimizing recurrent networks").
 
 use super::{Groups, OptimError, Optimizer, OptimizerOptions, Sign, restore_arrays, zeros};
+use crate::buffer::Buffer;
 use crate::kernels::functions::flush;
 use crate::kernels::isa::vectorize;
 
@@ -16,7 +17,7 @@ pub struct Nesterov {
     momentum: f32,
     weight_decay: f32,
     groups: Groups,
-    velocity: Vec<f32>,
+    velocity: Buffer,
     steps: u64,
 }
 

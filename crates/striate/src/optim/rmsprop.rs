@@ -1,6 +1,7 @@
 //! RMSProp (Tieleman and Hinton, 2012).
 
 use super::{Groups, OptimError, Optimizer, OptimizerOptions, Sign, restore_arrays, zeros};
+use crate::buffer::Buffer;
 use crate::kernels::functions::flush;
 use crate::kernels::isa::vectorize;
 
@@ -12,7 +13,7 @@ const EPSILON: f32 = 1e-8;
 pub struct RmsProp {
     decay: f32,
     groups: Groups,
-    mean_square: Vec<f32>,
+    mean_square: Buffer,
     steps: u64,
 }
 

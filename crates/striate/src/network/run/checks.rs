@@ -7,9 +7,10 @@
 //! was not to write.
 
 use super::super::description::{Node, Source};
-use super::super::plan::{ALIGNMENT, Mode, Plan, Step, Weights};
+use super::super::plan::{Mode, Plan, Step, Weights};
 use super::super::{Description, Network, NetworkError, Parameters, Taps};
-use super::{Runner, StepKey, aligned, backward, disjoint, forward};
+use super::{Runner, StepKey, backward, disjoint, forward};
+use crate::buffer::CACHE_LINE;
 use crate::kernels::softmax::cross_entropy;
 use crate::layers::{
     AdaptivePoolingOptions, AddOptions, AffineOptions, BatchNormOptions, ClipOptions, ConcatOptions,
@@ -370,7 +371,7 @@ impl Story {
             places.sort_by_key(|place| (place.start, place.end));
             places.dedup();
             for place in &places {
-                assert!(place.start.is_multiple_of(ALIGNMENT) && place.end <= plan.arena, "{what}: {place:?}");
+                assert!(place.start.is_multiple_of(CACHE_LINE) && place.end <= plan.arena, "{what}: {place:?}");
             }
             for pair in places.windows(2) {
                 assert!(pair[0].end <= pair[1].start, "{what}: {pair:?} overlap");
@@ -417,7 +418,7 @@ impl Story {
         seed: impl Fn(&[f32], &mut [f32]),
     ) -> f64 {
         let Runner { plan, arena, prepared, labels, seconds, discarded, .. } = runner;
-        let (arena, prepared) = (aligned(arena), aligned(prepared));
+        let (arena, prepared) = (&mut **arena, &mut **prepared);
         let training = plan.mode == Mode::Training;
         let key = training.then_some(KEY);
         let mut loss = 0.0;
@@ -548,7 +549,7 @@ impl Subject {
             let mut runner = self.runner(plan());
             story.run_poisoned(&mut runner, parameters, &mut parameters.zeros_like(), poison, |_, _| ());
             let logits = runner.plan.logits.clone();
-            assert_same("logits", &expected, &aligned(&mut runner.arena)[logits]);
+            assert_same("logits", &expected, &runner.arena[logits]);
         }
     }
 
@@ -594,8 +595,8 @@ impl Subject {
             let mut runner = self.runner(plan());
             story.run_poisoned(&mut runner, parameters, &mut parameters.zeros_like(), poison, seed);
             for (place, holds) in &story.taps {
-                let expected = &aligned(&mut expected.arena)[place.clone()];
-                assert_same(&format!("{holds:?}"), expected, &aligned(&mut runner.arena)[place.clone()]);
+                let expected = &expected.arena[place.clone()];
+                assert_same(&format!("{holds:?}"), expected, &runner.arena[place.clone()]);
             }
         }
     }
