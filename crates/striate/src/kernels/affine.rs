@@ -6,9 +6,10 @@
 //!   in order. Where W is large it is cut along the outputs, and a task packs blocks of its columns,
 //! - backward is cut along the inputs, and a task computes both its rows of dW and its columns of dx.
 
+use super::affine_large::Product;
 use super::elementwise;
 use super::isa::{self, Left, Rectangle, Tile};
-use super::matmul::{DEPTH_BLOCK, Matrix, Operand, add_vector_matrix, pack_block, pack_panel, packed_len};
+use super::matmul::{DEPTH_BLOCK, Matrix, Operand, add_vector_matrix, pack_panel, packed_len};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -28,10 +29,6 @@ const INPUTS: usize = 96;
 
 /// Weights beyond which the forward pass goes in blocks: 4 MiB.
 const LARGE: usize = 1 << 20;
-
-/// Inputs and outputs of a block of weights that is packed at once: rows of it are long enough to be read at the memory's
-/// speed, and it stays in L2 while all rows of x pass.
-const BLOCK: (usize, usize) = (128, 512);
 
 /// How the forward pass goes.
 enum Way {
@@ -53,13 +50,8 @@ impl Geometry {
     }
 
     /// Outputs of a task of the forward pass that goes in blocks.
-    fn block_columns(&self, tile: &Tile) -> usize {
-        self.outputs.div_ceil(8).next_multiple_of(tile.columns).min(BLOCK.1.next_multiple_of(tile.columns))
-    }
-
-    /// Numbers that such a task packs: a block of W, and the last rows of x.
-    fn block_len(&self, tile: &Tile) -> usize {
-        BLOCK.0 * (self.block_columns(tile) + tile.rows)
+    fn output_share(&self, tile: &Tile) -> usize {
+        self.outputs.div_ceil(8).min(512).next_multiple_of(tile.rows)
     }
 
     /// Inputs of a piece of the forward pass. Like all cuts, it depends on the sizes alone.
@@ -81,8 +73,9 @@ impl Geometry {
     pub(crate) fn forward_workspace(&self) -> usize {
         match self.way() {
             Way::Blocks => {
-                let tile = isa::tile();
-                self.outputs.div_ceil(self.block_columns(tile)) * self.block_len(tile)
+                let (tile, share) = (isa::tile(), self.output_share(isa::tile()));
+                Product::samples_len(tile, self.batch, self.inputs)
+                    + self.outputs.div_ceil(share) * Product::workspace(tile, self.batch, share)
             }
             _ => self.inputs.div_ceil(self.piece()) * self.piece_len(isa::tile()),
         }
@@ -94,34 +87,52 @@ impl Geometry {
         self.inputs.div_ceil(32).max(least).next_multiple_of(INPUTS)
     }
 
-    /// Numbers that a task of the backward pass works on: a block of xᵀ and a panel of Wᵀ.
+    /// Whether the input's gradient goes in blocks.
+    fn large(&self) -> bool {
+        self.batch > 2 && self.inputs * self.outputs > LARGE
+    }
+
+    /// Numbers of dy packed for the input's gradient: its last rows as a left side, or all as a right side.
+    fn turned_len(&self, tile: &Tile) -> usize {
+        if self.large() { Product::samples_len(tile, self.batch, self.outputs) } else { tile.rows * self.outputs }
+    }
+
+    /// Numbers that a task of the backward pass works on: a block of xᵀ, and a panel of Wᵀ or a block of W.
     fn share_len(&self, tile: &Tile) -> usize {
-        DEPTH_BLOCK.min(self.batch) * INPUTS + DEPTH_BLOCK.min(self.outputs) * tile.columns
+        let weights = match self.large() {
+            true => Product::workspace(tile, self.batch, self.share()),
+            false => DEPTH_BLOCK.min(self.outputs) * tile.columns,
+        };
+        DEPTH_BLOCK.min(self.batch) * INPUTS + weights
     }
 
     /// Numbers of workspace [`backward`] needs.
     pub(crate) fn backward_workspace(&self) -> usize {
         let tile = isa::tile();
         packed_len(self.outputs, self.batch, tile.columns)
-            + tile.rows * self.outputs
+            + self.turned_len(tile)
             + self.inputs.div_ceil(self.share()) * self.share_len(tile)
     }
 }
 
 /// `y = x · W + b`, then ReLU if asked.
 pub(crate) fn forward(g: &Geometry, x: &[f32], w: &[f32], b: &[f32], relu: bool, y: &mut [f32], workspace: &mut [f32]) {
+    let tile = isa::tile();
     if let Way::Blocks = g.way() {
-        forward_blocks(g, 0, x, w, Rectangle::new(y, g.outputs), workspace);
-        return y.par_chunks_mut(g.outputs).for_each(|row| {
-            isa::vectorize(|| {
-                elementwise::add_bias(row, b);
-                if relu {
-                    elementwise::relu_in_place(row);
-                }
-            });
+        let (samples, workspace) = workspace.split_at_mut(Product::samples_len(tile, g.batch, g.inputs));
+        Product::pack_samples(tile, &Matrix::contiguous(x, g.inputs), g.batch, g.inputs, samples);
+        let weights = Matrix::interleaved(w, g.outputs);
+        let product = Product { weights, depth: g.inputs, batch: g.batch, share: g.output_share(tile), samples };
+        let y = Rectangle::new(y, g.outputs);
+        return forward_blocks(&product, 0, y, workspace, &|first, y, sums| {
+            for ((y, sum), b) in y.iter_mut().zip(sums).zip(&b[first..]) {
+                *y = sum + b;
+            }
+            if relu {
+                elementwise::relu_in_place(y);
+            }
         });
     }
-    let tile = isa::tile();
     let (piece, piece_len) = (g.piece(), g.piece_len(tile));
     let pieces = g.inputs.div_ceil(piece);
     let workspace = &mut workspace[..pieces * piece_len];
@@ -156,36 +167,28 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], w: &[f32], b: &[f32], relu: bool,
     });
 }
 
-/// `y = x · W` for the outputs from `first` on, which `y` has room for: halved among the threads, down to a task's share.
-fn forward_blocks(g: &Geometry, first: usize, x: &[f32], w: &[f32], mut y: Rectangle<'_>, workspace: &mut [f32]) {
-    let tile = isa::tile();
-    let (share, len) = (g.block_columns(tile), g.block_len(tile));
+/// The outputs from `first` on, which `y` has room for: halved among the threads, down to a task's share.
+fn forward_blocks(
+    product: &Product<'_>,
+    first: usize,
+    mut y: Rectangle<'_>,
+    workspace: &mut [f32],
+    put: &(impl Fn(usize, &mut [f32], &[f32]) + Sync),
+) {
+    let (tile, share) = (isa::tile(), product.share);
     let shares = y.columns().div_ceil(share);
     if shares > 1 {
         let half = shares / 2;
         let (left, right) = y.split_columns(half * share);
-        let (here, there) = workspace.split_at_mut(half * len);
+        let (here, there) = workspace.split_at_mut(half * Product::workspace(tile, product.batch, share));
         rayon::join(
-            || forward_blocks(g, first, x, w, left, here),
-            || forward_blocks(g, first + half * share, x, w, right, there),
+            || forward_blocks(product, first, left, here, put),
+            || forward_blocks(product, first + half * share, right, there, put),
         );
         return;
     }
-    let (x, w) = (Matrix::contiguous(x, g.inputs), Matrix::interleaved(w, g.outputs));
-    let (block, last_rows) = workspace.split_at_mut(BLOCK.0 * share);
-    let panels = y.columns().div_ceil(tile.columns);
-    for k in (0..g.inputs).step_by(BLOCK.0) {
-        let depths = k..g.inputs.min(k + BLOCK.0);
-        let panel_len = depths.len() * tile.columns;
-        pack_last_rows(&x, g.batch, depths.clone(), tile, last_rows);
-        let block = &mut block[..panels * panel_len];
-        let columns = first..first + y.columns();
-        pack_block(&w, columns, depths.clone(), tile.columns, block);
-        for (i, panel) in block.chunks_exact(panel_len).enumerate() {
-            let right = (panel, tile.columns);
-            multiply_rows(&x, last_rows, tile, depths.clone(), right, &mut y, i * tile.columns, k > 0);
-        }
-    }
+    let results = first..first + y.columns();
+    product.run(tile, results, &mut y, workspace, |at, row, sums| put(first + at, row, sums));
 }
 
 /// The part of `x · W` that the inputs `depths` contribute; overwrites `sums`.
@@ -258,8 +261,9 @@ struct Shared<'a> {
     dy: &'a [f32],
     /// dy as a right side: a panel of columns after the other, each of them (batch x its width).
     dy_panels: &'a [f32],
-    /// The last rows of dy as a left side, see [`pack_last_rows`], (outputs x rows).
-    dy_last_rows: &'a [f32],
+    /// dy for the input's gradient: its last rows as a left side, see [`pack_last_rows`], (outputs x rows), or all of it, see
+    /// [`Product`].
+    dy_turned: &'a [f32],
     /// Whether the input's gradient is added to what is there.
     accumulate: bool,
 }
@@ -278,16 +282,20 @@ pub(crate) fn backward(
     let tile = isa::tile();
     elementwise::sum_rows(dy, db);
     let (dy_panels, workspace) = workspace.split_at_mut(packed_len(g.outputs, g.batch, tile.columns));
-    let (dy_last_rows, workspace) = workspace.split_at_mut(tile.rows * g.outputs);
+    let (dy_turned, workspace) = workspace.split_at_mut(g.turned_len(tile));
     let right = Matrix::interleaved(dy, g.outputs);
     for (column, panel) in (0..g.outputs).step_by(tile.columns).zip(dy_panels.chunks_mut(g.batch * tile.columns)) {
         let width = tile.panel_width(g.outputs - column);
         pack_panel(&right, column..g.outputs.min(column + width), 0..g.batch, width, panel);
     }
     if !dx.is_empty() {
-        pack_last_rows(&Matrix::contiguous(dy, g.outputs), g.batch, 0..g.outputs, tile, dy_last_rows);
+        let rows = Matrix::contiguous(dy, g.outputs);
+        match g.large() {
+            true => Product::pack_samples(tile, &rows, g.batch, g.outputs, dy_turned),
+            false => pack_last_rows(&rows, g.batch, 0..g.outputs, tile, dy_turned),
+        }
     }
-    let shared = Shared { g, tile, x, w, dy, dy_panels, dy_last_rows, accumulate };
+    let shared = Shared { g, tile, x, w, dy, dy_panels, dy_turned, accumulate };
     let dx = (!dx.is_empty()).then(|| Rectangle::new(dx, g.inputs));
     share_backward(&shared, 0, dw, dx, workspace);
 }
@@ -339,14 +347,21 @@ fn weights_gradient(shared: &Shared<'_>, first: usize, dw: &mut [f32], left: &mu
 
 /// Columns `inputs` of the gradient of the input, which `dx` holds.
 fn input_gradient(shared: &Shared<'_>, inputs: Range<usize>, mut dx: Rectangle<'_>, panel: &mut [f32]) {
-    let Shared { g, tile, w, dy, dy_last_rows, accumulate, .. } = *shared;
+    let Shared { g, tile, w, dy, dy_turned, accumulate, .. } = *shared;
     let (dy, w) = (Matrix::contiguous(dy, g.outputs), Matrix::contiguous(w, g.outputs));
+    if g.large() {
+        let product = Product { weights: w, depth: g.outputs, batch: g.batch, share: g.share(), samples: dy_turned };
+        return product.run(tile, inputs, &mut dx, panel, |_, dx, sums| {
+            let pairs = dx.iter_mut().zip(sums);
+            if accumulate { pairs.for_each(|(dx, sum)| *dx += sum) } else { pairs.for_each(|(dx, sum)| *dx = *sum) }
+        });
+    }
     for k in (0..g.outputs).step_by(DEPTH_BLOCK) {
         let depths = k..g.outputs.min(k + DEPTH_BLOCK);
         for input in inputs.clone().step_by(tile.columns) {
             let width = tile.panel_width(inputs.end - input);
             pack_panel(&w, input..inputs.end.min(input + width), depths.clone(), width, panel);
-            let last_rows = &dy_last_rows[k * tile.rows..];
+            let last_rows = &dy_turned[k * tile.rows..];
             let right = (&*panel, width);
             multiply_rows(
                 &dy,
@@ -367,29 +382,60 @@ mod tests {
     use super::*;
     use crate::random::{Purpose, Random};
 
+    fn numbers(stream: u64, len: usize) -> Vec<f32> {
+        (0..len as u64).map(|i| Random::new(3, Purpose::Test, stream).normal(i)).collect()
+    }
+
+    fn with_threads<T: Send>(threads: usize, run: impl FnOnce() -> T + Send) -> T {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(run)
+    }
+
+    /// Every seventh number agrees with the sum of `count` products that `product(row, column, k)` gives.
+    fn agrees(
+        name: &str,
+        found: &[f32],
+        columns: usize,
+        count: usize,
+        product: impl Fn(usize, usize, usize) -> f64,
+        finish: impl Fn(usize, f64) -> f64,
+    ) {
+        for at in (0..found.len()).step_by(7) {
+            let (row, column) = (at / columns, at % columns);
+            let expected = finish(at, (0..count).map(|k| product(row, column, k)).sum());
+            let found = f64::from(found[at]);
+            assert!((found - expected).abs() < 1e-4 * expected.abs().max(10.0), "{name} {at}: {found}, {expected}");
+        }
+    }
+
     #[test]
-    fn blocks_of_outputs_agree_with_f64() {
-        for (batch, inputs, outputs) in [(17, 1100, 1000), (3, 300, 4100), (40, 1, 2001)] {
+    fn large_weights_agree_with_f64() {
+        for (batch, inputs, outputs) in [(17, 1100, 1000), (3, 300, 4100), (40, 1, 2001), (65, 2060, 520)] {
             let g = Geometry { batch, inputs, outputs };
             assert!(matches!(g.way(), Way::Blocks));
-            let random = Random::new(3, Purpose::Test, 0);
-            let numbers =
-                |stream: u64, len: usize| (0..len as u64).map(|i| random.normal(stream << 32 | i)).collect::<Vec<_>>();
+            assert_eq!(g.large(), inputs > 1);
             let (x, w, b) = (numbers(1, batch * inputs), numbers(2, inputs * outputs), numbers(3, outputs));
-            let run = |threads| {
+            let (dy, before) = (numbers(4, batch * outputs), numbers(5, batch * inputs));
+            let run = || {
                 let (mut y, mut workspace) = (vec![f32::NAN; batch * outputs], vec![f32::NAN; g.forward_workspace()]);
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                pool.install(|| forward(&g, &x, &w, &b, true, &mut y, &mut workspace));
-                y
+                forward(&g, &x, &w, &b, true, &mut y, &mut workspace);
+                let (mut dx, mut dw, mut db) = (before.clone(), vec![f32::NAN; w.len()], vec![f32::NAN; outputs]);
+                let mut workspace = vec![f32::NAN; g.backward_workspace()];
+                backward(&g, &x, &w, &dy, (&mut dx, true), (&mut dw, &mut db), &mut workspace);
+                let mut fresh = vec![f32::NAN; dx.len()];
+                workspace.fill(f32::NAN);
+                backward(&g, &x, &w, &dy, (&mut fresh, false), (&mut dw, &mut db), &mut workspace);
+                [y, dx, fresh, dw]
             };
-            let y = run(1);
-            assert!(y == run(3), "other bits with three threads");
-            for (n, o) in (0..batch * outputs).step_by(7).map(|i| (i / outputs, i % outputs)) {
-                let product = |k: usize| f64::from(x[n * inputs + k]) * f64::from(w[k * outputs + o]);
-                let expected = ((0..inputs).map(product).sum::<f64>() + f64::from(b[o])).max(0.0);
-                let found = f64::from(y[n * outputs + o]);
-                assert!((found - expected).abs() < 1e-4 * expected.max(10.0), "({n}, {o}): {found}, {expected}");
-            }
+            let found = with_threads(1, run);
+            assert!(found == with_threads(3, run), "other bits with three threads");
+            let times = |a: f32, b: f32| f64::from(a) * f64::from(b);
+            let [y, dx, fresh, dw] = &found;
+            let forward = |n: usize, o: usize, k: usize| times(x[n * inputs + k], w[k * outputs + o]);
+            agrees("y", y, outputs, inputs, forward, |at, sum| (sum + f64::from(b[at % outputs])).max(0.0));
+            let backward = |n: usize, i: usize, k: usize| times(dy[n * outputs + k], w[i * outputs + k]);
+            agrees("dx", fresh, inputs, outputs, backward, |_, sum| sum);
+            agrees("dx added", dx, inputs, outputs, backward, |at, sum| sum + f64::from(before[at]));
+            agrees("dw", dw, outputs, batch, |i, o, k| times(x[k * inputs + i], dy[k * outputs + o]), |_, sum| sum);
         }
     }
 }

@@ -41,6 +41,22 @@ impl<'a> Matrix<'a> {
     }
 }
 
+impl Matrix<'_> {
+    /// How many pieces of memory the vectors `outer` over `depth` lie in.
+    pub(crate) fn runs(&self, outer: Range<usize>, depth: Range<usize>) -> usize {
+        if self.outer == 1 { depth.len() } else { outer.len() }
+    }
+
+    /// One of these pieces.
+    pub(crate) fn run(&self, outer: Range<usize>, depth: Range<usize>, i: usize) -> &[f32] {
+        let (start, len) = match self.outer {
+            1 => ((depth.start + i) * self.depth + outer.start, outer.len()),
+            _ => ((outer.start + i) * self.outer + depth.start, depth.len()),
+        };
+        &self.data[start..start + len]
+    }
+}
+
 impl Operand for Matrix<'_> {
     #[inline(always)]
     fn pack(&self, outer: Range<usize>, depth: Range<usize>, width: usize, panel: &mut [f32]) {
@@ -125,10 +141,16 @@ isa::vectorized!(
     ) = pack_body
 );
 
-/// All panels row by row, so that each row of the matrix is read in one piece.
+/// Panel after panel, but an interleaved matrix row by row, so that each row is read in one piece.
 #[inline(always)]
 fn pack_block_body(matrix: &Matrix<'_>, outer: Range<usize>, depth: Range<usize>, width: usize, block: &mut [f32]) {
     let panel_len = depth.len() * width;
+    if matrix.outer != 1 {
+        for (first, panel) in outer.clone().step_by(width).zip(block.chunks_exact_mut(panel_len)) {
+            matrix.pack(first..outer.end.min(first + width), depth.clone(), width, panel);
+        }
+        return;
+    }
     for (i, k) in depth.enumerate() {
         let row = &matrix.data[k * matrix.depth..][outer.clone()];
         for (panel, source) in block.chunks_exact_mut(panel_len).zip(row.chunks(width)) {
@@ -140,7 +162,7 @@ fn pack_block_body(matrix: &Matrix<'_>, outer: Range<usize>, depth: Range<usize>
 }
 
 isa::vectorized!(
-    /// Packs panel after panel of the columns `outer` of an interleaved matrix.
+    /// Packs panel after panel of the vectors `outer`.
     pub(crate) fn pack_block(
         matrix: &Matrix<'_>,
         outer: Range<usize>,

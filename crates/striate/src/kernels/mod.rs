@@ -7,6 +7,7 @@
 pub(crate) mod adaptive_pooling;
 pub(crate) mod affine;
 pub(crate) mod affine_bf16;
+mod affine_large;
 pub(crate) mod convolution;
 pub(crate) mod direct;
 pub(crate) mod elementwise;

@@ -33,6 +33,13 @@ impl<'a> Rectangle<'a> {
         self.columns
     }
 
+    /// Row `i`, which must be one.
+    pub(crate) fn row_mut(&mut self, i: usize) -> &mut [f32] {
+        assert!(i < self.rows, "the rectangle has {} rows", self.rows);
+        // SAFETY: the row lies in the rectangle, which is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(i * self.stride), self.columns) }
+    }
+
     /// The columns before `at`, and those from `at` on.
     pub(crate) fn split_columns(self, at: usize) -> (Self, Self) {
         let at = at.min(self.columns);
