@@ -1,7 +1,7 @@
 //! Times single convolutions of AlexNet, VGG-11, ResNet-18 and two small networks: forward, gradient of the input, gradient of the weights.
 //!
-//! `cargo run --release -p striate --example layer_time -- [THREADS] [SECONDS] [NAME]` prints one JSON object a line, for the
-//! layers whose name contains NAME: milliseconds, and the fraction of the arithmetic ceiling that multiply-adds in registers reach
+//! `cargo run --release -p striate --example layer_time -- [THREADS] [SECONDS] [NAME] [PASS]` prints one JSON object a line, for
+//! the layers whose name contains NAME, all passes or the one named: milliseconds, and the fraction of the arithmetic ceiling that multiply-adds in registers reach
 //! in the same run. With one thread it counts the thread's own time on the processor where the system tells it (Linux), so
 //! that neighbours on a shared machine do not; with more, time on the clock. Winograd can go beyond the ceiling: operations
 //! are counted as the definition has them.
@@ -44,6 +44,7 @@ fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let threads: usize = arguments.next().map_or(Ok(1), |a| a.parse())?;
     let seconds: f64 = arguments.next().map_or(Ok(0.3), |a| a.parse())?;
     let wanted = arguments.next().unwrap_or_default();
+    let pass_wanted = arguments.next();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
     pool.install(|| {
         for (name, channels, side, filters, kernel, stride, padding, batch) in LAYERS {
@@ -61,13 +62,14 @@ fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
                 });
                 let ceiling = (isa::ceiling(rounds) * threads as u64) as f64 / ceiling;
                 let prepare = time(one, seconds / 3.0, || probe.prepare());
-                let passes = [
-                    ("forward", time(one, seconds, || probe.forward())),
-                    ("backward_input", time(one, seconds, || probe.backward_input())),
-                    ("backward_weights", time(one, seconds, || probe.backward_weights())),
+                let passes: [(&str, fn(&mut Probe)); 3] = [
+                    ("forward", Probe::forward),
+                    ("backward_input", Probe::backward_input),
+                    ("backward_weights", Probe::backward_weights),
                 ];
                 let (flops, method) = (probe.flops() as f64, probe.method());
-                for (pass, ms) in passes {
+                for (pass, run) in passes.into_iter().filter(|p| pass_wanted.as_ref().is_none_or(|wanted| wanted == p.0)) {
+                    let ms = time(one, seconds, || run(&mut probe));
                     let fraction = flops / ms / ceiling;
                     println!(
                         r#"{{"name":"{name}","pass":"{pass}","batch":{batch},"threads":{threads},"ms":{ms:.3},"fraction":{fraction:.3},"ceiling_gflops":{:.1},"prepare_ms":{prepare:.3},"method":"{method}"}}"#,
