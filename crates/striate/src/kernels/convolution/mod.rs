@@ -88,7 +88,9 @@ pub(crate) fn method(g: &Geometry, batch: usize, pass: Pass) -> Method {
 
 /// The pass without packing, where few channels or few weights make it the fastest way forward.
 fn direct<'a>(g: &'a Geometry, batch: usize, epilogue: &'a Epilogue) -> Option<DirectConvolution<'a>> {
-    if epilogue.residual || g.groups != 1 || Form::of(g, batch).is_some() {
+    // Where filters would leave most lanes empty, pixels fill them better.
+    let shifted = 2 * g.filters() <= isa::tile().shifted.lanes && shifted::fits(g, Pass::Forward);
+    if epilogue.residual || g.groups != 1 || shifted || Form::of(g, batch).is_some() {
         return None;
     }
     DirectConvolution::new(g, epilogue)
