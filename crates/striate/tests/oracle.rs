@@ -269,6 +269,9 @@ fn edges_of_the_shapes() {
         ((1, 300, 16, 17), 16, window((3, 3), (1, 1), (2, 2)), "Winograd's depth beyond a block"),
         ((2, 300, 13, 11), 16, window((5, 5), (1, 1), (2, 2)), "the same for 5x5 filters"),
         ((5, 16, 6, 7), 18, window((5, 5), (1, 1), (4, 4)), "5x5 filters with all the padding they can read"),
+        ((4, 16, 20, 4), 24, window((5, 5), (1, 1), (2, 2)), "three images of five tiles in one panel"),
+        ((3, 24, 12, 8), 16, window((5, 5), (1, 1), (2, 2)), "two images of six tiles in a narrow panel"),
+        ((4, 16, 20, 4), 24, window((3, 3), (1, 1), (1, 1)), "the same for 3x3 filters"),
         ((2, 40, 9, 9), 20, window((1, 1), (2, 2), (0, 0)), "a projection that skips every second pixel"),
     ];
     for (x, filters, window, name) in cases {

@@ -168,7 +168,8 @@ pub fn vectorize<T>(body: impl FnOnce() -> T) -> T {
 
 /// Makes a function that runs another one, marked `#[inline(always)]`, compiled for the active set. `eights fn` is for
 /// bodies that work on arrays of eight numbers: for AVX-512 the compiler would put two of them together in a register and
-/// spend its time on taking them apart, so they keep to AVX2.
+/// spend its time on taking them apart, so they keep to AVX2. `lanes fn` is for bodies over arrays of a constant number of
+/// lanes: 16 with AVX-512, else 8.
 macro_rules! vectorized {
     ($(#[$meta:meta])* $vis:vis fn $($rest:tt)*) => {
         $crate::kernels::isa::vectorized! { "avx512f,avx512vl,avx2,fma", $(#[$meta])* $vis fn $($rest)* }
@@ -176,21 +177,34 @@ macro_rules! vectorized {
     ($(#[$meta:meta])* $vis:vis eights fn $($rest:tt)*) => {
         $crate::kernels::isa::vectorized! { "avx2,fma", $(#[$meta])* $vis fn $($rest)* }
     };
+    ($(#[$meta:meta])* $vis:vis lanes fn $name:ident ($($arg:ident: $ty:ty),* $(,)?) = $body:ident) => {
+        $crate::kernels::isa::vectorized! {
+            "avx512f,avx512vl,avx2,fma", $(#[$meta])* $vis fn $name [] ($($arg: $ty),*) = ($body::<16>, $body::<8>)
+        }
+    };
     (
         $widest:literal, $(#[$meta:meta])* $vis:vis fn $name:ident $([$($generics:tt)*])?
         ($($arg:ident: $ty:ty),* $(,)?) = $body:path
     ) => {
+        $crate::kernels::isa::vectorized! {
+            $widest, $(#[$meta])* $vis fn $name [$($($generics)*)?] ($($arg: $ty),*) = ($body, $body)
+        }
+    };
+    (
+        $widest:literal, $(#[$meta:meta])* $vis:vis fn $name:ident [$($generics:tt)*]
+        ($($arg:ident: $ty:ty),* $(,)?) = ($wide:expr, $body:expr)
+    ) => {
         $(#[$meta])*
         #[allow(unsafe_code)]
-        $vis fn $name $(<$($generics)*>)? ($($arg: $ty),*) {
+        $vis fn $name <$($generics)*> ($($arg: $ty),*) {
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = $widest)]
-            fn avx512 $(<$($generics)*>)? ($($arg: $ty),*) {
-                $body($($arg),*)
+            fn avx512 <$($generics)*> ($($arg: $ty),*) {
+                $wide($($arg),*)
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
-            fn avx2 $(<$($generics)*>)? ($($arg: $ty),*) {
+            fn avx2 <$($generics)*> ($($arg: $ty),*) {
                 $body($($arg),*)
             }
             match $crate::kernels::isa::active() {

@@ -26,8 +26,8 @@ use std::ops::Range;
 const OUT: usize = 4;
 /// Numbers gathered of a channel, for the widest panel of any set and the largest tile, with room for a run after the last.
 const RAW: usize = (Form::Five.places() + 1) * 32;
-/// Lanes that the transforms work on at once.
-const LANES: usize = 8;
+/// The most lanes that the transforms work on at once.
+const MOST_LANES: usize = 16;
 
 /// The size of the filters, and with it of all that is transformed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,7 +219,7 @@ impl Lens {
 
     fn total(&self) -> usize {
         // With room to read a whole run at the end of the products.
-        self.padded + self.tiles + self.shares * self.products + LANES
+        self.padded + self.tiles + self.shares * self.products + MOST_LANES
     }
 }
 
@@ -332,7 +332,7 @@ fn transform_panel<F: Lines<SIDE, TAPS>, const SIDE: usize, const TAPS: usize, c
 /// Transforms the tiles `tiles` (a panel of the micro-kernel's columns or fewer) of `channels`. The numbers of place `p`,
 /// channel `c` go to `panel[c * steps.0 + p * steps.1..]`. `raw` is [`Form::raw`] numbers for each channel gathered at once.
 #[inline(always)]
-fn transform_tiles_body(
+fn transform_tiles_body<const LANES: usize>(
     form: Form,
     gather: &Gather,
     source: &[f32],
@@ -353,14 +353,14 @@ fn transform_tiles_body(
         let raw = &raw[at % gathered * places * width..];
         let panel = &mut panel[at * steps.0..];
         match form {
-            Form::Three => transform_channel::<Three, 6, 3>(raw, width, steps.1, panel),
-            Form::Five => transform_channel::<Five, 8, 5>(raw, width, steps.1, panel),
+            Form::Three => transform_channel::<Three, 6, 3, LANES>(raw, width, steps.1, panel),
+            Form::Five => transform_channel::<Five, 8, 5, LANES>(raw, width, steps.1, panel),
         }
     }
 }
 
 #[inline(always)]
-fn transform_channel<F: Lines<SIDE, TAPS>, const SIDE: usize, const TAPS: usize>(
+fn transform_channel<F: Lines<SIDE, TAPS>, const SIDE: usize, const TAPS: usize, const LANES: usize>(
     raw: &[f32],
     width: usize,
     step: usize,
@@ -379,7 +379,7 @@ fn transform_channel<F: Lines<SIDE, TAPS>, const SIDE: usize, const TAPS: usize>
 }
 
 isa::vectorized!(
-    eights fn transform_tiles(
+    lanes fn transform_tiles(
         form: Form,
         gather: &Gather,
         source: &[f32],
@@ -485,8 +485,7 @@ fn share_products(
 
 /// Turns a filter's products of the tiles `tiles` of one image into outputs. Place `p` of them starts at `products[p *
 /// place_len]`.
-#[inline(always)]
-fn finish_plane_body(
+fn finish_plane(
     form: Form,
     products: &[f32],
     place_len: usize,
@@ -497,13 +496,13 @@ fn finish_plane_body(
     y: &mut [f32],
 ) {
     match form {
-        Form::Three => finish_tiles::<Three, 6, 3>(products, place_len, tiles, columns, size, finish, y),
-        Form::Five => finish_tiles::<Five, 8, 5>(products, place_len, tiles, columns, size, finish, y),
+        Form::Three => finish_threes(products, place_len, tiles, columns, size, finish, y),
+        Form::Five => finish_fives(products, place_len, tiles, columns, size, finish, y),
     }
 }
 
 #[inline(always)]
-fn finish_tiles<F: Lines<SIDE, TAPS>, const SIDE: usize, const TAPS: usize>(
+fn finish_tiles<F: Lines<SIDE, TAPS>, const SIDE: usize, const TAPS: usize, const LANES: usize>(
     products: &[f32],
     place_len: usize,
     tiles: Range<usize>,
@@ -540,7 +539,7 @@ fn finish_tiles<F: Lines<SIDE, TAPS>, const SIDE: usize, const TAPS: usize>(
 
 /// Lanes become rows.
 #[inline(always)]
-fn turned(lanes: &[[f32; LANES]; OUT]) -> [[f32; OUT]; LANES] {
+fn turned<const LANES: usize>(lanes: &[[f32; LANES]; OUT]) -> [[f32; OUT]; LANES] {
     let mut rows = [[0.0; OUT]; LANES];
     for l in 0..LANES {
         for j in 0..OUT {
@@ -550,9 +549,22 @@ fn turned(lanes: &[[f32; LANES]; OUT]) -> [[f32; OUT]; LANES] {
     rows
 }
 
+#[inline(always)]
+fn finish_threes_body(
+    products: &[f32],
+    place_len: usize,
+    tiles: Range<usize>,
+    columns: usize,
+    size: (usize, usize),
+    finish: Finish<'_>,
+    y: &mut [f32],
+) {
+    finish_tiles::<Three, 6, 3, 8>(products, place_len, tiles, columns, size, finish, y);
+}
+
 isa::vectorized!(
-    eights fn finish_plane(
-        form: Form,
+    /// Sixteen lanes would often be more than an image has tiles.
+    eights fn finish_threes(
         products: &[f32],
         place_len: usize,
         tiles: Range<usize>,
@@ -560,7 +572,32 @@ isa::vectorized!(
         size: (usize, usize),
         finish: Finish<'_>,
         y: &mut [f32],
-    ) = finish_plane_body
+    ) = finish_threes_body
+);
+
+#[inline(always)]
+fn finish_fives_body<const LANES: usize>(
+    products: &[f32],
+    place_len: usize,
+    tiles: Range<usize>,
+    columns: usize,
+    size: (usize, usize),
+    finish: Finish<'_>,
+    y: &mut [f32],
+) {
+    finish_tiles::<Five, 8, 5, LANES>(products, place_len, tiles, columns, size, finish, y);
+}
+
+isa::vectorized!(
+    lanes fn finish_fives(
+        products: &[f32],
+        place_len: usize,
+        tiles: Range<usize>,
+        columns: usize,
+        size: (usize, usize),
+        finish: Finish<'_>,
+        y: &mut [f32],
+    ) = finish_fives_body
 );
 
 /// Computes all maps of the images in `source`; `finish(n, f)` says what becomes of the sums of filter `f` of image `n`.
@@ -589,8 +626,8 @@ fn convolve<'a>(
             let y = &mut y[images.start * filters * area..images.end * filters * area];
             for (step, prepared) in prepared.chunks(lens.shares * share_len).enumerate() {
                 let first = step * lens.shares * lens.share;
-                let products = &mut products[..lens.shares * lens.products];
-                each_chunk(parallel, products, lens.products, |i, products| {
+                let shares = &mut products[..lens.shares * lens.products];
+                each_chunk(parallel, shares, lens.products, |i, products| {
                     if let Some(prepared) = prepared.chunks(share_len).nth(i) {
                         let filters = d.filters - first - i * lens.share;
                         share_products(d, tile, lens, prepared, tiles, filters, products);
@@ -630,7 +667,7 @@ pub(super) fn forward(
     let lens = Lens::new(&d, cut.together, cut.parallel);
     let (padded, workspace) = workspace.split_at_mut(lens.padded);
     let (tiles, workspace) = workspace.split_at_mut(lens.tiles);
-    let (products, maps) = workspace.split_at_mut(lens.shares * lens.products + LANES);
+    let (products, maps) = workspace.split_at_mut(lens.shares * lens.products + MOST_LANES);
     let y_len = part.pool.map_or(g.output, |pool| pool.output).len();
     let images = x.chunks(cut.together * g.input.len()).zip(y.chunks_mut(cut.together * y_len));
     for (step, (x, y)) in images.enumerate() {
@@ -674,7 +711,7 @@ pub(super) fn backward_input(
     let lens = Lens::new(&d, cut.together, cut.parallel);
     let (padded, workspace) = workspace.split_at_mut(lens.padded);
     let (tiles, workspace) = workspace.split_at_mut(lens.tiles);
-    let (products, maps) = workspace.split_at_mut(lens.shares * lens.products + LANES);
+    let (products, maps) = workspace.split_at_mut(lens.shares * lens.products + MOST_LANES);
     for (step, dx) in dx.chunks_mut(cut.together * g.input.len()).enumerate() {
         let range = (first + step * cut.together, dx.len() / g.input.len());
         let source = pad_gradient(g, cut.parallel, &d.gather.source, &dy, range, maps, padded);
@@ -809,7 +846,7 @@ pub(super) fn backward_weights(
 
 /// `A dy Aᵀ` of the tiles `block` for the filters `fs`: `panel` gets all places of `pitch` tiles by `width` filters.
 #[inline(always)]
-fn transform_gradients_body(
+fn transform_gradients_body<const LANES: usize>(
     d: &Direction,
     maps: &[f32],
     block: Range<usize>,
@@ -819,13 +856,13 @@ fn transform_gradients_body(
     panel: &mut [f32],
 ) {
     match d.form {
-        Form::Three => transform_panel_of_gradients::<Three, 6, 3>(d, maps, block, fs, pitch, width, panel),
-        Form::Five => transform_panel_of_gradients::<Five, 8, 5>(d, maps, block, fs, pitch, width, panel),
+        Form::Three => transform_panel_of_gradients::<Three, 6, 3, LANES>(d, maps, block, fs, pitch, width, panel),
+        Form::Five => transform_panel_of_gradients::<Five, 8, 5, LANES>(d, maps, block, fs, pitch, width, panel),
     }
 }
 
 #[inline(always)]
-fn transform_panel_of_gradients<F: Lines<SIDE, TAPS>, const SIDE: usize, const TAPS: usize>(
+fn transform_panel_of_gradients<F: Lines<SIDE, TAPS>, const SIDE: usize, const TAPS: usize, const LANES: usize>(
     d: &Direction,
     maps: &[f32],
     block: Range<usize>,
@@ -894,7 +931,7 @@ fn gradient_lanes<F: Lines<SIDE, TAPS>, const SIDE: usize, const TAPS: usize, co
 }
 
 isa::vectorized!(
-    eights fn transform_gradients(
+    lanes fn transform_gradients(
         d: &Direction,
         maps: &[f32],
         block: Range<usize>,
