@@ -52,7 +52,7 @@ pub enum LocalError {
     Format(#[from] FormatError),
     /// A model that can't be read.
     #[error(transparent)]
-    Load(Box<LoadError>),
+    Load(#[from] LoadError),
     /// The built-in data.
     #[error(transparent)]
     Mnist(#[from] MnistError),
@@ -71,12 +71,6 @@ pub enum LocalError {
     /// An optimizer that does not exist.
     #[error(transparent)]
     Optimizer(#[from] OptimError),
-}
-
-impl From<LoadError> for LocalError {
-    fn from(error: LoadError) -> Self {
-        Self::Load(Box::new(error))
-    }
 }
 
 /// What the page can want.

@@ -540,7 +540,7 @@ impl ModelFile {
     fn in_bytes(&self) -> Result<BTreeMap<&str, (&QuantizedWeights, Role)>, FormatError> {
         let Some(quantized) = &self.quantized else { return Ok(BTreeMap::new()) };
         let owners = self.network.description().parameter_owners();
-        let owners = owners.map_err(|source| FormatError::Network { name: THE_MODEL.to_string(), source })?;
+        let owners = owners.map_err(FormatError::network(THE_MODEL))?;
         let specs = self.network.parameters().specs().iter().zip(owners);
         let weights = |owner: usize| quantized.weights().get(owner)?.as_ref();
         Ok(specs.filter_map(|(spec, owner)| Some((spec.name.as_str(), (weights(owner)?, spec.role)))).collect())
@@ -591,8 +591,7 @@ impl ModelFile {
             container.field(QUANTIZATION).map(|_| part.field(QUANTIZATION)).transpose()?;
         let parameters = part.parameters(quantization.is_some())?;
         let test_vectors = part.test_vectors()?;
-        let mut network = Network::with_parameters(description, parameters)
-            .map_err(|source| FormatError::Network { name: name.to_string(), source })?;
+        let mut network = Network::with_parameters(description, parameters).map_err(FormatError::network(name))?;
         let quantized = quantization.map(|quantization| part.quantized(&quantization, &mut network)).transpose()?;
         let model =
             Self { network, class_names, preprocessing, training, metrics, test_vectors, temperature, quantized };
@@ -682,7 +681,7 @@ impl ModelFile {
         let mut comparison = Comparison { stage: Stage::Logits, first: None };
         let mut held = Vec::with_capacity(passed.len());
         for (start, found) in replay(|x| self.predict(x), inputs.view()) {
-            let found = found.map_err(|source| FormatError::Network { name: THE_MODEL.to_string(), source })?;
+            let found = found.map_err(FormatError::network(THE_MODEL))?;
             for at in 0..found.nrows() {
                 let (found, expected) = (row(&found, at), row(logits, start + at));
                 let tolerance = Self::TOLERANCE * scale(ArrayView1::from(&expected));
@@ -849,7 +848,6 @@ impl Parts<'_> {
 
     /// The parameters; those in bytes, if there may be any, stay zero.
     fn parameters(&self, in_bytes: bool) -> Result<Parameters, FormatError> {
-        let network_error = |source| FormatError::Network { name: self.name.to_string(), source };
         let names: Vec<String> = self.field(PARAMETERS)?;
         let listed: BTreeSet<&str> = names.iter().map(String::as_str).collect();
         if listed.len() != names.len() {
@@ -882,7 +880,7 @@ impl Parts<'_> {
             };
             shapes.push((name.clone(), shape.to_vec()));
         }
-        let mut parameters = Parameters::zeros(shapes).map_err(network_error)?;
+        let mut parameters = Parameters::zeros(shapes).map_err(FormatError::network(self.name))?;
         let specs = parameters.specs().to_vec();
         for spec in specs {
             if in_bytes && (self.container.is_signed(&spec.name) || self.container.is_integers(&spec.name)) {
@@ -896,7 +894,6 @@ impl Parts<'_> {
 
     /// The network in bytes; `network` gets the weights that these stand for.
     fn quantized(&self, quantization: &Quantization, network: &mut Network) -> Result<QuantizedNetwork, FormatError> {
-        let network_error = |source| FormatError::Network { name: self.name.to_string(), source };
         let description = network.description();
         let names = std::iter::once(INPUT).chain(description.layers.iter().map(|named| named.name.as_str()));
         let mut activations = Vec::with_capacity(description.layers.len() + 1);
@@ -907,7 +904,7 @@ impl Parts<'_> {
         if quantization.activations.len() != activations.len() {
             return Err(self.bad_field(QUANTIZATION, "it names layers that there are not"));
         }
-        let owners = description.parameter_owners().map_err(network_error)?;
+        let owners = description.parameter_owners().map_err(FormatError::network(self.name))?;
         let mut weights = vec![None; description.layers.len()];
         for (spec, owner) in network.parameters().specs().iter().zip(owners) {
             let name = spec.name.as_str();

@@ -251,8 +251,7 @@ impl Checkpoint {
         let file = File { container: Container::from_bytes(bytes, name)?, name };
         file.check_version()?;
         let description: Description = file.field(ARCHITECTURE)?;
-        let specs =
-            description.parameter_specs().map_err(|source| FormatError::Network { name: name.into(), source })?;
+        let specs = description.parameter_specs().map_err(FormatError::network(name))?;
         let len = specs.last().map_or(0, |spec| spec.range.end);
         let arrays: Vec<String> = file.container.names().map(String::from).collect();
         let known = |array: &str| [PARAMETERS, AVERAGE, BEST, GOOD].contains(&array) || array.starts_with(OPTIMIZER);
