@@ -1,5 +1,6 @@
 //! The command from outside: what it prints, writes and returns.
 
+use crate::bars::{self, SIDE};
 use crate::running::Running;
 use crate::{command as striate, finished, run};
 use serde_json::Value;
@@ -9,7 +10,6 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
-const SIDE: usize = 12;
 const CLASSES: [&str; 4] = ["row", "column", "falling", "rising"];
 
 /// Expects a failure whose message has these parts, and is no dump of a data structure.
@@ -48,18 +48,7 @@ fn bar(n: usize) -> Vec<u8> {
 
 /// A directory of IDX files: bars, 200 to train with and 40 to test with.
 fn write_bars(directory: &Path) {
-    fs::create_dir(directory).unwrap();
-    for (stem, count) in [("train", 200), ("t10k", 40)] {
-        let header = |magic: u32, sizes: &[u32]| -> Vec<u8> {
-            std::iter::once(magic).chain(sizes.iter().copied()).flat_map(u32::to_be_bytes).collect()
-        };
-        let mut images = header(0x803, &[count, SIDE as u32, SIDE as u32]);
-        images.extend((0..count as usize).flat_map(bar));
-        let mut labels = header(0x801, &[count]);
-        labels.extend((0..count).map(|n| (n % 4) as u8));
-        fs::write(directory.join(format!("{stem}-images-idx3-ubyte")), images).unwrap();
-        fs::write(directory.join(format!("{stem}-labels-idx1-ubyte")), labels).unwrap();
-    }
+    bars::write(directory, 200, |n| bar(n as usize));
     fs::write(directory.join("classes.txt"), CLASSES.join("\n")).unwrap();
 }
 
