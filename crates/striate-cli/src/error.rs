@@ -140,7 +140,8 @@ impl CliError {
             | CliError::Isa(_)
             | CliError::Model(ModelError::Unknown { .. } | ModelError::Setting { .. }) => 2,
             CliError::Bench(BenchError::Optimizer(OptimError::Option { .. })) => 2,
-            // Flags whose values the library judges.
+            // Flags whose values the library judges. A layer, class or unit that this very model lacks is a failure.
+            CliError::Data(DataError::Option { .. }) => 2,
             CliError::Train(
                 TrainError::Option { .. }
                 | TrainError::Resume { .. }
