@@ -183,7 +183,7 @@ fn print(
 ) -> serde_json::Value {
     let mut order: Vec<usize> = (0..probabilities.ncols()).collect();
     order.sort_by(|&a, &b| probabilities[[0, b]].total_cmp(&probabilities[[0, a]]));
-    let class = |i: usize| model.class_names.get(i).map_or_else(|| i.to_string(), Clone::clone);
+    let class = |i: usize| model.class_name(i);
     let truth = sample.label.map_or(String::new(), |label| format!(" (labelled {})", class(label)));
     output.line(format!("{name}{truth}"));
     if output.is_screen() {

@@ -599,6 +599,11 @@ impl ModelFile {
         Ok(model)
     }
 
+    /// The name of a class, or its number where there is no such class.
+    pub fn class_name(&self, class: usize) -> String {
+        self.class_names.get(class).map_or_else(|| class.to_string(), Clone::clone)
+    }
+
     /// The probabilities of rows of logits: softmax after the model's temperature, where it has one.
     ///
     /// ```
