@@ -68,6 +68,18 @@ pub(crate) struct Source {
     pub(crate) report: Report,
 }
 
+impl Source {
+    /// Each part by its name.
+    pub(crate) fn parts(&self) -> Vec<(&'static str, &Dataset)> {
+        let parts = [
+            ("train", Some(&self.splits.train)),
+            ("validation", self.validation.as_ref()),
+            ("test", Some(&self.splits.test)),
+        ];
+        parts.into_iter().filter_map(|(name, data)| Some((name, data?))).collect()
+    }
+}
+
 impl From<Splits> for Source {
     fn from(splits: Splits) -> Self {
         Self { splits, validation: None, report: Report::default() }
@@ -132,19 +144,7 @@ pub(crate) const LISTED: usize = 20;
 /// Prints the first of the files that were left out, and how many there are.
 pub(crate) fn list_skipped(output: &Output, skipped: &[Skipped]) {
     let reasons = skipped.iter().map(|skipped| skipped.reason.to_string());
-    list(output, "left out because they can't be read", reasons);
-}
-
-/// Prints how many there are of something, if there is any, and the first of it.
-pub(crate) fn list(output: &Output, what: &str, items: impl ExactSizeIterator<Item = String>) {
-    let all = items.len();
-    if all > 0 {
-        output.line(format!("\n{what}: {}", thousands(all)));
-        items.take(LISTED).for_each(|item| output.line(format!("  {item}")));
-        if all > LISTED {
-            output.line(format!("  and {} more", thousands(all - LISTED)));
-        }
-    }
+    output.list("left out because they can't be read", LISTED, reasons);
 }
 
 /// Reads the data that `--data` names, image files as `options` say.
