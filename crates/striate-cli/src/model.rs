@@ -5,6 +5,7 @@ use crate::error::CliError;
 use clap::Args;
 use std::path::{Path, PathBuf};
 use striate::formats::{ModelFile, from_toml, load_model};
+use striate::layers::Init;
 use striate::models::{self, ModelError, Request};
 use striate::network::{Description, Weights};
 use striate::shape::Shape;
@@ -162,5 +163,18 @@ pub(crate) fn parse_setting(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() && !value.is_empty() => Ok((key.into(), value.into())),
         _ => Err("KEY=VALUE is needed, as in activation=relu".into()),
+    }
+}
+
+/// `he`, `xavier` or `normal:0.01`.
+pub(crate) fn parse_init(text: &str) -> Result<Init, String> {
+    match text.split_once(':') {
+        None if text == "he" => Ok(Init::He),
+        None if text == "xavier" => Ok(Init::Xavier),
+        Some(("normal", deviation)) => match deviation.parse() {
+            Ok(deviation) if (0.0..=1e3).contains(&deviation) => Ok(Init::Normal { deviation }),
+            _ => Err(format!("{deviation:?} is not a standard deviation; it must be a number from 0 to 1000")),
+        },
+        _ => Err("the initialisations are he, xavier and normal:DEVIATION".into()),
     }
 }

@@ -2,9 +2,9 @@
 
 use crate::Global;
 use crate::error::CliError;
-use crate::model::{parse_setting, parse_shape};
+use crate::model::{parse_init, parse_setting, parse_shape};
 use crate::output::to_json;
-use crate::recipe::{Recipe, RecipeOptions, Subject, parse_init};
+use crate::recipe::{Recipe, RecipeOptions, Subject};
 use crate::source::ReadingArgs;
 use crate::watch::WatchArgs;
 use clap::{Args, ValueEnum};
