@@ -63,7 +63,7 @@ pub(crate) fn run(args: &DoctorArgs, output: &Output, isa: Isa) -> Result<ExitCo
     let machine = machine(output, isa);
     // A trained model says how images are read.
     let named = args.model.as_deref().map(|name| -> Result<_, CliError> {
-        model::check(name, !args.settings.is_empty())?;
+        model::check(name, &args.settings)?;
         let is_name = striate::models::NAMES.contains(&name);
         Ok(if is_name { None } else { Some(model::architecture(name, &ModelOptions::default())?) })
     });

@@ -138,7 +138,9 @@ impl CliError {
             | CliError::Quantized { .. }
             | CliError::Serve(ServeError::TokenForm { .. })
             | CliError::Isa(_)
-            | CliError::Model(ModelError::Unknown { .. } | ModelError::Setting { .. }) => 2,
+            | CliError::Model(
+                ModelError::Unknown { .. } | ModelError::Setting { .. } | ModelError::DoesNotFit { .. },
+            ) => 2,
             CliError::Bench(BenchError::Optimizer(OptimError::Option { .. })) => 2,
             // Flags whose values the library judges. A layer, class or unit that this very model lacks is a failure.
             CliError::Data(DataError::Option { .. }) => 2,

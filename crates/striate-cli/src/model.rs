@@ -72,15 +72,19 @@ impl Architecture {
     }
 }
 
-/// Whether `model` can be a model at all, before any work is done for it.
-pub(crate) fn check(model: &str, has_settings: bool) -> Result<(), CliError> {
+/// Whether `model` can be a model at all, with these settings, before any work is done for it.
+pub(crate) fn check(model: &str, settings: &[(String, String)]) -> Result<(), CliError> {
     if models::NAMES.contains(&model) {
-        return Ok(());
+        return match models::build(model, &Request { settings, ..Request::default() }) {
+            Err(error @ ModelError::Setting { .. }) => Err(error.into()),
+            // Whether it fits is a matter of the sizes that are to come.
+            _ => Ok(()),
+        };
     }
     if !Path::new(model).exists() {
         return Err(ModelError::Unknown { name: model.into() }.into());
     }
-    if has_settings {
+    if !settings.is_empty() {
         return Err(CliError::Usage(format!("{model}: --set is for a model by name; a file has its own options")));
     }
     Ok(())

@@ -187,7 +187,7 @@ struct Prepared {
 /// What needs no data is checked before any is read.
 fn check(args: &TrainArgs, options: &Options) -> Result<(), CliError> {
     if let Some(model) = &args.model {
-        model::check(model, !args.settings.is_empty())?;
+        model::check(model, &args.settings)?;
     }
     Ok(options.train_options().validate()?)
 }

@@ -124,6 +124,13 @@ fn wrong_usage_is_2_and_says_what_there_is() {
     refused(here, &["summary", "mlp", "--threads", "1025"], 2, &["--threads", "1..=1024"]);
     refused(here, &["summary", "mlp", "--batch", "0"], 2, &["--batch"]);
     refused(here, &["summary", "mlp", "--input", "28x28"], 2, &["channels,height,width"]);
+    refused(here, &["summary", "alexnet", "--input", "3,5,5"], 2, &["an input of 3 x 5 x 5: layer", "nearest squares"]);
+    refused(here, &["summary", "lenet", "--classes", "0"], 2, &["with 0 classes", "at least 1"]);
+    for command in ["train", "doctor"] {
+        // Before any data is looked for.
+        let arguments = [command, "--data", "nowhere", "--model", "lenet", "--set", "activation=no"];
+        refused(here, &arguments, 2, &["activation=no", "relu"]);
+    }
     for setting in ["--epochs=0", "--batch=0", "--lr=nan", "--lr=0", "--average=1"].into_iter().chain([
         "--label-smoothing=1",
         "--clip=inf",
