@@ -9,7 +9,7 @@ fi
 here="$PWD"
 cd "$(dirname "$0")/.."
 cargo build --release --quiet
-striate="$PWD/target/release/striate"
+striate="$(realpath "${CARGO_TARGET_DIR:-target}")/release/striate"
 while (($#)); do
     run="$1" image="$2"
     shift 2

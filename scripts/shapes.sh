@@ -9,7 +9,7 @@ mkdir -p "$work" && work="$(realpath "$work")"
 cd "$(dirname "$0")/.."
 cargo build --release --quiet
 [ -d "$work/shuffled" ] || cargo run --release --quiet -p striate-cli --example shuffled_pixels -- "$work/shuffled"
-striate=./target/release/striate
+striate="$(realpath "${CARGO_TARGET_DIR:-target}")/release/striate"
 
 "$striate" summary simple-convnet --toml > "$work/simple-convnet.toml"
 # The same network without its pooling.

@@ -40,7 +40,8 @@ from pytorch_grad_cam import GradCAM, LayerCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
-from parity import ROOT, LeNet, arrays, flat
+from built import ROOT, built
+from parity import LeNet, arrays, flat
 
 LIMIT = 1e-3
 IMAGES = 3
@@ -177,8 +178,7 @@ def errors_on(x, name, model, double, weights):
         directory = Path(directory)
         directory.joinpath("weights.f32").write_bytes(weights.numpy().astype("<f4").tobytes())
         directory.joinpath("x.f32").write_bytes(x.numpy().astype("<f4").tobytes())
-        example = ROOT / "target" / "release" / "examples" / "attributions"
-        command = [example, name, ",".join(map(str, shape)), "10", str(target), layer, directory, *settings]
+        command = [built("examples/attributions"), name, ",".join(map(str, shape)), "10", str(target), layer, directory, *settings]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:
             raise SystemExit(done.stderr)

@@ -20,6 +20,8 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import v2
 
+from built import built
+
 parser = argparse.ArgumentParser()
 parser.add_argument("directory", type=pathlib.Path)
 parser.add_argument("shape")
@@ -29,7 +31,7 @@ parser.add_argument("--batch", type=int, default=64)
 parser.add_argument("--enlarge")
 parser.add_argument("--count", type=int, default=2000)
 parser.add_argument("--repeat", type=int, default=2)
-parser.add_argument("--binary", default="target/release/examples/load_time")
+parser.add_argument("--binary", default=built("examples/load_time"))
 args = parser.parse_args()
 channels, height, width = map(int, args.shape.split(","))
 torch.set_num_threads(1)

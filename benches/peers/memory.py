@@ -8,7 +8,7 @@ import pathlib
 import subprocess
 import sys
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from built import built
 
 CHILD = """
 import sys, torch
@@ -45,7 +45,7 @@ def main():
     batch = int(sys.argv[2]) if len(sys.argv) > 2 else 32
     here = str(pathlib.Path(__file__).resolve().parent)
     print(f"{case}, training at batch {batch}: peak resident memory, MiB")
-    ours = peak_mib([ROOT / "target/release/examples/step_time", 2, 0.01, f"{case}: training", batch])
+    ours = peak_mib([built("examples/step_time"), 2, 0.01, f"{case}: training", batch])
     print(f"striate                      {ours:8.0f}")
     print(f"import torch, torchvision    {peak_mib([sys.executable, '-c', 'import torch, torchvision']):8.0f}")
     for layout in ("contiguous_format", "channels_last"):

@@ -12,7 +12,8 @@ import subprocess
 import sys
 import tempfile
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from built import ROOT
+
 TOLERANCE = 1e-4
 
 sys.path.insert(0, str(ROOT / "crates/striate-cli/src"))

@@ -26,8 +26,9 @@ import torch
 import torchvision
 from torch import nn
 
-ROOT = Path(__file__).resolve().parents[2]
-PARITY = ROOT / "target" / "release" / "examples" / "parity"
+from built import ROOT, built
+
+PARITY = built("examples/parity")
 LIMIT = 1e-4
 
 

@@ -8,7 +8,6 @@ import argparse
 import io
 import itertools
 import json
-import pathlib
 import statistics
 import subprocess
 import sys
@@ -20,12 +19,13 @@ from typing import Callable
 import torch
 from torch import nn
 
+from built import ROOT, built
+
 try:
     import onnxruntime
 except ImportError:
     onnxruntime = None
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @dataclass
@@ -155,13 +155,12 @@ def lines_of(command, case, wanted):
 
 
 def striate(case, threads, seconds, wanted):
-    binary = ROOT / "target/release/examples/step_time"
-    return lines_of([binary, threads, seconds, f"{case.name}:", case.batch], case, wanted)
+    return lines_of([built("examples/step_time"), threads, seconds, f"{case.name}:", case.batch], case, wanted)
 
 
 def in_rust(name):
     """A peer of the workspace in `rust/`, for the cases it knows."""
-    binary = ROOT / f"benches/peers/rust/target/release/{name}-peer"
+    binary = built(f"{name}-peer", ROOT / "benches/peers/rust")
     return lambda case, threads, seconds, wanted: lines_of([binary, threads, seconds, case.name], case, wanted)
 
 

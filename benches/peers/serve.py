@@ -28,7 +28,7 @@ import urllib.request
 import numpy
 from PIL import Image
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from built import built
 
 PEER = """
 import io
@@ -78,7 +78,7 @@ def options():
     parser.add_argument("--workers", type=int, default=1, help="processes of uvicorn")
     parser.add_argument("--servers", help="processors of the servers, as taskset takes them")
     parser.add_argument("--load", help="processors of wrk")
-    parser.add_argument("--striate", default=str(ROOT / "target/release/striate"), help="the program")
+    parser.add_argument("--striate", default=str(built("striate")), help="the program")
     return parser.parse_args()
 
 

@@ -16,7 +16,8 @@ import torchvision
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from built import built
+
 TOLERANCE = 1e-4
 # torchvision's name: ours, with options, and the number of classes where it is not 1000.
 MODELS = {
@@ -60,7 +61,7 @@ def compare(striate, name, directory):
 
 
 def main():
-    striate = sys.argv[1] if len(sys.argv) > 1 else ROOT / "target/release/striate"
+    striate = sys.argv[1] if len(sys.argv) > 1 else built("striate")
     failed = 0
     print("| torchvision | largest difference |\n|---|---|")
     with tempfile.TemporaryDirectory() as directory:

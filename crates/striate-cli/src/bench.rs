@@ -2,7 +2,7 @@
 
 use crate::error::CliError;
 use crate::model::{self, ModelOptions, WeightsOption};
-use crate::output::{Output, complain, table, thousands, to_json};
+use crate::output::{Output, complain, milliseconds, table, thousands, to_json};
 use crate::{Global, model::Architecture};
 use clap::Args;
 use std::process::ExitCode;
@@ -62,7 +62,8 @@ const HEADLINE: [&str; 4] = ["simple-convnet", "lenet", "alexnet-torchvision", "
 /// Numbers in one input from which a network is large.
 const LARGE: usize = 64 * 64 * 3;
 
-fn parse_seconds(text: &str) -> Result<f64, String> {
+/// A length of measurement.
+pub(crate) fn parse_seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (0.0..=600.0).contains(&seconds) => Ok(seconds),
         _ => Err("a number from 0 to 600 is needed".into()),
@@ -191,10 +192,10 @@ fn print(name: &str, work: Work, report: &Report, args: &BenchArgs, output: &Out
     output.line(format!(
         "\n{title}, threads: {}\n  {} ms (fastest {}, {} runs), floor {} ms: {}; {} images/s",
         whole.threads,
-        digits(whole.ms),
-        digits(whole.least_ms),
+        milliseconds(whole.ms),
+        milliseconds(whole.least_ms),
         thousands(whole.runs),
-        digits(whole.floor_ms),
+        milliseconds(whole.floor_ms),
         percent(whole.fraction),
         thousands((1e3 * whole.batch as f64 / whole.ms.max(1e-9)) as usize)
     ));
@@ -209,8 +210,8 @@ fn print(name: &str, work: Work, report: &Report, args: &BenchArgs, output: &Out
         rows.push(vec![
             format!("  {}", measurement.name),
             measurement.pass.to_string(),
-            digits(measurement.ms),
-            digits(measurement.floor_ms),
+            milliseconds(measurement.ms),
+            milliseconds(measurement.floor_ms),
             percent(measurement.fraction),
             measurement.bound.to_string(),
             if measurement.pass == Pass::Update || measurement.flops == 0 {
@@ -225,18 +226,4 @@ fn print(name: &str, work: Work, report: &Report, args: &BenchArgs, output: &Out
 
 fn percent(fraction: f64) -> String {
     format!("{:.0} %", 100.0 * fraction)
-}
-
-/// Three digits that say something.
-fn digits(ms: f64) -> String {
-    let decimals = if ms >= 100.0 {
-        0
-    } else if ms >= 10.0 {
-        1
-    } else if ms >= 1.0 {
-        2
-    } else {
-        4
-    };
-    format!("{ms:.decimals$}")
 }

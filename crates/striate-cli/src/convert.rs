@@ -15,7 +15,7 @@ use striate::formats::{
 };
 use striate::models;
 use striate::network::{Description, Network, ParameterSpec};
-use striate::shape::Shape;
+use striate_web::mnist::SHAPE;
 
 const EXAMPLES: &str = "Examples:
   striate convert runs/simple-convnet-mnist-1 digits.onnx
@@ -269,7 +269,7 @@ fn preprocessing(args: &ConvertArgs, network: &Network, torchvision: bool) -> Re
     let input = network.input();
     let usual = if torchvision && input.channels == 3 { Normalization::imagenet() } else { Normalization::identity() };
     let normalization = args.normalization(&usual, input.channels)?;
-    let fit = if input == Shape::new(1, 28, 28) {
+    let fit = if input == SHAPE {
         // The book's networks read the digits of MNIST.
         Fit::Digit
     } else if torchvision && input.channels == 3 {

@@ -41,21 +41,14 @@ pub(crate) fn run(args: &DataArgs, output: &Output) -> Result<ExitCode, CliError
         Action::Fetch(args) => return fetch::run(args, output),
         Action::Info { data, reading } => (data, reading),
     };
-    let Source { splits, validation, report } = source::open(data, &reading.options(None, None), output)?;
-    let parts: Vec<(&str, &Dataset)> = [("train", Some(&splits.train)), ("validation", validation.as_ref())]
-        .into_iter()
-        .chain([("test", Some(&splits.test))])
-        .filter_map(|(name, data)| Some((name, data?)))
-        .collect();
+    let source = source::open(data, &reading.options(None, None), output)?;
+    let (parts, Source { splits, report, .. }) = (source.parts(), &source);
     let (shape, names) = (splits.train.shape(), splits.train.class_names());
     output.line(format!("{data}: images of {shape}, {} classes", names.len()));
     let counts = class_table(&parts, output);
     source::list_skipped(output, &report.skipped);
-    source::list(
-        output,
-        "ignored because they are nothing to read",
-        report.ignored.iter().map(|path| path.display().to_string()),
-    );
+    let ignored = report.ignored.iter().map(|path| path.display().to_string());
+    output.list("ignored because they are nothing to read", source::LISTED, ignored);
 
     let mut json = serde_json::json!({
         "data": data,

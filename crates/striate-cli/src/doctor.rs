@@ -63,7 +63,7 @@ pub(crate) fn run(args: &DoctorArgs, output: &Output, isa: Isa) -> Result<ExitCo
     let machine = machine(output, isa);
     // A trained model says how images are read.
     let named = args.model.as_deref().map(|name| -> Result<_, CliError> {
-        model::check(name, !args.settings.is_empty())?;
+        model::check(name, &args.settings)?;
         let is_name = striate::models::NAMES.contains(&name);
         Ok(if is_name { None } else { Some(model::architecture(name, &ModelOptions::default())?) })
     });
@@ -74,18 +74,14 @@ pub(crate) fn run(args: &DoctorArgs, output: &Output, isa: Isa) -> Result<ExitCo
         _ => None,
     };
     let reading = args.reading.options(shape, trained.as_ref().map(|file| &file.preprocessing));
-    let Source { splits, validation, report } = source::open(&args.data, &reading, output)?;
-    let parts: Vec<(&str, &Dataset)> = [("train", Some(&splits.train)), ("validation", validation.as_ref())]
-        .into_iter()
-        .chain([("test", Some(&splits.test))])
-        .filter_map(|(name, data)| Some((name, data?)))
-        .collect();
+    let source = source::open(&args.data, &reading, output)?;
+    let (parts, Source { splits, report, .. }) = (source.parts(), &source);
 
     let mut data = counts(&parts, args, output);
     let skipped: Vec<String> = report.skipped.iter().map(|skipped| skipped.reason.to_string()).collect();
     list(output, "files that can't be read", &skipped);
     data["skipped"] = json!(skipped);
-    let odd = odd_sizes(&report, splits.train.shape());
+    let odd = odd_sizes(report, splits.train.shape());
     list(output, "odd sizes", &odd);
     data["sizes"] = report
         .sizes
@@ -349,11 +345,6 @@ fn duration(seconds: f64) -> String {
 fn list(output: &Output, what: &str, items: &[String]) {
     if items.is_empty() {
         output.line(format!("\nno {what}"));
-        return;
     }
-    output.line(format!("\n{what}: {}", thousands(items.len())));
-    items.iter().take(LISTED).for_each(|item| output.line(format!("  {item}")));
-    if items.len() > LISTED {
-        output.line(format!("  and {} more (--json lists all)", thousands(items.len() - LISTED)));
-    }
+    output.list(what, LISTED, items.iter().cloned());
 }

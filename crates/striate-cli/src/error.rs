@@ -17,7 +17,7 @@ use striate::models::ModelError;
 use striate::network::NetworkError;
 use striate::optim::OptimError;
 use striate::train::{CheckpointError, TrainError};
-use striate_mnist::MnistError;
+use striate_web::mnist::BuiltInError;
 use striate_web::server::ServeError;
 
 /// Why a command ended without its result.
@@ -27,6 +27,8 @@ pub(crate) enum CliError {
     Arrays(#[from] ArraysError),
     #[error(transparent)]
     Bench(#[from] BenchError),
+    #[error(transparent)]
+    BuiltIn(#[from] BuiltInError),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
@@ -43,8 +45,6 @@ pub(crate) enum CliError {
     Load(#[from] LoadError),
     #[error(transparent)]
     Isa(#[from] IsaError),
-    #[error(transparent)]
-    Mnist(#[from] MnistError),
     #[error(transparent)]
     Model(#[from] ModelError),
     #[error(transparent)]
@@ -138,9 +138,12 @@ impl CliError {
             | CliError::Quantized { .. }
             | CliError::Serve(ServeError::TokenForm { .. })
             | CliError::Isa(_)
-            | CliError::Model(ModelError::Unknown { .. } | ModelError::Setting { .. }) => 2,
+            | CliError::Model(
+                ModelError::Unknown { .. } | ModelError::Setting { .. } | ModelError::DoesNotFit { .. },
+            ) => 2,
             CliError::Bench(BenchError::Optimizer(OptimError::Option { .. })) => 2,
-            // Flags whose values the library judges.
+            // Flags whose values the library judges. A layer, class or unit that this very model lacks is a failure.
+            CliError::Data(DataError::Option { .. }) => 2,
             CliError::Train(
                 TrainError::Option { .. }
                 | TrainError::Resume { .. }

@@ -13,6 +13,7 @@ use std::io::{self, Read, stderr};
 use std::io::{ErrorKind, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use striate::data::cifar;
 
 /// Download a data set, resume a broken download, check it
 #[derive(Args, Clone, Debug)]
@@ -34,8 +35,8 @@ struct Set {
     /// Folders on the web, each with all the files.
     mirrors: &'static [&'static str],
     files: &'static [Published],
-    /// Files to take out of the archive, if it is one.
-    unpack: &'static [&'static str],
+    /// Whose files are to be taken out of the archive, if it is one.
+    archive: Option<cifar::Kind>,
 }
 
 /// Lengths and digests as other tools that fetch these files check them (MLDatasets.jl and red-datasets among them).
@@ -72,7 +73,7 @@ const SETS: [Set; 3] = [
                 sha256: "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
             },
         ],
-        unpack: &[],
+        archive: None,
     },
     Set {
         name: "cifar10",
@@ -82,14 +83,7 @@ const SETS: [Set; 3] = [
             bytes: 170_052_171,
             sha256: "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
         }],
-        unpack: &[
-            "data_batch_1.bin",
-            "data_batch_2.bin",
-            "data_batch_3.bin",
-            "data_batch_4.bin",
-            "data_batch_5.bin",
-            "test_batch.bin",
-        ],
+        archive: Some(cifar::Kind::Cifar10),
     },
     Set {
         name: "cifar100",
@@ -99,7 +93,7 @@ const SETS: [Set; 3] = [
             bytes: 168_513_733,
             sha256: "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
         }],
-        unpack: &["train.bin", "test.bin"],
+        archive: Some(cifar::Kind::Cifar100),
     },
 ];
 
@@ -152,10 +146,10 @@ fn fetch(set: &Set, from: Option<&str>, target: &Path, output: &Output) -> Resul
         Err(TryLockError::Error(source)) => return Err(io_error(&lock_path, "lock the file")(source)),
     }
     download(set, from, &stage, output)?;
-    if !set.unpack.is_empty() {
+    if let Some(kind) = set.archive {
         for archive in set.files {
             let path = stage.join(archive.name);
-            unpack(&path, set.unpack, &stage)?;
+            unpack(&path, kind.files().collect(), &stage)?;
             fs::remove_file(&path).map_err(io_error(&path, "remove the file"))?;
         }
     }
@@ -216,11 +210,10 @@ fn bar(set: &Set, total: u64, output: &Output) -> ProgressBar {
 }
 
 /// Takes the files with these names out of an archive.
-fn unpack(archive: &Path, names: &[&'static str], to: &Path) -> Result<(), CliError> {
+fn unpack(archive: &Path, mut missing: Vec<&'static str>, to: &Path) -> Result<(), CliError> {
     let read = |source| io_error(archive, "unpack this file")(source);
     let file = File::open(archive).map_err(read)?;
     let mut tar = tar::Archive::new(GzDecoder::new(io::BufReader::new(file)));
-    let mut missing = names.to_vec();
     for entry in tar.entries().map_err(read)? {
         let entry = entry.map_err(read)?;
         let name = entry.path().map_err(read)?.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -264,14 +257,14 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.tar.gz");
         archive(&path, &[("folder/train.bin", b"train"), ("folder/readme.html", b"no"), ("folder/test.bin", b"test")]);
-        unpack(&path, &["train.bin", "test.bin"], directory.path()).unwrap();
+        unpack(&path, vec!["train.bin", "test.bin"], directory.path()).unwrap();
         assert_eq!(fs::read(directory.path().join("train.bin")).unwrap(), b"train");
         assert_eq!(fs::read(directory.path().join("test.bin")).unwrap(), b"test");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3);
-        let error = unpack(&path, &["train.bin", "other.bin"], directory.path()).unwrap_err().to_string();
+        let error = unpack(&path, vec!["train.bin", "other.bin"], directory.path()).unwrap_err().to_string();
         assert!(error.contains("no other.bin"), "{error}");
         fs::write(&path, b"no archive").unwrap();
-        assert!(unpack(&path, &["train.bin"], directory.path()).is_err());
+        assert!(unpack(&path, vec!["train.bin"], directory.path()).is_err());
     }
 
     #[test]

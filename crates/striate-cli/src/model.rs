@@ -5,6 +5,7 @@ use crate::error::CliError;
 use clap::Args;
 use std::path::{Path, PathBuf};
 use striate::formats::{ModelFile, from_toml, load_model};
+use striate::layers::Init;
 use striate::models::{self, ModelError, Request};
 use striate::network::{Description, Weights};
 use striate::shape::Shape;
@@ -71,15 +72,19 @@ impl Architecture {
     }
 }
 
-/// Whether `model` can be a model at all, before any work is done for it.
-pub(crate) fn check(model: &str, has_settings: bool) -> Result<(), CliError> {
+/// Whether `model` can be a model at all, with these settings, before any work is done for it.
+pub(crate) fn check(model: &str, settings: &[(String, String)]) -> Result<(), CliError> {
     if models::NAMES.contains(&model) {
-        return Ok(());
+        return match models::build(model, &Request { settings, ..Request::default() }) {
+            Err(error @ ModelError::Setting { .. }) => Err(error.into()),
+            // Whether it fits is a matter of the sizes that are to come.
+            _ => Ok(()),
+        };
     }
     if !Path::new(model).exists() {
         return Err(ModelError::Unknown { name: model.into() }.into());
     }
-    if has_settings {
+    if !settings.is_empty() {
         return Err(CliError::Usage(format!("{model}: --set is for a model by name; a file has its own options")));
     }
     Ok(())
@@ -162,5 +167,18 @@ pub(crate) fn parse_setting(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() && !value.is_empty() => Ok((key.into(), value.into())),
         _ => Err("KEY=VALUE is needed, as in activation=relu".into()),
+    }
+}
+
+/// `he`, `xavier` or `normal:0.01`.
+pub(crate) fn parse_init(text: &str) -> Result<Init, String> {
+    match text.split_once(':') {
+        None if text == "he" => Ok(Init::He),
+        None if text == "xavier" => Ok(Init::Xavier),
+        Some(("normal", deviation)) => match deviation.parse() {
+            Ok(deviation) if (0.0..=1e3).contains(&deviation) => Ok(Init::Normal { deviation }),
+            _ => Err(format!("{deviation:?} is not a standard deviation; it must be a number from 0 to 1000")),
+        },
+        _ => Err("the initialisations are he, xavier and normal:DEVIATION".into()),
     }
 }

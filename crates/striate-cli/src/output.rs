@@ -46,6 +46,18 @@ impl Output {
         }
     }
 
+    /// How many there are of something, if there is any, and the first `most` of it.
+    pub(crate) fn list(&self, what: &str, most: usize, items: impl ExactSizeIterator<Item = String>) {
+        let all = items.len();
+        if all > 0 {
+            self.line(format!("\n{what}: {}", thousands(all)));
+            items.take(most).for_each(|item| self.line(format!("  {item}")));
+            if all > most {
+                self.line(format!("  and {} more (--json lists all)", thousands(all - most)));
+            }
+        }
+    }
+
     /// The result for programs; nothing without `--json`.
     pub(crate) fn json(&self, value: &serde_json::Value) {
         if self.json {
@@ -102,6 +114,12 @@ pub(crate) fn share(correct: usize, all: usize) -> String {
     format!("{:.2} % ({} of {})", 100.0 * correct as f64 / all.max(1) as f64, thousands(correct), thousands(all))
 }
 
+/// A time, without its unit: three digits that say something.
+pub(crate) fn milliseconds(ms: f64) -> String {
+    let decimals = (2 - ms.max(1e-6).log10().floor() as i32).clamp(0, 6) as usize;
+    format!("{ms:.decimals$}")
+}
+
 /// A number of bytes for people.
 pub(crate) fn bytes(n: usize) -> String {
     match n {
@@ -136,6 +154,10 @@ mod tests {
     fn numbers_for_people() {
         assert_eq!([0, 999, 1000, 60000, 1234567].map(thousands), ["0", "999", "1,000", "60,000", "1,234,567"]);
         assert_eq!(share(9896, 10_000), "98.96 % (9,896 of 10,000)");
+        assert_eq!(
+            [1234.5, 12.345, 1.0, 0.01234, 0.0].map(milliseconds),
+            ["1234", "12.3", "1.00", "0.0123", "0.000000"]
+        );
         assert_eq!([512, 2048, 3 << 20, 5 << 30].map(bytes), ["512 B", "2.0 KiB", "3.0 MiB", "5.0 GiB"]);
     }
 

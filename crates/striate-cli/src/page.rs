@@ -42,14 +42,27 @@ pub(crate) fn command<S: AsRef<str>>(arguments: impl IntoIterator<Item = S>) -> 
     std::iter::once("striate".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }
 
-/// The command line of this process.
+/// The command line of this process, for a page that may be handed on.
 pub(crate) fn own_command() -> String {
-    let arguments = std::env::args_os().skip(1);
-    let own = command(arguments.map(|argument| argument.to_string_lossy().into_owned()));
+    let arguments = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
+    let own = command(without_token(arguments));
     match std::env::var("STRIATE_ISA") {
         Ok(isa) => format!("STRIATE_ISA={} {own}", quoted(&isa)),
         Err(_) => own,
     }
+}
+
+/// Leaves out `--token TOKEN`: who reads the page need not know it, and the same weights come without it.
+fn without_token(mut arguments: impl Iterator<Item = String>) -> Vec<String> {
+    let mut kept = Vec::new();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--token" => drop(arguments.next()),
+            joined if joined.starts_with("--token=") => {}
+            _ => kept.push(argument),
+        }
+    }
+    kept
 }
 
 fn quoted(argument: &str) -> String {
@@ -70,5 +83,7 @@ mod tests {
         assert_eq!(quoted("--data=a/b.c:7"), "--data=a/b.c:7");
         assert_eq!(["my photos", "", "it's", "$HOME"].map(quoted), ["'my photos'", "''", "'it'\\''s'", "'$HOME'"]);
         assert_eq!(command(["explain", "my run", "filters"]), "striate explain 'my run' filters");
+        let given = ["train", "--watch", "--token", "secret-1", "--token=secret-2", "--seed", "3"].map(String::from);
+        assert_eq!(command(without_token(given.into_iter())), "striate train --watch --seed 3");
     }
 }

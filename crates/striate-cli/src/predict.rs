@@ -3,14 +3,15 @@
 use crate::error::CliError;
 use crate::output::{Output, complain};
 use crate::run_dir::io_error;
-use crate::{model, model::WeightsOption, source};
+use crate::{model, model::WeightsOption};
 use clap::Args;
 use ndarray::{Array2, Array4};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use striate::data::{Pixels, Preprocessing};
+use striate::data::Preprocessing;
 use striate::formats::{ModelFile, ModelPredictor};
+use striate_web::mnist::{BuiltInError, Part, SHAPE};
 
 const EXAMPLES: &str = "Examples:
   striate predict runs/simple-convnet-mnist-1 mnist:test:42
@@ -88,7 +89,7 @@ pub(crate) fn run(args: &PredictArgs, output: &Output) -> Result<ExitCode, CliEr
 /// An image of MNIST.
 #[derive(Clone, Copy)]
 struct Reference {
-    split: &'static str,
+    part: Part,
     index: usize,
 }
 
@@ -96,14 +97,11 @@ struct Reference {
 fn reference(name: &str) -> Result<Option<Reference>, CliError> {
     let Some(reference) = name.strip_prefix("mnist:") else { return Ok(None) };
     let usage = |problem: String| CliError::Usage(format!("{name}: {problem}; write mnist:test:42 or mnist:train:7"));
-    let (split, index) = reference.split_once(':').ok_or_else(|| usage("the number is missing".into()))?;
-    let split = match split {
-        "train" => "train",
-        "test" => "test",
-        _ => return Err(usage(format!("there is no part {split:?}"))),
-    };
+    let (part, index) = reference.split_once(':').ok_or_else(|| usage("the number is missing".into()))?;
+    let known = Part::ALL.into_iter().find(|known| known.name() == part);
+    let part = known.ok_or_else(|| usage(format!("there is no part {part:?}")))?;
     let index = index.parse().map_err(|_| usage(format!("{index:?} is not the number of an image")))?;
-    Ok(Some(Reference { split, index }))
+    Ok(Some(Reference { part, index }))
 }
 
 /// As [`read`], but a file at its own size, or with no side over `most`; and the preprocessing for such pixels.
@@ -149,17 +147,16 @@ fn read_bounded(reader: &mut dyn Read, path: &Path) -> Result<Vec<u8>, CliError>
     Ok(bytes)
 }
 
-fn read_mnist(name: &str, Reference { split, index }: Reference, model: &ModelFile) -> Result<Sample, CliError> {
+fn read_mnist(name: &str, Reference { part, index }: Reference, model: &ModelFile) -> Result<Sample, CliError> {
     let problem = |problem: String| CliError::Sample { name: name.to_owned(), problem };
-    let data = source::mnist(split)?;
-    let (shape, expected) = (data.shape(), model.preprocessing.shape);
-    if shape != expected {
-        return Err(problem(format!("MNIST's images are {shape}, but the model takes {expected}")));
+    let expected = model.preprocessing.shape;
+    if SHAPE != expected {
+        return Err(problem(format!("MNIST's images are {SHAPE}, but the model takes {expected}")));
     }
-    let Pixels::U8(pixels) = data.pixels() else { return Err(problem("the data is not of bytes".into())) };
-    match (pixels.chunks_exact(shape.len()).nth(index), data.labels().get(index)) {
-        (Some(pixels), Some(&label)) => Ok(Sample { pixels: pixels.to_vec(), label: Some(label) }),
-        _ => Err(problem(format!("the {split} set has images 0 to {}", data.len().saturating_sub(1)))),
+    let digits = part.digits().map_err(BuiltInError::from)?;
+    match (digits.images.chunks_exact(SHAPE.len()).nth(index), digits.labels.get(index)) {
+        (Some(pixels), Some(&label)) => Ok(Sample { pixels: pixels.to_vec(), label: Some(label.into()) }),
+        _ => Err(problem(format!("the {} set has images 0 to {}", part.name(), digits.len().saturating_sub(1)))),
     }
 }
 
@@ -186,7 +183,7 @@ fn print(
 ) -> serde_json::Value {
     let mut order: Vec<usize> = (0..probabilities.ncols()).collect();
     order.sort_by(|&a, &b| probabilities[[0, b]].total_cmp(&probabilities[[0, a]]));
-    let class = |i: usize| model.class_names.get(i).map_or_else(|| i.to_string(), Clone::clone);
+    let class = |i: usize| model.class_name(i);
     let truth = sample.label.map_or(String::new(), |label| format!(" (labelled {})", class(label)));
     output.line(format!("{name}{truth}"));
     if output.is_screen() {

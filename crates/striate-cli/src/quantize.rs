@@ -1,8 +1,9 @@
 //! `striate quantize`
 
+use crate::bench::parse_seconds;
 use crate::error::CliError;
 use crate::model;
-use crate::output::{Output, bytes, share, table, thousands, to_json};
+use crate::output::{Output, bytes, milliseconds, share, table, thousands, to_json};
 use crate::progress::Bar;
 use crate::source::{self, ReadingArgs, Source};
 use clap::Args;
@@ -57,13 +58,6 @@ pub(crate) struct QuantizeArgs {
     reading: ReadingArgs,
 }
 
-fn parse_seconds(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(seconds) if (0.0..=600.0).contains(&seconds) => Ok(seconds),
-        _ => Err("a number from 0 to 600 is needed".into()),
-    }
-}
-
 /// Quantizes, measures, writes, tells.
 pub(crate) fn run(args: &QuantizeArgs, output: &Output) -> Result<ExitCode, CliError> {
     let model = model::load_float(&args.model, "be quantized again")?;
@@ -116,7 +110,7 @@ pub(crate) fn run(args: &QuantizeArgs, output: &Output) -> Result<ExitCode, CliE
     row("loss", format!("{:.4}", before.loss), format!("{:.4}", after.loss));
     row("file", bytes(size), bytes(contents.len()));
     for (batch, float, int8) in &times {
-        let cell = |timing: &Timing| format!("{} ms", digits(timing.ms));
+        let cell = |timing: &Timing| format!("{} ms", milliseconds(timing.ms));
         row(&format!("batch {batch}"), cell(float), cell(int8));
         let rate = |timing: &Timing| format!("{} images/s", thousands(rate(*batch, timing) as usize));
         row("", rate(float), rate(int8));
@@ -197,10 +191,4 @@ fn times(
 
 fn rate(batch: usize, timing: &Timing) -> f64 {
     1e3 * batch as f64 / timing.ms.max(1e-9)
-}
-
-/// Three digits that say something.
-fn digits(ms: f64) -> String {
-    let decimals = (2 - ms.max(1e-6).log10().floor() as i32).clamp(0, 6) as usize;
-    format!("{ms:.decimals$}")
 }

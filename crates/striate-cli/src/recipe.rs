@@ -3,7 +3,6 @@
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use striate::data::{Dataset, Pixels};
-use striate::layers::Init;
 use striate::optim::{OptimizerOptions, Schedule};
 use striate::train::Decay;
 
@@ -149,19 +148,6 @@ impl Recipe {
                 whiten: true,
             },
         }
-    }
-}
-
-/// `he`, `xavier` or `normal:0.01`.
-pub(crate) fn parse_init(text: &str) -> Result<Init, String> {
-    match text.split_once(':') {
-        None if text == "he" => Ok(Init::He),
-        None if text == "xavier" => Ok(Init::Xavier),
-        Some(("normal", deviation)) => match deviation.parse() {
-            Ok(deviation) if (0.0..=1e3).contains(&deviation) => Ok(Init::Normal { deviation }),
-            _ => Err(format!("{deviation:?} is not a standard deviation; it must be a number from 0 to 1000")),
-        },
-        _ => Err("the initialisations are he, xavier and normal:DEVIATION".into()),
     }
 }
 

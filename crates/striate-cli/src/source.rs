@@ -7,12 +7,10 @@ use clap::Args;
 use std::env;
 use std::path::{Path, PathBuf};
 use striate::data::image_folder::{self, ImageFolder, Options, Report, Skipped};
-use striate::data::{
-    DataError, Dataset, Fit, Normalization, Pixels, Preprocessing, Splits, cifar, idx, one_class_names,
-};
+use striate::data::{DataError, Dataset, Fit, Normalization, Preprocessing, Splits, cifar, idx};
 use striate::formats::ModelFile;
 use striate::shape::Shape;
-use striate_mnist::Mnist;
+use striate_web::mnist;
 
 /// What `--data` takes, for error messages and help.
 pub(crate) const KINDS: &str = "mnist (built in), fashion-mnist, cifar10 or cifar100 (see `striate data fetch`), a directory of \
@@ -68,6 +66,18 @@ pub(crate) struct Source {
     pub(crate) validation: Option<Dataset>,
     /// What was left out of a folder of images.
     pub(crate) report: Report,
+}
+
+impl Source {
+    /// Each part by its name.
+    pub(crate) fn parts(&self) -> Vec<(&'static str, &Dataset)> {
+        let parts = [
+            ("train", Some(&self.splits.train)),
+            ("validation", self.validation.as_ref()),
+            ("test", Some(&self.splits.test)),
+        ];
+        parts.into_iter().filter_map(|(name, data)| Some((name, data?))).collect()
+    }
 }
 
 impl From<Splits> for Source {
@@ -134,25 +144,13 @@ pub(crate) const LISTED: usize = 20;
 /// Prints the first of the files that were left out, and how many there are.
 pub(crate) fn list_skipped(output: &Output, skipped: &[Skipped]) {
     let reasons = skipped.iter().map(|skipped| skipped.reason.to_string());
-    list(output, "left out because they can't be read", reasons);
-}
-
-/// Prints how many there are of something, if there is any, and the first of it.
-pub(crate) fn list(output: &Output, what: &str, items: impl ExactSizeIterator<Item = String>) {
-    let all = items.len();
-    if all > 0 {
-        output.line(format!("\n{what}: {}", thousands(all)));
-        items.take(LISTED).for_each(|item| output.line(format!("  {item}")));
-        if all > LISTED {
-            output.line(format!("  and {} more", thousands(all - LISTED)));
-        }
-    }
+    output.list("left out because they can't be read", LISTED, reasons);
 }
 
 /// Reads the data that `--data` names, image files as `options` say.
 pub(crate) fn open(data: &str, options: &Options, output: &Output) -> Result<Source, CliError> {
-    if data == "mnist" {
-        return Ok(Splits { train: mnist("train")?, test: mnist("test")? }.into());
+    if data == mnist::NAME {
+        return Ok(mnist::splits()?.into());
     }
     let path = Path::new(data);
     if path.is_dir() {
@@ -234,7 +232,7 @@ fn is_list(path: &Path) -> bool {
 /// Whether there is data of this name at all.
 pub(crate) fn exists(data: &str) -> bool {
     let fetched = || FETCHED.contains(&data) && places(data).iter().any(|place| holds(data, place));
-    data == "mnist" || Path::new(data).is_dir() || is_list(Path::new(data)) || fetched()
+    data == mnist::NAME || Path::new(data).is_dir() || is_list(Path::new(data)) || fetched()
 }
 
 /// Where data sets with a name are kept: `striate` in the user's cache directory.
@@ -251,18 +249,6 @@ pub(crate) fn cache_directory() -> Option<PathBuf> {
     caches.map(|caches| caches.join("striate"))
 }
 
-/// One split of MNIST as a data set.
-pub(crate) fn mnist(split: &str) -> Result<Dataset, CliError> {
-    let Mnist { images, labels } = if split == "train" { striate_mnist::train()? } else { striate_mnist::test()? };
-    Ok(Dataset::new(
-        format!("mnist:{split}"),
-        Shape::new(1, striate_mnist::ROWS, striate_mnist::COLUMNS),
-        Pixels::U8(images.clone()),
-        labels.iter().map(|&label| label.into()).collect(),
-        one_class_names(striate_mnist::CLASSES),
-    )?)
-}
-
 /// A short name of the data for the run directory.
 pub(crate) fn short_name(data: &str) -> String {
     let path = Path::new(data);
@@ -275,7 +261,7 @@ pub(crate) fn short_name(data: &str) -> String {
 /// How picture files become inputs for a network trained on this data: characters in MNIST's size are treated as its
 /// makers treated digits.
 pub(crate) fn preprocessing(data: &Dataset, normalization: Normalization) -> Result<Preprocessing, CliError> {
-    let fit = if data.shape() == Shape::new(1, 28, 28) && data.shows_characters() { Fit::Digit } else { Fit::Stretch };
+    let fit = if data.shape() == mnist::SHAPE && data.shows_characters() { Fit::Digit } else { Fit::Stretch };
     Ok(Preprocessing::new(data.shape(), fit, normalization)?)
 }
 

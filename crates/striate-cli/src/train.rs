@@ -24,7 +24,6 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-use striate::data::augment::Augment;
 use striate::data::image_folder::Skipped;
 use striate::data::{Dataset, HoldOut, Preprocessing};
 use striate::draw;
@@ -188,10 +187,7 @@ struct Prepared {
 /// What needs no data is checked before any is read.
 fn check(args: &TrainArgs, options: &Options) -> Result<(), CliError> {
     if let Some(model) = &args.model {
-        model::check(model, !args.settings.is_empty())?;
-    }
-    if let Some(list) = args.augment.as_deref().filter(|&list| list != "default") {
-        list.parse::<Augment>()?;
+        model::check(model, &args.settings)?;
     }
     Ok(options.train_options().validate()?)
 }

@@ -83,15 +83,9 @@ enum BuildError {
     #[error(transparent)]
     Format(#[from] FormatError),
     #[error(transparent)]
-    Load(Box<LoadError>),
+    Load(#[from] LoadError),
     #[error(transparent)]
     Local(#[from] LocalError),
-}
-
-impl From<LoadError> for BuildError {
-    fn from(error: LoadError) -> Self {
-        Self::Load(Box::new(error))
-    }
 }
 
 pub(crate) fn main() -> ExitCode {

@@ -4,9 +4,11 @@
 //!   networks, so that it can also run where the page runs.
 //! * [`server`] predicts over HTTP, and serves the page with its studio.
 //! * [`local`] is the engine of the page as a static site: the same studio, and real training, in WebAssembly.
+//! * [`mnist`] is the data that is built in.
 //! * [`page`] is the page's files.
 
 pub mod local;
+pub mod mnist;
 pub mod page;
 #[cfg(not(target_family = "wasm"))]
 pub mod server;

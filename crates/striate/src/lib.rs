@@ -18,5 +18,6 @@ pub mod models;
 pub mod network;
 pub mod optim;
 pub mod random;
+mod settings;
 pub mod shape;
 pub mod train;

@@ -209,15 +209,14 @@ fn is_dense(dilation: &(usize, usize)) -> bool {
 }
 
 impl Window {
-    /// A square window with the book's rounding: exact, or an error.
+    /// A window of this height and width at stride 1, without padding, with the book's rounding: exact, or an error.
+    pub const fn of(kernel: (usize, usize)) -> Self {
+        Self { kernel, stride: (1, 1), padding: Padding::NONE, dilation: dense(), rounding: Rounding::Exact }
+    }
+
+    /// A square window with the book's rounding.
     pub const fn square(kernel: usize, stride: usize, padding: usize) -> Self {
-        Self {
-            kernel: (kernel, kernel),
-            stride: (stride, stride),
-            padding: Padding::all(padding),
-            dilation: dense(),
-            rounding: Rounding::Exact,
-        }
+        Self { stride: (stride, stride), padding: Padding::all(padding), ..Self::of((kernel, kernel)) }
     }
 
     /// The same window with another rounding rule.

@@ -261,3 +261,27 @@ fn damage_is_found_and_named() {
     assert!(matches!(foreign, CheckpointError::Foreign { .. }), "{foreign}");
     assert!(Checkpoint::from_bytes(bytes, "").unwrap().note() == &json!(null));
 }
+
+#[test]
+fn what_a_strangers_checkpoint_may_ask_for_is_bounded() {
+    let layer = r#"{"name":"a","kind":"relu"}"#;
+    let network =
+        |layers: usize| format!(r#"{{"name":"deep","input":[1,1,1],"layers":[{}]}}"#, vec![layer; layers].join(","));
+    let list = |bytes: usize| format!("[{}0]", "0,".repeat(bytes / 2));
+    let text = |short: &str| short.to_owned();
+    for (architecture, options, note, part) in [
+        (network(5000), text("{}"), text("0"), "5000 layers; at most 4096"),
+        (network(200_000), text("{}"), text("0"), "at most 4194304 are allowed"),
+        (network(1), list(1 << 20), text("0"), "striate.options: it is"),
+        (network(1), text("{}"), list(2 << 20), "striate.note: it is"),
+    ] {
+        let mut writer = striate::formats::ContainerWriter::new();
+        writer.field("striate.checkpoint", "2").unwrap();
+        let fields = [("architecture", architecture), ("options", options), ("note", note)];
+        for (key, value) in fields.into_iter().chain([("data", text("{}")), ("progress", text("{}"))]) {
+            writer.field(format!("striate.{key}"), value).unwrap();
+        }
+        let error = Checkpoint::from_bytes(&writer.to_bytes().unwrap(), "x.ckpt").unwrap_err().to_string();
+        assert!(error.contains("x.ckpt") && error.contains(part), "{part}: {error}");
+    }
+}

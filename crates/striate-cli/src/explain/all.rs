@@ -1,6 +1,6 @@
 //! `all`: every view of an image, and one page that holds them.
 
-use super::{Made, View, class_name, make, read_images};
+use super::{Made, View, make, read_images};
 use crate::error::CliError;
 use crate::output::{Output, thousands};
 use crate::page::{self, data_uri};
@@ -89,7 +89,7 @@ pub(super) fn run(args: &AllArgs, path: &Path, model: &ModelFile, output: &Outpu
     for image in &images {
         let logits = model.network.predict(image.x.view().insert_axis(Axis(0)))?;
         let probability = model.probabilities(&logits)[[0, image.class]];
-        facts.push(("Explained class", format!("{} ({:.1} %)", class_name(model, image.class), 100.0 * probability)));
+        facts.push(("Explained class", format!("{} ({:.1} %)", model.class_name(image.class), 100.0 * probability)));
         facts.push(("Image", image.caption.clone()));
     }
     facts.push(("Model", name.clone()));

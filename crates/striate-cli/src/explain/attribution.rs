@@ -1,6 +1,6 @@
 //! What the views of one image and one class share.
 
-use super::{Image, class_name, own_scale, read_images};
+use super::{Image, own_scale, read_images};
 use crate::error::CliError;
 use clap::Args;
 use image::RgbImage;
@@ -37,7 +37,7 @@ pub(super) fn bands(
     let mut results = Vec::new();
     for image in read_images(&args.images, args.class.as_deref(), model)? {
         let picture = sheet::picture(image.shown.view());
-        let class = class_name(model, image.class);
+        let class = model.class_name(image.class);
         let mut json = serde_json::json!({ "image": image.name, "class": class });
         let [mut raw, mut over] = ["image", ""].map(|caption| vec![Tile::new(picture.clone(), caption)]);
         for [tile, overlay] in explain(&image, &picture, &mut json)? {

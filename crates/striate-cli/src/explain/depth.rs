@@ -1,6 +1,6 @@
 //! `depth`: what makes the units of each layer answer most, among images and as an image made for it.
 
-use super::{DataArgs, Drawn, Out, band, class_name, maximize, spread_to_the_last};
+use super::{DataArgs, Drawn, Out, band, maximize, spread_to_the_last};
 use crate::error::CliError;
 use crate::output::{Output, thousands, to_json};
 use crate::pictures;
@@ -85,7 +85,7 @@ pub(super) fn draw(args: &DepthArgs, model: &ModelFile, output: &Output) -> Resu
         bands.push(band(&format!("{}: a unit sees {sees}", layer.layer), Vec::new()));
         let mut results_of_units = Vec::new();
         for (unit, made) in units.iter().zip(&made) {
-            let name = if layer.layer == last { class_name(model, unit.unit) } else { format!("unit {}", unit.unit) };
+            let name = if layer.layer == last { model.class_name(unit.unit) } else { format!("unit {}", unit.unit) };
             let made_picture = cropped(&maximize::picture(made, &range), &middle.0, &middle.1);
             let mut shown = vec![Tile::new(made_picture, name)];
             shown.extend(tiles(unit, &data, whole));

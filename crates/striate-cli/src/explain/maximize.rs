@@ -1,6 +1,6 @@
 //! `maximize`: images that a layer's units answer to most.
 
-use super::{Drawn, Out, band, class_name, title};
+use super::{Drawn, Out, band, title};
 use crate::error::CliError;
 use clap::Args;
 use image::RgbImage;
@@ -33,7 +33,7 @@ pub(super) fn draw(args: &MaximizeArgs, model: &ModelFile) -> Result<Drawn, CliE
     let range = range(model);
     let found = explain::maximize(network, layer, &units, &range, &MaximizeOptions::default())?;
     let tiles = found.iter().map(|m| {
-        let name = if layer == last { class_name(model, m.unit) } else { m.unit.to_string() };
+        let name = if layer == last { model.class_name(m.unit) } else { m.unit.to_string() };
         Tile::new(picture(m, &range), format!("{name}: {:.2}", m.after))
     });
     let note = "Each picture began as faint noise and climbed the gradient of the unit's mean output (the number) for 128 \

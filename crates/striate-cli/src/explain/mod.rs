@@ -28,6 +28,7 @@ use striate::draw::sheet::{Band, Legend, Palette, Tile};
 use striate::draw::{self, Plot};
 use striate::explain::ExplainError;
 use striate::formats::{ModelFile, write_atomically};
+use striate::layers::predicted_class;
 
 const EXAMPLES: &str = "Examples:
   striate explain runs/simple-convnet-mnist-1 filters
@@ -287,10 +288,6 @@ struct Image {
     caption: String,
 }
 
-fn class_name(model: &ModelFile, class: usize) -> String {
-    model.class_names.get(class).map_or_else(|| class.to_string(), Clone::clone)
-}
-
 /// A class by name or number.
 fn find_class(asked: &str, model: &ModelFile) -> Result<usize, CliError> {
     let by_name = model.class_names.iter().position(|name| name == asked);
@@ -318,19 +315,13 @@ fn read_images(names: &[String], class: Option<&str>, model: &ModelFile) -> Resu
             let x = array(model.preprocessing.apply(&sample.pixels))?;
             let shown = array(sample.pixels.iter().map(|&p| f32::from(p) / 255.0).collect())?;
             let logits = model.network.predict(x.view().insert_axis(Axis(0)))?;
-            let predicted = place_of_largest(logits.row(0).iter().copied());
+            let predicted = predicted_class(&logits.row(0).to_vec());
             let class = asked.unwrap_or(predicted);
-            let label = sample.label.map_or(String::new(), |label| format!(", labelled {}", class_name(model, label)));
-            let caption = format!("{name}: predicted {}{label}", class_name(model, predicted));
+            let label = sample.label.map_or(String::new(), |label| format!(", labelled {}", model.class_name(label)));
+            let caption = format!("{name}: predicted {}{label}", model.class_name(predicted));
             Ok(Image { name: name.clone(), shown, x, class, predicted, label: sample.label, caption })
         })
         .collect()
-}
-
-/// The place of the largest number, the first of equals.
-fn place_of_largest(values: impl Iterator<Item = f32>) -> usize {
-    let numbered = values.enumerate();
-    numbered.reduce(|best, one| if one.1 > best.1 { one } else { best }).map_or(0, |(place, _)| place)
 }
 
 /// At most `count` numbers below `all`, evenly spread, the last among them, and with others the first.

@@ -1,6 +1,6 @@
 //! `similar`: training images that the network holds for alike, and the layer at which a class is lost.
 
-use super::{DataArgs, Drawn, Image, Out, band, class_name, find_class, read_images};
+use super::{DataArgs, Drawn, Image, Out, band, find_class, read_images};
 use crate::error::CliError;
 use crate::output::{Output, thousands, to_json};
 use crate::pictures;
@@ -83,7 +83,7 @@ pub(super) fn draw(args: &SimilarArgs, model: &ModelFile, output: &Output) -> Re
         (explain::features(network, layer, &train)?, ClassMeans::new(network, &train)?)
     };
 
-    let name = |class: usize| class_name(model, class);
+    let name = |class: usize| model.class_name(class);
     let mut bands = Vec::new();
     let mut results = Vec::new();
     for query in &queries {
@@ -134,7 +134,7 @@ pub(super) fn draw(args: &SimilarArgs, model: &ModelFile, output: &Output) -> Re
 /// The images that were named.
 fn given(args: &SimilarArgs, class: Option<usize>, model: &ModelFile) -> Result<Vec<Query>, CliError> {
     let query = |image: Image| {
-        let is = class.map_or(String::new(), |class| format!(", is {}", class_name(model, class)));
+        let is = class.map_or(String::new(), |class| format!(", is {}", model.class_name(class)));
         Query {
             picture: sheet::picture(image.shown.view()),
             heading: format!("{}{is}", image.caption),
@@ -177,9 +177,9 @@ fn mistakes(
             let percent = |probability: f32| format!("{:.1} %", 100.0 * probability);
             let heading = format!(
                 "{name}: taken for {} ({}), is {} ({})",
-                class_name(model, mistake.predicted),
+                model.class_name(mistake.predicted),
                 percent(mistake.probability),
-                class_name(model, mistake.label),
+                model.class_name(mistake.label),
                 percent(mistake.label_probability)
             );
             let x = data.batch(at..at + 1, scale).index_axis_move(Axis(0), 0);

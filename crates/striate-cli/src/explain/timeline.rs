@@ -1,6 +1,6 @@
 //! `timeline`: how filters and what they make of an image came about while the network was trained.
 
-use super::{Made, Out, class_name, place_of_largest, read_images, spread_to_the_last, title};
+use super::{Made, Out, read_images, spread_to_the_last, title};
 use crate::error::CliError;
 use crate::output::thousands;
 use crate::run_dir::snapshots;
@@ -12,6 +12,7 @@ use striate::draw::sheet;
 use striate::draw::timeline::{Frame, Timeline};
 use striate::explain;
 use striate::formats::ModelFile;
+use striate::layers::predicted_class;
 
 const EXAMPLES: &str = "Examples:
   striate train --snapshots --out runs/digits
@@ -64,9 +65,9 @@ pub(super) fn make(args: &TimelineArgs, run: &Path) -> Result<Made, CliError> {
             let classes = seen.logits.len();
             let logits = Array2::from_shape_vec((1, classes), seen.logits).unwrap_or_default();
             frame.probabilities = model.probabilities(&logits).into_iter().collect();
-            let best = place_of_largest(frame.probabilities.iter().copied());
+            let best = predicted_class(&frame.probabilities);
             let percent = 100.0 * frame.probabilities.get(best).copied().unwrap_or_default();
-            frame.heading = format!("{}: {} ({percent:.1} %)", frame.heading, class_name(&model, best));
+            frame.heading = format!("{}: {} ({percent:.1} %)", frame.heading, model.class_name(best));
             timeline.maps = format!("{} of {}", seen.layer, image.name);
             frame.maps = Some(seen.maps);
         }

@@ -2,9 +2,9 @@
 
 use crate::Global;
 use crate::error::CliError;
-use crate::model::{parse_setting, parse_shape};
+use crate::model::{parse_init, parse_setting, parse_shape};
 use crate::output::to_json;
-use crate::recipe::{Recipe, RecipeOptions, Subject, parse_init};
+use crate::recipe::{Recipe, RecipeOptions, Subject};
 use crate::source::ReadingArgs;
 use crate::watch::WatchArgs;
 use clap::{Args, ValueEnum};
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 use striate::data::augment::Augment;
-use striate::data::{Dataset, Normalization, Preprocessing};
+use striate::data::{DataError, Dataset, Normalization, Preprocessing};
 use striate::kernels::isa::Isa;
 use striate::layers::Init;
 use striate::optim::{OptimizerOptions, Schedule};
@@ -23,6 +23,9 @@ use striate::train::{Balance, Decay, Keep, Snapshots, TrainError, TrainOptions, 
 
 /// The share that is held out where something has to be chosen by it and nothing else is said.
 const HELD_OUT: f64 = 0.1;
+
+/// `--augment` for what suits the data.
+const DEFAULT_AUGMENT: &str = "default";
 
 const EXAMPLES: &str = "Examples:
   striate train                                  SimpleConvNet on MNIST, the default recipe
@@ -112,7 +115,7 @@ pub(crate) struct TrainArgs {
     /// `flip,crop:padding=4,affine:rotate=10;scale=0.1;shift=0.08,erase:share=0.1`; `mixup:alpha=0.2` and `cutmix:alpha=1`
     /// mix images of a batch and their targets. augment.png in the run directory shows it [recipe best, and
     /// photographs: default]
-    #[arg(long, value_name = "LIST")]
+    #[arg(long, value_name = "LIST", value_parser = parse_augment)]
     pub(crate) augment: Option<String>,
     /// Whether pixels are brought to mean 0 and deviation 1, channel by channel: `data` (the training set's own), `none`, or
     /// `mean`, which takes the mean away from pixels of 0 to 255 as AlexNet's paper does [recipe best, and
@@ -409,7 +412,7 @@ impl Options {
             self.model = recipe.model.into();
         }
         self.augment = match args.augment.as_deref() {
-            Some("default") => Augment::default_for(train),
+            Some(DEFAULT_AUGMENT) => Augment::default_for(train),
             Some(list) => list.parse()?,
             None if recipe.augment => Augment::default_for(train),
             None => Augment::none(),
@@ -547,6 +550,14 @@ pub(crate) struct Note {
     /// The flags that the run began with.
     pub(crate) args: TrainArgs,
     pub(crate) options: Options,
+}
+
+/// What suits the data, or a list, which needs no data to be found wrong.
+fn parse_augment(text: &str) -> Result<String, DataError> {
+    if text != DEFAULT_AUGMENT {
+        text.parse::<Augment>()?;
+    }
+    Ok(text.into())
 }
 
 /// A length of time as people write it: `90s`, `10m`, `1h30m`.

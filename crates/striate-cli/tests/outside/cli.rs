@@ -1,5 +1,6 @@
 //! The command from outside: what it prints, writes and returns.
 
+use crate::bars::{self, SIDE};
 use crate::running::Running;
 use crate::{command as striate, finished, run};
 use serde_json::Value;
@@ -9,7 +10,6 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
-const SIDE: usize = 12;
 const CLASSES: [&str; 4] = ["row", "column", "falling", "rising"];
 
 /// Expects a failure whose message has these parts, and is no dump of a data structure.
@@ -48,18 +48,7 @@ fn bar(n: usize) -> Vec<u8> {
 
 /// A directory of IDX files: bars, 200 to train with and 40 to test with.
 fn write_bars(directory: &Path) {
-    fs::create_dir(directory).unwrap();
-    for (stem, count) in [("train", 200), ("t10k", 40)] {
-        let header = |magic: u32, sizes: &[u32]| -> Vec<u8> {
-            std::iter::once(magic).chain(sizes.iter().copied()).flat_map(u32::to_be_bytes).collect()
-        };
-        let mut images = header(0x803, &[count, SIDE as u32, SIDE as u32]);
-        images.extend((0..count as usize).flat_map(bar));
-        let mut labels = header(0x801, &[count]);
-        labels.extend((0..count).map(|n| (n % 4) as u8));
-        fs::write(directory.join(format!("{stem}-images-idx3-ubyte")), images).unwrap();
-        fs::write(directory.join(format!("{stem}-labels-idx1-ubyte")), labels).unwrap();
-    }
+    bars::write(directory, 200, |n| bar(n as usize));
     fs::write(directory.join("classes.txt"), CLASSES.join("\n")).unwrap();
 }
 
@@ -135,6 +124,13 @@ fn wrong_usage_is_2_and_says_what_there_is() {
     refused(here, &["summary", "mlp", "--threads", "1025"], 2, &["--threads", "1..=1024"]);
     refused(here, &["summary", "mlp", "--batch", "0"], 2, &["--batch"]);
     refused(here, &["summary", "mlp", "--input", "28x28"], 2, &["channels,height,width"]);
+    refused(here, &["summary", "alexnet", "--input", "3,5,5"], 2, &["an input of 3 x 5 x 5: layer", "nearest squares"]);
+    refused(here, &["summary", "lenet", "--classes", "0"], 2, &["with 0 classes", "at least 1"]);
+    for command in ["train", "doctor"] {
+        // Before any data is looked for.
+        let arguments = [command, "--data", "nowhere", "--model", "lenet", "--set", "activation=no"];
+        refused(here, &arguments, 2, &["activation=no", "relu"]);
+    }
     for setting in ["--epochs=0", "--batch=0", "--lr=nan", "--lr=0", "--average=1"].into_iter().chain([
         "--label-smoothing=1",
         "--clip=inf",

@@ -3,12 +3,11 @@
 
 use crate::bars::place;
 use crate::running::Running;
-use crate::{json, refused, striate};
+use crate::{json, limited, refused, striate};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -57,11 +56,9 @@ fn a_directory_deleted_under_a_run_is_named() {
     assert!(!stderr.contains("checkpoint is whole") && !stderr.contains("The last weights are in"), "{stderr}");
 }
 
-/// Runs it with so much address space, and gives the status.
-fn limited(here: &Path, kib: u32, arguments: &str) -> (Option<i32>, String) {
-    let script = format!("ulimit -v {kib}; exec {} {arguments} --threads 2", env!("CARGO_BIN_EXE_striate"));
-    let output = Command::new("bash").args(["-c", &script]).current_dir(here).output().unwrap();
-    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+/// Runs it with so much address space; gives exit status and stderr.
+fn cramped(here: &Path, mib: u32, arguments: &str) -> (Option<i32>, String) {
+    limited(here, &format!("ulimit -v {}", mib << 10), &format!("{arguments} --threads 2"))
 }
 
 #[test]
@@ -73,7 +70,7 @@ fn without_memory_the_message_says_how_much_and_what_to_lower() {
     let mut refused = 0;
     for mib in (200..=560).step_by(24) {
         let out = format!("run-{mib}");
-        let (status, stderr) = limited(here, mib << 10, &format!("{arguments} {out}"));
+        let (status, stderr) = cramped(here, mib, &format!("{arguments} {out}"));
         match status {
             Some(0) => {}
             Some(1) => {
@@ -87,7 +84,7 @@ fn without_memory_the_message_says_how_much_and_what_to_lower() {
     assert!(refused > 0);
     // The digits that are built in, and their copies.
     for mib in (150..=350).step_by(50) {
-        let (status, stderr) = limited(here, mib << 10, "train --epochs 1 --batch 20000 -q");
+        let (status, stderr) = cramped(here, mib, "train --epochs 1 --batch 20000 -q");
         assert!(status == Some(0) || status == Some(1) && stderr.contains("bytes of memory"), "{status:?}: {stderr}");
     }
 }

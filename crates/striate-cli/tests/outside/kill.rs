@@ -1,14 +1,14 @@
 //! Runs that are killed at random moments, also while they write, and resumed: the weights must be those of the run that
 //! was left alone. `scripts/kill-trials.sh` kills 200 times.
 
+use crate::bars::{self, SIDE};
+use crate::finished;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-
-const SIDE: u32 = 12;
 
 /// Every way in which a run keeps state, each with its own count of threads.
 const TASKS: [&[&str]; 8] = [
@@ -34,46 +34,36 @@ impl Dice {
 
 /// A directory of IDX files: noise with a bright row that tells the class.
 fn write_data(directory: &Path) {
-    fs::create_dir(directory).unwrap();
-    for (stem, count) in [("train", 400u32), ("t10k", 40)] {
-        let header = |magic: u32, sizes: &[u32]| -> Vec<u8> {
-            std::iter::once(magic).chain(sizes.iter().copied()).flat_map(u32::to_be_bytes).collect()
-        };
-        let mut dice = Dice(u64::from(count));
-        let mut images = header(0x803, &[count, SIDE, SIDE]);
-        for n in 0..count {
-            for y in 0..SIDE {
-                images.extend((0..SIDE).map(|_| dice.below(120) as u8 + if y == n % 4 * 3 { 120 } else { 0 }));
-            }
-        }
-        let mut labels = header(0x801, &[count]);
-        labels.extend((0..count).map(|n| (n % 4) as u8));
-        fs::write(directory.join(format!("{stem}-images-idx3-ubyte")), images).unwrap();
-        fs::write(directory.join(format!("{stem}-labels-idx1-ubyte")), labels).unwrap();
-    }
+    bars::write(directory, 400, |n| {
+        let mut dice = Dice(u64::from(n));
+        // Numbers one after the other have much the same first one.
+        dice.below(1);
+        let bright = |i: usize| i / SIDE == n as usize % 4 * 3;
+        (0..SIDE * SIDE).map(|i| dice.below(120) as u8 + if bright(i) { 120 } else { 0 }).collect()
+    });
 }
 
 /// The command that begins the run in `out`, or goes on with it if a step of it was saved.
 fn command(place: &Path, task: &[&str], out: &Path, threads: u64) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_striate"));
-    command.current_dir(place).args(["train", "--json", "--quiet", "--threads", &threads.to_string()]);
-    if out.join("last.ckpt").exists() {
-        command.arg("--resume").arg(out);
-    } else {
-        command.args(["--data", "data", "--seed", "3"]).args(task).arg("--out").arg(out);
+    let resumes = out.join("last.ckpt").exists();
+    let mut arguments = vec!["train", "--json", "--quiet", if resumes { "--resume" } else { "--out" }];
+    let (out, threads) = (out.to_str().unwrap(), threads.to_string());
+    arguments.extend([out, "--threads", &threads]);
+    if !resumes {
+        arguments.extend(["--data", "data", "--seed", "3"]);
+        arguments.extend(task);
         if !task.contains(&"--epochs") && !task.contains(&"--time") {
-            command.args(["--epochs", "4", "--batch", "30"]);
+            arguments.extend(["--epochs", "4", "--batch", "30"]);
         }
     }
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut command = crate::command(place, &arguments);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
+/// Waits for its result.
 fn finish(child: Child, what: &str) -> Value {
-    let output = child.wait_with_output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    let (stdout, stderr) = (text(output.stdout), text(output.stderr));
-    assert!(output.status.success(), "{what}: {stderr}");
+    let (stdout, _) = finished(child.wait_with_output().unwrap(), &[what], 0);
     serde_json::from_str(stdout.lines().last().unwrap()).unwrap()
 }
 

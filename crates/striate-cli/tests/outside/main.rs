@@ -27,12 +27,28 @@ pub(crate) fn run(directory: &Path, arguments: &[&str], status: i32) -> (String,
     finished(command(directory, arguments).output().unwrap(), arguments, status)
 }
 
+/// What [`run`] says of a process that has ended.
 pub(crate) fn finished(output: Output, arguments: &[&str], status: i32) -> (String, String) {
+    let (found, stdout, stderr) = outcome(output);
+    assert_eq!(found, Some(status), "{arguments:?}\nstdout: {stdout}\nstderr: {stderr}");
+    (stdout, stderr)
+}
+
+/// Exit status, stdout and stderr, of whatever did not panic.
+pub(crate) fn outcome(output: Output) -> (Option<i32>, String, String) {
     let text = |bytes| String::from_utf8(bytes).unwrap();
     let (stdout, stderr) = (text(output.stdout), text(output.stderr));
-    assert_eq!(output.status.code(), Some(status), "{arguments:?}\nstdout: {stdout}\nstderr: {stderr}");
     assert!(!stderr.contains("panicked"), "{stderr}");
-    (stdout, stderr)
+    (output.status.code(), stdout, stderr)
+}
+
+/// Runs it in a shell that has been limited by the command `limit`; gives exit status and stderr.
+#[cfg(target_os = "linux")]
+pub(crate) fn limited(directory: &Path, limit: &str, arguments: &str) -> (Option<i32>, String) {
+    let script = format!("{limit}; exec {} {arguments}", env!("CARGO_BIN_EXE_striate"));
+    let output = Command::new("bash").args(["-c", &script]).current_dir(directory).stdin(Stdio::null()).output();
+    let (status, _, stderr) = outcome(output.unwrap());
+    (status, stderr)
 }
 
 /// [`run`] with one line of words.

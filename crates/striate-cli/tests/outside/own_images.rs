@@ -54,8 +54,15 @@ fn augmentation_can_be_seen() {
     let plain = json(here, &format!("{TRAIN} --out plain"));
     assert_ne!(plain["weights_sha256"], result["weights_sha256"]);
     assert!(!here.join("plain/augment.png").exists());
-    refused(here, &format!("{TRAIN} --augment mixup:alpha=-1"), 1, &["mixup: alpha is -1", "0.01 to 100"]);
-    refused(here, &format!("{TRAIN} --augment mixup:share=1"), 1, &["share", "alpha, probability"]);
+    for (list, parts) in [
+        ("mixup:alpha=-1", ["mixup: alpha is -1", "0.01 to 100"]),
+        ("mixup:share=1", ["share", "alpha, probability"]),
+        ("flip,blur", ["blur", "cutmix"]),
+    ] {
+        refused(here, &format!("{TRAIN} --augment {list}"), 2, &parts);
+        // Before any data is looked for.
+        refused(here, &format!("train --data nowhere --augment {list}"), 2, &parts);
+    }
 }
 
 #[test]

@@ -1,10 +1,9 @@
 //! `striate quantize` from outside: accuracy on real digits, the same bits everywhere, and what is refused.
 
-use crate::{json, refused, striate};
+use crate::{command, json, outcome, refused, striate};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 /// `run`: the SimpleConvNet after an epoch.
 fn trained(here: &Path) -> Value {
@@ -13,13 +12,10 @@ fn trained(here: &Path) -> Value {
 
 /// What evaluation says with this instruction set and so many threads.
 fn evaluated(here: &Path, isa: &str, threads: usize) -> Value {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_striate"));
-    command.current_dir(here).env("STRIATE_ISA", isa);
-    command.args(["evaluate", "run/model-int8.safetensors", "--json", "-q", "--threads", &threads.to_string()]);
-    let output = command.output().unwrap();
-    let stdout = String::from_utf8(output.stdout).unwrap();
-    if !output.status.success() {
-        let stderr = String::from_utf8(output.stderr).unwrap();
+    let threads = threads.to_string();
+    let arguments = ["evaluate", "run/model-int8.safetensors", "--json", "-q", "--threads", &threads];
+    let (status, stdout, stderr) = outcome(command(here, &arguments).env("STRIATE_ISA", isa).output().unwrap());
+    if status != Some(0) {
         assert!(stderr.contains("this machine can't run"), "{stderr}");
         return Value::Null;
     }

@@ -5,16 +5,6 @@ use crate::running::Running;
 use crate::{json, refused};
 use serde_json::Value;
 use std::fs;
-use std::process::{Command, Stdio};
-
-/// Runs a command and gives exit status, stdout and stderr.
-fn output(command: &mut Command) -> (Option<i32>, String, String) {
-    let output = command.stdin(Stdio::null()).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    let (stdout, stderr) = (text(output.stdout), text(output.stderr));
-    assert!(!stderr.contains("panicked"), "{stderr}");
-    (output.status.code(), stdout, stderr)
-}
 
 const TRAIN: &str = "train --data bars --epochs 3 --batch 20 --recipe book --checkpoint-every 4 --seed 4 --out run";
 
@@ -160,12 +150,8 @@ fn without_room_the_last_checkpoint_stays_whole() {
     let checkpoint = here.join("run/last.ckpt");
     let whole = fs::read(&checkpoint).unwrap();
     // No file may grow beyond 200 KiB, which the checkpoint is: as on a disk that fills up.
-    let limited = |arguments: &str| {
-        let script = format!("trap '' XFSZ; ulimit -f 200; exec {} {arguments}", env!("CARGO_BIN_EXE_striate"));
-        output(Command::new("bash").args(["-c", &script]).current_dir(here))
-    };
     assert!(whole.len() > 300_000, "{}", whole.len());
-    let (status, _, stderr) = limited("train --resume run --epochs 5 -q");
+    let (status, stderr) = crate::limited(here, "trap '' XFSZ; ulimit -f 200", "train --resume run --epochs 5 -q");
     assert_eq!(status, Some(1), "{stderr}");
     assert!(stderr.contains("run/last.ckpt: writing its contents failed"), "{stderr}");
     assert!(stderr.contains("a limit of this process") && stderr.contains("--resume run"), "{stderr}");

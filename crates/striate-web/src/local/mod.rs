@@ -9,24 +9,22 @@ mod session;
 
 pub use session::Session;
 
+use crate::mnist::{self, BuiltInError};
 use crate::studio::{Action, DataSource, Live, Question, Studio, StudioError};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::time::Duration;
-use striate::data::{DataError, Dataset, Fit, Normalization, Pixels, Preprocessing, Splits, one_class_names};
+use striate::data::{DataError, Dataset, Fit, Normalization, Preprocessing, one_class_names};
 use striate::formats::{FormatError, LoadError, ModelFile, TestVectors, model_from_bytes};
 use striate::models::{self, ModelError};
 use striate::network::{Network, NetworkError};
 use striate::optim::{OptimError, OptimizerOptions};
-use striate::shape::Shape;
 use striate::train::{Control, TrainError, TrainOptions, TrainSummary};
-use striate_mnist::{Mnist, MnistError};
 
 /// The network that the page trains.
 const MODEL: &str = "simple-convnet";
-const INPUT: Shape = Shape::new(1, striate_mnist::ROWS, striate_mnist::COLUMNS);
 /// Training images that are evaluated after each epoch but the last.
 const EVALUATED: usize = 1000;
 /// Steps between two points of the curves.
@@ -52,10 +50,10 @@ pub enum LocalError {
     Format(#[from] FormatError),
     /// A model that can't be read.
     #[error(transparent)]
-    Load(Box<LoadError>),
+    Load(#[from] LoadError),
     /// The built-in data.
     #[error(transparent)]
-    Mnist(#[from] MnistError),
+    BuiltIn(#[from] BuiltInError),
     /// Data that is none.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -71,12 +69,6 @@ pub enum LocalError {
     /// An optimizer that does not exist.
     #[error(transparent)]
     Optimizer(#[from] OptimError),
-}
-
-impl From<LoadError> for LocalError {
-    fn from(error: LoadError) -> Self {
-        Self::Load(Box::new(error))
-    }
 }
 
 /// What the page can want.
@@ -259,7 +251,7 @@ fn trained(
     Ok(ModelFile {
         test_vectors: TestVectors::of_data(test, VECTORS, &preprocessing).recorded(&network)?,
         network,
-        class_names: one_class_names(striate_mnist::CLASSES),
+        class_names: one_class_names(mnist::CLASSES),
         preprocessing,
         training: serde_json::to_value(options)?,
         metrics: serde_json::to_value(summary.last())?,
@@ -273,7 +265,7 @@ fn trained(
 /// # Errors
 /// What is wrong with the options, or a run that diverges.
 pub fn train(lesson: &Lesson) -> Result<ModelFile, LocalError> {
-    let (options, splits) = (lesson.options()?, mnist()?);
+    let (options, splits) = (lesson.options()?, mnist::splits()?);
     let chosen = lesson.chosen(&splits.train);
     let mut session = Session::new(fresh(options.seed)?.network, chosen, Normalization::identity(), options);
     loop {
@@ -285,10 +277,10 @@ pub fn train(lesson: &Lesson) -> Result<ModelFile, LocalError> {
 
 /// A studio with the built-in data, if the model is one for it.
 fn around(model: ModelFile) -> Studio {
-    let fits = model.network.input() == INPUT && model.network.classes() == striate_mnist::CLASSES;
+    let fits = model.network.input() == mnist::SHAPE && model.network.classes() == mnist::CLASSES;
     let studio = Studio::new(model);
     if fits {
-        return studio.with_data(DataSource::new("mnist", || mnist().map_err(|error| error.to_string())));
+        return studio.with_data(DataSource::new(mnist::NAME, || mnist::splits().map_err(|error| error.to_string())));
     }
     studio
 }
@@ -296,8 +288,8 @@ fn around(model: ModelFile) -> Studio {
 /// An untrained model.
 fn fresh(seed: u64) -> Result<ModelFile, LocalError> {
     Ok(ModelFile {
-        network: Network::new(models::by_name(MODEL, INPUT, striate_mnist::CLASSES)?, seed)?,
-        class_names: one_class_names(striate_mnist::CLASSES),
+        network: Network::new(models::by_name(MODEL, mnist::SHAPE, mnist::CLASSES)?, seed)?,
+        class_names: one_class_names(mnist::CLASSES),
         preprocessing: preprocessing()?,
         training: Value::Null,
         metrics: Value::Null,
@@ -308,14 +300,5 @@ fn fresh(seed: u64) -> Result<ModelFile, LocalError> {
 }
 
 fn preprocessing() -> Result<Preprocessing, DataError> {
-    Preprocessing::new(INPUT, Fit::Digit, Normalization::identity())
-}
-
-fn mnist() -> Result<Splits, LocalError> {
-    let data = |name: &str, split: &Mnist| {
-        let labels = split.labels.iter().map(|&label| label.into()).collect();
-        let pixels = Pixels::U8(split.images.clone());
-        Dataset::new(format!("mnist:{name}"), INPUT, pixels, labels, one_class_names(striate_mnist::CLASSES))
-    };
-    Ok(Splits { train: data("train", striate_mnist::train()?)?, test: data("test", striate_mnist::test()?)? })
+    Preprocessing::new(mnist::SHAPE, Fit::Digit, Normalization::identity())
 }

@@ -51,7 +51,7 @@ pub struct Options {
     pub max_wait: Duration,
     /// Images that may wait; beyond that is 503.
     pub queue: usize,
-    /// Images in one request.
+    /// Images in one request, as far as the queue holds so many.
     pub max_images: usize,
     /// Bytes of a body.
     pub max_body: usize,
@@ -92,6 +92,13 @@ impl Default for Options {
             body_timeout: Duration::from_secs(20),
             drain_timeout: Duration::from_secs(20),
         }
+    }
+}
+
+impl Options {
+    /// Images in one request, which must all find a place in the queue.
+    fn most_images(&self) -> usize {
+        self.max_images.min(self.queue)
     }
 }
 
@@ -333,10 +340,12 @@ async fn watch(State(service): State<Arc<Service>>, request: Request, next: Next
     let route = match request.uri().path() {
         "/" => "/",
         "/studio" => "/studio",
+        "/run" => "/run",
         "/predict" => "/predict",
         "/model" => "/model",
         "/healthz" => "/healthz",
         "/metrics" => "/metrics",
+        "/openapi.json" => "/openapi.json",
         _ => "other",
     };
     let mut response = match service.guard.check(request.method(), request.uri(), request.headers()) {

@@ -43,7 +43,7 @@ pub(super) fn document(model: &ModelFile, options: &Options) -> Value {
                     "application/json": { "schema": { "oneOf": [
                         { "type": "object", "required": ["image"], "properties": { "image": image } },
                         { "type": "object", "required": ["images"], "properties": {
-                            "images": { "type": "array", "items": image, "maxItems": options.max_images },
+                            "images": { "type": "array", "items": image, "maxItems": options.most_images() },
                         } },
                     ] } },
                 } },
@@ -60,7 +60,7 @@ pub(super) fn document(model: &ModelFile, options: &Options) -> Value {
                     "408": refusal("The body took too long"),
                     "413": refusal(&format!(
                         "A body over {} bytes, a picture over {} pixels, or more than {} images",
-                        options.max_body, options.max_pixels, options.max_images
+                        options.max_body, options.max_pixels, options.most_images()
                     )),
                     "422": refusal("Decoding took too long"),
                     "503": refusal("The queue is full; Retry-After says when to come again"),

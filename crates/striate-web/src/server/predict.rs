@@ -26,8 +26,8 @@ pub(super) async fn predict(
     // Only now, so that slow clients take nobody's place.
     let _request = service.requests.try_acquire().map_err(|_| Refusal::full())?;
     let model = service.studio.model();
-    let most = service.options.max_images.min(service.options.queue);
-    let (sent, many) = images::images(&headers, read.bytes.clone(), model.network.input(), most).await?;
+    let (shape, most) = (model.network.input(), service.options.most_images());
+    let (sent, many) = images::images(&headers, read.bytes.clone(), shape, most).await?;
     let inputs = decoded(&service, sent).await?;
     let Some(answers) = service.queue.push(inputs) else { return Err(Refusal::full()) };
     drop(coming);

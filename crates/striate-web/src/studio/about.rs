@@ -7,6 +7,7 @@ use striate::data::{Fit, Preprocessing};
 use striate::draw::sheet::{self, Palette};
 use striate::draw::{DiagramLayer, diagram};
 use striate::formats::{ModelFile, weights_sha256};
+use striate::layers::predicted_class;
 use striate::shape::Shape;
 
 impl Studio {
@@ -115,25 +116,17 @@ impl Studio {
             "pixels": pictures::text(pixels),
             "picture": pictures::png(&sheet::picture(image.shown.view()))?,
             "empty": pixels.iter().all(|&pixel| pixel == pixels[0]),
-            "class": place_of_largest(&probabilities),
+            "class": predicted_class(&probabilities),
             "probabilities": probabilities,
         }))
     }
-}
-
-/// The place of the largest number, the first of equals.
-pub(super) fn place_of_largest(values: &[f32]) -> usize {
-    (0..values.len()).fold(0, |best, one| if values[one] > values[best] { one } else { best })
 }
 
 /// The answer for one image: its class, and the `top` most probable ones.
 pub fn answer(model: &ModelFile, probabilities: &[f32], top: usize) -> Value {
     let mut order: Vec<usize> = (0..probabilities.len()).collect();
     order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]));
-    let one = |&class: &usize| {
-        let name = model.class_names.get(class).map_or_else(|| class.to_string(), Clone::clone);
-        json!({ "class": name, "index": class, "probability": probabilities[class] })
-    };
+    let one = |&class: &usize| json!({ "class": model.class_name(class), "index": class, "probability": probabilities[class] });
     let mut answer = order.first().map_or(json!({}), one);
     answer["top"] = order.iter().take(top).map(one).collect();
     answer

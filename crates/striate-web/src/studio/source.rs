@@ -1,6 +1,5 @@
 //! The data that a model was trained with and tested on: what is like an image, and what is taken for what.
 
-use super::about::place_of_largest;
 use super::{Image, Studio, StudioError, pictures};
 use ndarray::{Array2, Axis};
 use serde_json::{Value, json};
@@ -10,6 +9,7 @@ use striate::draw;
 use striate::draw::sheet;
 use striate::explain::{self, Images};
 use striate::formats::ModelFile;
+use striate::layers::predicted_class;
 use striate::train::logits;
 
 /// Training images that are compared, and test images that are counted, at most.
@@ -189,7 +189,7 @@ impl Studio {
         let mut counts = Array2::zeros((classes, classes));
         let mut images = Vec::with_capacity(indices.len());
         for (&index, row) in indices.iter().zip(probabilities.axis_iter(Axis(0))) {
-            let predicted = place_of_largest(&row.to_vec());
+            let predicted = predicted_class(&row.to_vec());
             counts[[test.labels()[index], predicted]] += 1;
             images.push((index, predicted, row[predicted]));
         }

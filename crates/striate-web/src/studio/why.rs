@@ -1,12 +1,11 @@
 //! What in an image speaks for a class.
 
-use super::about::place_of_largest;
 use super::{Image, Studio, StudioError, pictures};
 use ndarray::{Array2, Axis};
 use serde_json::{Value, json};
 use striate::draw::sheet::{self, Palette};
 use striate::explain::{self, CamRule, ExplainError, OcclusionOptions};
-use striate::layers::ReluRule;
+use striate::layers::{ReluRule, predicted_class};
 
 impl Studio {
     pub(super) fn why(&self, pixels: &str, class: Option<usize>, layer: Option<&str>) -> Result<Value, StudioError> {
@@ -15,7 +14,7 @@ impl Studio {
         let image = Image::from_text(pixels, &model.preprocessing)?;
         let x = image.x.view();
         let logits = network.predict(x.insert_axis(Axis(0)))?.index_axis(Axis(0), 0).to_vec();
-        let class = class.unwrap_or_else(|| place_of_largest(&logits));
+        let class = class.unwrap_or_else(|| predicted_class(&logits));
         let picture = sheet::picture(image.shown.view());
         let mut views = Vec::new();
         let mut view = |name: &str, map: &image::RgbImage, over: &image::RgbImage, about: Value| {

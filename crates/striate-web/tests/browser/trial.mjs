@@ -21,7 +21,7 @@ import { chromium } from "playwright-core";
 const { values: options, positionals } = parseArgs({
   allowPositionals: true,
   options: {
-    striate: { type: "string", default: "target/release/striate" },
+    striate: { type: "string", default: join(process.env.CARGO_TARGET_DIR ?? "target", "release/striate") },
     chromium: { type: "string", default: "/usr/bin/chromium" },
     pictures: { type: "string" },
     address: { type: "string" },

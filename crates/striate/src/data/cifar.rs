@@ -96,6 +96,16 @@ impl Kind {
         }
     }
 
+    /// The names of all its files.
+    ///
+    /// ```
+    /// use striate::data::cifar::Kind;
+    /// assert_eq!(Kind::Cifar100.files().collect::<Vec<_>>(), ["train.bin", "test.bin"]);
+    /// ```
+    pub fn files(self) -> impl Iterator<Item = &'static str> {
+        self.train().0.iter().chain(self.test().0).copied()
+    }
+
     /// The folder inside the makers' archive.
     fn folder(self) -> &'static str {
         match self {
@@ -137,9 +147,7 @@ pub fn detect(directory: impl AsRef<Path>) -> Option<Kind> {
 
 /// Where the files are, if any of them is there.
 fn place(directory: &Path, kind: Kind) -> Option<PathBuf> {
-    let any = |directory: &PathBuf| {
-        kind.train().0.iter().chain(kind.test().0).any(|name| directory.join(name).symlink_metadata().is_ok())
-    };
+    let any = |directory: &PathBuf| kind.files().any(|name| directory.join(name).symlink_metadata().is_ok());
     [directory.to_path_buf(), directory.join(kind.folder())].into_iter().find(any)
 }
 

@@ -1,7 +1,8 @@
 //! Labelled images: where they come from, and how they become the numbers that a network reads.
 //!
-//! [`Dataset`] is a set of labelled images in memory, [`Splits`] one to train with and one to test with. Each source
-//! has its file ([`idx`], [`cifar`], [`image_folder`]); [`augment`] changes training images at random; [`preprocessing`] holds what turns an image file into a network's input.
+//! [`Dataset`] is a set of labelled images in memory or in files, [`Splits`] one to train with and one to test with. Each
+//! source has its file ([`idx`], [`cifar`], [`image_folder`]); [`Loader`] prepares batches ahead; [`augment`] changes training
+//! images at random; [`preprocessing`] holds what turns an image file into a network's input; [`duplicates`] finds copies.
 //! This room knows nothing of networks.
 
 pub mod augment;
@@ -67,7 +68,7 @@ impl Pixels {
     }
 }
 
-/// Labelled images of one size, in memory.
+/// Labelled images of one size, in memory or in files that are decoded when they are needed.
 ///
 /// ```
 /// use striate::data::{Dataset, Normalization, Pixels, one_class_names};

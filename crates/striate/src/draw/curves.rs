@@ -1,6 +1,6 @@
 //! Learning curves: loss and accuracy by epoch.
 
-use super::plot::{self, Axis, FAINT, GRID, INK, Scale, bounds, spread, write};
+use super::plot::{self, Axis, FAINT, GRID, INK, Scale, bounds, short, spread, stroke, write};
 use super::svg::clean;
 use plotters::backend::SVGBackend;
 use plotters::chart::{ChartBuilder, ChartContext};
@@ -210,10 +210,9 @@ fn panel(
 /// A line with a gap where there is no number, and a mark at each point.
 fn curve(chart: &mut Chart<'_, '_>, series: &Series, axis: &Axis) -> Drawn<()> {
     let place = |&(epoch, value): &(f64, Option<f64>)| Some((epoch, axis.place(value?)));
-    let stroke = ShapeStyle { color: series.color.to_rgba(), filled: false, stroke_width: 2 };
     for run in series.points.split(|(_, value)| value.is_none()).filter(|run| run.len() > 1) {
         let line: Vec<(f64, f64)> = run.iter().filter_map(place).collect();
-        chart.draw_series([PathElement::new(line, stroke)])?;
+        chart.draw_series([PathElement::new(line, stroke(series.color))])?;
     }
     // Without marks a point between two gaps would not be seen at all.
     let crowded = series.points.len() > MARKED;
@@ -232,7 +231,7 @@ fn curve(chart: &mut Chart<'_, '_>, series: &Series, axis: &Axis) -> Drawn<()> {
 fn mark(mut circle: impl FnMut(ShapeStyle, i32) -> Drawn<()>, series: &Series) -> Drawn<()> {
     if series.hollow {
         circle(WHITE.filled(), 4)?;
-        return circle(ShapeStyle { color: series.color.to_rgba(), filled: false, stroke_width: 2 }, 3);
+        return circle(stroke(series.color), 3);
     }
     circle(series.color.filled(), 3)
 }
@@ -242,8 +241,7 @@ fn legend(root: &Canvas<'_>, series: &Series, (right, y): (i32, i32)) -> Drawn<i
     let width = series.name.len() as i32 * 7;
     let line = (right - width - 28, right - width - 8);
     write(root, series.name, (right - width, y), 15.0, INK, HPos::Left, false)?;
-    let stroke = ShapeStyle { color: series.color.to_rgba(), filled: false, stroke_width: 2 };
-    root.draw(&PathElement::new(vec![(line.0, y), (line.1, y)], stroke))?;
+    root.draw(&PathElement::new(vec![(line.0, y), (line.1, y)], stroke(series.color)))?;
     mark(|style, radius| root.draw(&Circle::new(((line.0 + line.1) / 2, y), radius, style)), series)?;
     Ok(line.0 - 12)
 }
@@ -268,19 +266,7 @@ fn epoch_axis(points: &[CurvePoint]) -> Axis {
 fn loss_axis(values: &[f64]) -> Axis {
     let (low, high) = bounds(values).unwrap_or((0.0, 1.0));
     if low > 0.0 && high > 30.0 * low {
-        let (from, to) = (low.log10(), high.log10());
-        let margin = (to - from) * 0.05;
-        let (from, to) = (from - margin, to + margin);
-        let within = |v: f64| (from..=to).contains(&v.log10());
-        let decades = (to - from).ceil() as i32;
-        let multiples: &[f64] = if decades <= 3 { &[1.0, 2.0, 5.0] } else { &[1.0] };
-        let ticks = (from.floor() as i32..=to.ceil() as i32)
-            .step_by(usize::try_from(decades / 8 + 1).unwrap_or(1))
-            .flat_map(|power| multiples.iter().map(move |m| m * 10f64.powi(power)))
-            .filter(|&v| within(v))
-            .map(|v| (v.log10(), short(v, 1)))
-            .collect();
-        return Axis { scale: Scale::Logarithmic, low: from, high: to, ticks };
+        return Axis::logarithmic(low, high);
     }
     // From zero, unless all the change is far from it.
     let (low, high) = match high - low {
@@ -315,19 +301,6 @@ pub(super) fn accuracy_axis(values: &[f64]) -> Axis {
     // A flat curve still gets an axis that means something: half a percent at least.
     let margin = ((high - low) * 0.06).max(0.25 - (high - low) / 2.0).max(0.02);
     Axis::linear((low - margin).max(0.0), (high + margin).min(100.0), 10.0, 0.0)
-}
-
-/// A positive number in few characters: plain where that is short, else with an exponent.
-fn short(value: f64, significant: usize) -> String {
-    let size = value.abs();
-    if size == 0.0 {
-        return "0".into();
-    }
-    if !(1e-4..1e5).contains(&size) {
-        return format!("{value:.*e}", significant.saturating_sub(2));
-    }
-    let decimals = (significant as i32 - 1 - size.log10().floor() as i32).clamp(0, 4) as usize;
-    format!("{value:.decimals$}")
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 //! Several lines in several panels side by side, as SVG or as pixels.
 
-use super::plot::{self, Axis, Canvas, Drawn, FAINT, INK, Plot, bounds, spread, write};
+use super::plot::{self, Axis, Canvas, Drawn, FAINT, INK, Plot, bounds, spread, stroke, write};
 use super::svg::clean;
 use image::RgbImage;
 use plotters::backend::DrawingBackend;
 use plotters::coord::ranged1d::Ranged;
 use plotters::element::{Circle, PathElement};
 use plotters::style::text_anchor::HPos;
-use plotters::style::{Color, RGBColor, ShapeStyle, WHITE};
+use plotters::style::{Color, RGBColor, WHITE};
 use std::error::Error;
 
 const PANEL: i32 = 520;
@@ -151,10 +151,6 @@ impl Lines {
         }
         Ok(())
     }
-}
-
-fn stroke(color: RGBColor) -> ShapeStyle {
-    ShapeStyle { color: color.to_rgba(), filled: false, stroke_width: 2 }
 }
 
 /// A disc for every other line and a ring for the rest, so that neighbours differ in print without colour as well.

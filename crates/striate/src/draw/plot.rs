@@ -9,7 +9,7 @@ use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, Value
 use plotters::drawing::{DrawingArea, DrawingAreaErrorKind, IntoDrawingArea};
 use plotters::element::{PathElement, Text};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
-use plotters::style::{FontDesc, FontFamily, FontStyle, FontTransform, RGBColor, TextStyle, WHITE};
+use plotters::style::{Color, FontDesc, FontFamily, FontStyle, FontTransform, RGBColor, ShapeStyle, TextStyle, WHITE};
 use std::error::Error;
 use std::ops::Range;
 
@@ -65,6 +65,11 @@ pub(super) fn pixels(
         let _ = draw(&root).and_then(|()| root.present());
     }
     image
+}
+
+/// A line of two pixels.
+pub(super) fn stroke(color: RGBColor) -> ShapeStyle {
+    ShapeStyle { color: color.to_rgba(), filled: false, stroke_width: 2 }
 }
 
 /// A line of text, on whose vertical middle the point is.
@@ -186,6 +191,22 @@ impl Axis {
         let ticks = (first..=last).map(|i| i as f64 * step).map(|v| (v, label(v))).collect();
         Self { scale: Scale::Linear, low, high, ticks }
     }
+    /// From `low` to `high` values, which are positive, with labels at powers of ten, and between few of those at twice and
+    /// five times them.
+    pub(super) fn logarithmic(low: f64, high: f64) -> Self {
+        let (from, to) = (low.log10(), high.log10());
+        let margin = ((to - from) * 0.05).max(0.05);
+        let (from, to) = (from - margin, to + margin);
+        let decades = (to - from).ceil() as i32;
+        let multiples: &[f64] = if decades <= 3 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+        let ticks = (from.floor() as i32..=to.ceil() as i32)
+            .step_by(usize::try_from(decades / 8 + 1).unwrap_or(1))
+            .flat_map(|power| multiples.iter().map(move |m| m * 10f64.powi(power)))
+            .filter(|v| (from..=to).contains(&v.log10()))
+            .map(|v| (v.log10(), short(v, 1)))
+            .collect();
+        Self { scale: Scale::Logarithmic, low: from, high: to, ticks }
+    }
 }
 
 impl Ranged for Axis {
@@ -212,6 +233,19 @@ impl ValueFormatter<f64> for Axis {
         let distance = |tick: &&(f64, String)| (tick.0 - place).abs();
         self.ticks.iter().min_by(|a, b| distance(a).total_cmp(&distance(b))).map(|t| t.1.clone()).unwrap_or_default()
     }
+}
+
+/// A positive number in few characters: plain where that is short, else with an exponent.
+pub(super) fn short(value: f64, significant: usize) -> String {
+    let size = value.abs();
+    if size == 0.0 {
+        return "0".into();
+    }
+    if !(1e-4..1e5).contains(&size) {
+        return format!("{value:.*e}", significant.saturating_sub(2));
+    }
+    let decimals = (significant as i32 - 1 - size.log10().floor() as i32).clamp(0, 4) as usize;
+    format!("{value:.decimals$}")
 }
 
 /// 1, 2 or 5 times a power of ten, at least `wanted`.

@@ -1,7 +1,7 @@
 //! How a network fares while it learns: gradients and dead units layer by layer, and what it mistakes now.
 
 use super::{ExplainError, Images, lens};
-use crate::layers::Layer;
+use crate::layers::{Layer, predicted_class};
 use crate::network::{Mode, Network, Taps};
 
 /// What some images say of a network in the middle of its training.
@@ -99,7 +99,7 @@ pub fn pulse(network: &Network, images: &Images<'_>) -> Result<Pulse, ExplainErr
         }
         let logits = forward.tap(last).unwrap_or_default();
         for ((k, logits), &label) in range.clone().zip(logits.chunks_exact(classes.max(1))).zip(&labels) {
-            let predicted = (0..classes).fold(0, |best, c| if logits[c] > logits[best] { c } else { best });
+            let predicted = predicted_class(logits);
             if predicted == label {
                 correct += 1;
                 continue;

@@ -5,7 +5,7 @@ use super::{ExplainError, lens};
 use crate::layers::{ConvolutionOptions, Init, Layer, PoolingOptions};
 use crate::network::description::Source;
 use crate::network::{Description, Mode, Network, Taps};
-use crate::shape::{Rounding, Shape};
+use crate::shape::{Rounding, Shape, Window};
 use ndarray::{Array2, Array3, ArrayView3, ArrayView4, Axis};
 
 /// The direction of a filter.
@@ -108,10 +108,7 @@ pub fn responses(filters: &Filters, image: ArrayView3<'_, f32>) -> Result<Respon
         let found = format!("{rows} x {columns}");
         return Err(ExplainError::Option { option: "the size of the image", found, expected });
     }
-    let window = crate::shape::Window {
-        kernel: (height, width),
-        ..crate::shape::Window::square(1, 1, 0).rounding(Rounding::Floor)
-    };
+    let window = Window::of((height, width));
     let convolution = ConvolutionOptions::new(count, window, Init::He).without_bias();
     let description = Description::new("responses", Shape::new(channels, rows, columns)).with("filters", convolution);
     let mut network = Network::new(description, 1)?;

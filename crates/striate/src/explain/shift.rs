@@ -1,6 +1,7 @@
 //! What a network makes of images that are moved by a few pixels (section 7.3.1).
 
 use super::{ExplainError, Images, lens};
+use crate::layers::predicted_class;
 use crate::network::{Mode, Network, Taps};
 
 /// What a move by so many pixels does, on average over up, down, left and right.
@@ -48,9 +49,9 @@ pub fn shift(network: &Network, images: &Images<'_>, most: usize) -> Result<Vec<
                         first.push(probabilities.clone());
                     }
                     let unmoved = &first[k - range.start];
-                    let found = largest(&probabilities);
+                    let found = predicted_class(&probabilities);
                     row.accuracy += f64::from(u8::from(found == images.label(k)));
-                    row.unchanged += f64::from(u8::from(found == largest(unmoved)));
+                    row.unchanged += f64::from(u8::from(found == predicted_class(unmoved)));
                     let change: f64 = probabilities.iter().zip(unmoved).map(|(a, b)| (a - b).abs()).sum();
                     row.change += change / 2.0;
                 }
@@ -77,11 +78,6 @@ fn moved(planes: &[f32], (down, across): (isize, isize), (height, width): (usize
             line.iter_mut().enumerate().for_each(|(x, v)| *v = source[from(x, across, width)]);
         }
     }
-}
-
-/// The class with the largest probability, the first of equals.
-fn largest(probabilities: &[f64]) -> usize {
-    (0..probabilities.len()).fold(0, |best, c| if probabilities[c] > probabilities[best] { c } else { best })
 }
 
 fn softmax(logits: &[f32]) -> Vec<f64> {

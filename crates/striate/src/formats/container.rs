@@ -270,6 +270,11 @@ impl<'a> Container<'a> {
         Ok(Self { name: name.to_string(), fields: header.fields, tensors: header.tensors, data })
     }
 
+    /// What the file is called in messages.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The text of a field.
     pub fn field(&self, key: &str) -> Option<&str> {
         self.fields.get(key).map(String::as_str)

@@ -196,7 +196,7 @@ pub enum FormatError {
         /// The file.
         name: String,
         /// What does not fit.
-        source: NetworkError,
+        source: Box<NetworkError>,
     },
     /// The bytes don't make a network.
     #[error("{name}: {source}")]
@@ -214,4 +214,11 @@ pub enum FormatError {
         /// Why.
         reason: String,
     },
+}
+
+impl FormatError {
+    /// From what a network says of the file or model called `name`.
+    pub(crate) fn network(name: &str) -> impl Fn(NetworkError) -> Self {
+        move |source| Self::Network { name: name.into(), source: Box::new(source) }
+    }
 }

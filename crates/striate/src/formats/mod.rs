@@ -20,6 +20,7 @@ pub mod book;
 pub mod container;
 pub mod digest;
 mod error;
+pub(crate) mod fields;
 pub mod load;
 pub mod model_file;
 pub mod model_toml;

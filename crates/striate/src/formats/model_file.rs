@@ -35,6 +35,7 @@
 use super::atomic::write_atomically;
 use super::container::{Container, ContainerWriter, read_file, shorten, unwritable};
 use super::error::FormatError;
+use super::fields::{self, ARCHITECTURE, MOST_BYTES, MOST_FREE_BYTES};
 use crate::data::preprocessing::Preprocessing;
 use crate::data::{DataError, Dataset};
 use crate::int8::{self, QuantizationParameters, QuantizedNetwork, QuantizedWeights};
@@ -57,7 +58,6 @@ pub const VERSION: u64 = 3;
 pub const FLOAT_VERSION: u64 = 2;
 
 const VERSION_KEY: &str = "striate.version";
-const ARCHITECTURE: &str = "striate.architecture";
 const PARAMETERS: &str = "striate.parameters";
 const CLASSES: &str = "striate.classes";
 const PREPROCESSING: &str = "striate.preprocessing";
@@ -76,13 +76,11 @@ const TEST_INPUTS: &str = "striate.test.inputs";
 const TEST_LOGITS: &str = "striate.test.logits";
 /// Tensors of this prefix are ours, not parameters.
 const RESERVED: &str = "striate.";
-/// Beyond any network that trains; a bound for what a stranger's file may ask of us.
-const MAX_LAYERS: usize = 4096;
-/// The longest text of a field. Free JSON takes up to a hundred times its length in memory, so it gets less.
+/// The longest text of a field.
 fn most_bytes(key: &str) -> usize {
     match key {
-        TRAINING | METRICS => 1 << 20,
-        _ => 4 << 20,
+        TRAINING | METRICS => MOST_FREE_BYTES,
+        _ => MOST_BYTES,
     }
 }
 /// More image files than any model needs to tell whether it is itself; each may take a while to decode.
@@ -540,7 +538,7 @@ impl ModelFile {
     fn in_bytes(&self) -> Result<BTreeMap<&str, (&QuantizedWeights, Role)>, FormatError> {
         let Some(quantized) = &self.quantized else { return Ok(BTreeMap::new()) };
         let owners = self.network.description().parameter_owners();
-        let owners = owners.map_err(|source| FormatError::Network { name: THE_MODEL.to_string(), source })?;
+        let owners = owners.map_err(FormatError::network(THE_MODEL))?;
         let specs = self.network.parameters().specs().iter().zip(owners);
         let weights = |owner: usize| quantized.weights().get(owner)?.as_ref();
         Ok(specs.filter_map(|(spec, owner)| Some((spec.name.as_str(), (weights(owner)?, spec.role)))).collect())
@@ -576,11 +574,7 @@ impl ModelFile {
         let container = Container::from_bytes(bytes, name)?;
         let part = Parts { container: &container, name };
         part.check_version()?;
-        let description: Description = part.field(ARCHITECTURE)?;
-        if description.layers.len() > MAX_LAYERS {
-            let reason = format!("it has {} layers; at most {MAX_LAYERS} are allowed", description.layers.len());
-            return Err(part.bad_field(ARCHITECTURE, reason));
-        }
+        let description = container.architecture()?;
         let class_names = part.field(CLASSES)?;
         let preprocessing = part.field(PREPROCESSING)?;
         let training = part.field(TRAINING)?;
@@ -591,13 +585,17 @@ impl ModelFile {
             container.field(QUANTIZATION).map(|_| part.field(QUANTIZATION)).transpose()?;
         let parameters = part.parameters(quantization.is_some())?;
         let test_vectors = part.test_vectors()?;
-        let mut network = Network::with_parameters(description, parameters)
-            .map_err(|source| FormatError::Network { name: name.to_string(), source })?;
+        let mut network = Network::with_parameters(description, parameters).map_err(FormatError::network(name))?;
         let quantized = quantization.map(|quantization| part.quantized(&quantization, &mut network)).transpose()?;
         let model =
             Self { network, class_names, preprocessing, training, metrics, test_vectors, temperature, quantized };
         model.check(name)?;
         Ok(model)
+    }
+
+    /// The name of a class, or its number where there is no such class.
+    pub fn class_name(&self, class: usize) -> String {
+        self.class_names.get(class).map_or_else(|| class.to_string(), Clone::clone)
     }
 
     /// The probabilities of rows of logits: softmax after the model's temperature, where it has one.
@@ -682,7 +680,7 @@ impl ModelFile {
         let mut comparison = Comparison { stage: Stage::Logits, first: None };
         let mut held = Vec::with_capacity(passed.len());
         for (start, found) in replay(|x| self.predict(x), inputs.view()) {
-            let found = found.map_err(|source| FormatError::Network { name: THE_MODEL.to_string(), source })?;
+            let found = found.map_err(FormatError::network(THE_MODEL))?;
             for at in 0..found.nrows() {
                 let (found, expected) = (row(&found, at), row(logits, start + at));
                 let tolerance = Self::TOLERANCE * scale(ArrayView1::from(&expected));
@@ -762,17 +760,9 @@ fn check_finite<'a>(
     Err(FormatError::NonFinite { name: name.to_string(), tensor: shorten(tensor), index, value })
 }
 
-/// JSON text that is known to be readable as a `T` again: not so for NaN, or for lists nested without end.
+/// A field as text.
 fn json<T: DeserializeOwned>(key: &'static str, value: &impl Serialize) -> Result<String, FormatError> {
-    let text = serde_json::to_string(value).map_err(|error| unwritable(key, error.to_string()))?;
-    let most = most_bytes(key);
-    if text.len() > most {
-        return Err(unwritable(key, format!("it is {} bytes long; at most {most} are allowed", text.len())));
-    }
-    match serde_json::from_str::<T>(&text) {
-        Ok(_) => Ok(text),
-        Err(error) => Err(unwritable(key, format!("it could not be read again: {error}"))),
-    }
+    fields::to_text::<T>(key, value, most_bytes(key))
 }
 
 /// What the bytes of a network stand for.
@@ -820,43 +810,31 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    fn bad_field(&self, key: &'static str, reason: impl Into<String>) -> FormatError {
-        FormatError::Field { name: self.name.to_string(), key, reason: shorten(&reason.into()) }
-    }
-
-    fn text(&self, key: &'static str) -> Result<&str, FormatError> {
-        self.container.field(key).ok_or_else(|| self.bad_field(key, "it is missing; this is not a model file"))
-    }
-
     fn field<T: DeserializeOwned>(&self, key: &'static str) -> Result<T, FormatError> {
-        let (text, most) = (self.text(key)?, most_bytes(key));
-        if text.len() > most {
-            return Err(self.bad_field(key, format!("it is {} bytes long; at most {most} are allowed", text.len())));
-        }
-        serde_json::from_str(text).map_err(|error| self.bad_field(key, error.to_string()))
+        self.container.json(key, most_bytes(key))
     }
 
     fn check_version(&self) -> Result<(), FormatError> {
-        let text = self.text(VERSION_KEY)?;
+        let missing = || self.container.bad_field(VERSION_KEY, "it is missing; this is not a model file");
+        let text = self.container.field(VERSION_KEY).ok_or_else(missing)?;
         match text.parse() {
             Ok(1..=VERSION) => Ok(()),
             Ok(found) if found > VERSION => {
                 Err(FormatError::NewerVersion { name: self.name.to_string(), found, supported: VERSION })
             }
-            _ => Err(self.bad_field(VERSION_KEY, format!("found {text:?}, expected a number from 1"))),
+            _ => Err(self.container.bad_field(VERSION_KEY, format!("found {text:?}, expected a number from 1"))),
         }
     }
 
     /// The parameters; those in bytes, if there may be any, stay zero.
     fn parameters(&self, in_bytes: bool) -> Result<Parameters, FormatError> {
-        let network_error = |source| FormatError::Network { name: self.name.to_string(), source };
         let names: Vec<String> = self.field(PARAMETERS)?;
         let listed: BTreeSet<&str> = names.iter().map(String::as_str).collect();
         if listed.len() != names.len() {
-            return Err(self.bad_field(PARAMETERS, "a name is in the list twice"));
+            return Err(self.container.bad_field(PARAMETERS, "a name is in the list twice"));
         }
         if let Some(name) = listed.iter().find(|name| name.starts_with(RESERVED)) {
-            return Err(self.bad_field(PARAMETERS, format!("the name {name:?} is reserved")));
+            return Err(self.container.bad_field(PARAMETERS, format!("the name {name:?} is reserved")));
         }
         let test = |name: &str| {
             [TEST_INPUTS, TEST_LOGITS, TEST_PIXELS].contains(&name)
@@ -882,7 +860,7 @@ impl Parts<'_> {
             };
             shapes.push((name.clone(), shape.to_vec()));
         }
-        let mut parameters = Parameters::zeros(shapes).map_err(network_error)?;
+        let mut parameters = Parameters::zeros(shapes).map_err(FormatError::network(self.name))?;
         let specs = parameters.specs().to_vec();
         for spec in specs {
             if in_bytes && (self.container.is_signed(&spec.name) || self.container.is_integers(&spec.name)) {
@@ -896,35 +874,40 @@ impl Parts<'_> {
 
     /// The network in bytes; `network` gets the weights that these stand for.
     fn quantized(&self, quantization: &Quantization, network: &mut Network) -> Result<QuantizedNetwork, FormatError> {
-        let network_error = |source| FormatError::Network { name: self.name.to_string(), source };
         let description = network.description();
         let names = std::iter::once(INPUT).chain(description.layers.iter().map(|named| named.name.as_str()));
         let mut activations = Vec::with_capacity(description.layers.len() + 1);
         for layer in names {
             let found = quantization.activations.get(layer).copied();
-            activations.push(found.ok_or_else(|| self.bad_field(QUANTIZATION, format!("layer {layer} is missing")))?);
+            activations.push(
+                found.ok_or_else(|| self.container.bad_field(QUANTIZATION, format!("layer {layer} is missing")))?,
+            );
         }
         if quantization.activations.len() != activations.len() {
-            return Err(self.bad_field(QUANTIZATION, "it names layers that there are not"));
+            return Err(self.container.bad_field(QUANTIZATION, "it names layers that there are not"));
         }
-        let owners = description.parameter_owners().map_err(network_error)?;
+        let owners = description.parameter_owners().map_err(FormatError::network(self.name))?;
         let mut weights = vec![None; description.layers.len()];
         for (spec, owner) in network.parameters().specs().iter().zip(owners) {
             let name = spec.name.as_str();
             if spec.role == Role::Weight && self.container.is_signed(name) {
-                let values = self.owned(self.container.signed(name)?.1)?;
+                let values = self.container.owned(self.container.signed(name)?.1)?;
                 let scale = format!("{name}{SCALE}");
-                let scales = self.values(&scale, self.container.shape(&scale)?)?;
+                let scales = self.container.numbers(&scale)?;
                 let bias = vec![0; scales.len()];
                 weights[owner] = Some(QuantizedWeights { values, scales, bias });
             } else if self.container.is_integers(name) {
                 // The weights come first.
                 let Some(weights) = &mut weights[owner] else {
-                    return Err(self.bad_field(QUANTIZATION, format!("the weights of {name} are not in bytes")));
+                    return Err(self
+                        .container
+                        .bad_field(QUANTIZATION, format!("the weights of {name} are not in bytes")));
                 };
                 weights.bias = self.container.integers(name)?.1.collect();
             } else if weights[owner].is_some() || self.container.is_signed(name) {
-                return Err(self.bad_field(QUANTIZATION, format!("{name} is of another type than its layer's weights")));
+                return Err(self
+                    .container
+                    .bad_field(QUANTIZATION, format!("{name} is of another type than its layer's weights")));
             }
         }
         QuantizedNetwork::new(network, activations, weights)
@@ -944,47 +927,26 @@ impl Parts<'_> {
         let shape = self.container.shape(TEST_INPUTS)?;
         let axes: [usize; 4] =
             shape.try_into().map_err(|_| inconsistent("the shape of the test inputs", shape, "four axes"))?;
-        let inputs = Array4::from_shape_vec(axes, self.values(TEST_INPUTS, shape)?)
+        let inputs = Array4::from_shape_vec(axes, self.container.numbers(TEST_INPUTS)?)
             .map_err(|_| inconsistent("the shape of the test inputs", shape, "smaller numbers"))?;
         let shape = self.container.shape(TEST_LOGITS)?;
         let axes: [usize; 2] =
             shape.try_into().map_err(|_| inconsistent("the shape of the test logits", shape, "two axes"))?;
-        let logits = Array2::from_shape_vec(axes, self.values(TEST_LOGITS, shape)?)
+        let logits = Array2::from_shape_vec(axes, self.container.numbers(TEST_LOGITS)?)
             .map_err(|_| inconsistent("the shape of the test logits", shape, "smaller numbers"))?;
         let pixels = if self.container.contains(TEST_PIXELS) {
             let (shape, values) = self.container.bytes(TEST_PIXELS)?;
             let axes: [usize; 4] =
                 shape.try_into().map_err(|_| inconsistent("the shape of the test pixels", shape, "four axes"))?;
-            Array4::from_shape_vec(axes, self.owned(values)?)
+            Array4::from_shape_vec(axes, self.container.owned(values)?)
                 .map_err(|_| inconsistent("the shape of the test pixels", shape, "smaller numbers"))?
         } else {
             Array4::zeros((0, 0, 0, 0))
         };
         let count = self.container.names().filter(|name| name.starts_with(TEST_FILE)).count();
-        let files = (0..count).map(|vector| self.owned(self.container.bytes(&format!("{TEST_FILE}{vector}"))?.1));
+        let files =
+            (0..count).map(|vector| self.container.owned(self.container.bytes(&format!("{TEST_FILE}{vector}"))?.1));
         let files = files.collect::<Result<_, _>>()?;
         Ok(TestVectors { files, pixels, inputs, logits })
-    }
-
-    fn owned<T: Copy>(&self, values: &[T]) -> Result<Vec<T>, FormatError> {
-        let mut owned = Vec::new();
-        owned
-            .try_reserve_exact(values.len())
-            .map_err(|_| FormatError::OutOfMemory { name: self.name.to_string(), bytes: size_of_val(values) as u64 })?;
-        owned.extend_from_slice(values);
-        Ok(owned)
-    }
-
-    fn values(&self, tensor: &str, shape: &[usize]) -> Result<Vec<f32>, FormatError> {
-        // The container has checked that the file holds this many numbers.
-        let count = shape.iter().product::<usize>();
-        let mut values = Vec::new();
-        values.try_reserve_exact(count).map_err(|_| FormatError::OutOfMemory {
-            name: self.name.to_string(),
-            bytes: (count as u64).saturating_mul(size_of::<f32>() as u64),
-        })?;
-        values.resize(count, 0.0);
-        self.container.read(tensor, &mut values)?;
-        Ok(values)
     }
 }

@@ -8,7 +8,7 @@ use crate::kernels::{adaptive_pooling, pooling};
 use crate::layers::{Function, Layer, PoolingKind};
 use crate::network::description::{Node, Source};
 use crate::network::{Description, Network, NetworkError, Parameters};
-use crate::shape::{Padding, Rounding, Shape, Window};
+use crate::shape::{Shape, Window};
 
 /// A table of what becomes of each byte.
 type Table = [u8; 256];
@@ -269,13 +269,7 @@ impl LayerToCompile<'_> {
             Layer::Affine(options) if self.weights.is_some() => {
                 // Weights take their inputs in the order (C, H, W); the bytes lie in (H, W, C), as a window over all of it.
                 let memory = value.memory;
-                let window = Window {
-                    kernel: (memory.height, memory.width),
-                    stride: (1, 1),
-                    padding: Padding::NONE,
-                    dilation: (1, 1),
-                    rounding: Rounding::Floor,
-                };
+                let window = Window::of((memory.height, memory.width));
                 let g = Geometry::new(memory, options.outputs, 1, window).map_err(|source| self.shape_error(source))?;
                 let outputs = options.outputs;
                 self.product(draft, value, g, |w| {

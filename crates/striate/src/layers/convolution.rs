@@ -9,7 +9,7 @@ use crate::kernels::convolution::{
 };
 use crate::kernels::normalize::inverse_deviation;
 use crate::kernels::{elementwise, pooling};
-use crate::shape::{Padding, Rounding, Shape, ShapeError, Window};
+use crate::shape::{Padding, Shape, ShapeError, Window};
 use ndarray::{Array1, Array4};
 use serde::{Deserialize, Serialize};
 
@@ -46,13 +46,7 @@ impl Convolution {
     /// Empty filters, a bias of another length, or a stride of 0.
     pub fn new(w: Array4<f32>, b: Array1<f32>, stride: usize, pad: usize) -> Result<Self, ShapeError> {
         let (_, _, height, width) = w.dim();
-        let window = Window {
-            kernel: (height, width),
-            stride: (stride, stride),
-            padding: Padding::all(pad),
-            dilation: (1, 1),
-            rounding: Rounding::Exact,
-        };
+        let window = Window { kernel: (height, width), ..Window::square(height, stride, pad) };
         Self::with_window(w, b, window)
     }
 

@@ -82,7 +82,7 @@ pub use sigmoid::{Sigmoid, SigmoidOptions};
 pub use silu::{Silu, SiluOptions};
 pub use slice::{Slice, SliceOptions, SliceRange};
 pub(crate) use softmax::check_labels;
-pub use softmax::{Softmax, SoftmaxOptions, SoftmaxWithLoss, Target};
+pub use softmax::{Softmax, SoftmaxOptions, SoftmaxWithLoss, Target, predicted_class};
 pub use tanh::{Tanh, TanhOptions};
 pub use transpose::{Transpose, TransposeOptions};
 pub use transposed_convolution::{TransposedConvolution, TransposedConvolutionOptions};

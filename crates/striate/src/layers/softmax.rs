@@ -64,6 +64,16 @@ impl Softmax {
     }
 }
 
+/// The class that scores (logits or probabilities) speak for: the place of the largest, the first of equals.
+///
+/// ```
+/// use striate::layers::predicted_class;
+/// assert_eq!(predicted_class(&[0.3, 2.9, 2.9]), 1);
+/// ```
+pub fn predicted_class<T: PartialOrd>(scores: &[T]) -> usize {
+    (0..scores.len()).fold(0, |best, class| if scores[class] > scores[best] { class } else { best })
+}
+
 /// Softmax in a network's description: over the channels, at each pixel. As the last layer it is left out of the plan,
 /// because the loss and those who show probabilities work on logits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

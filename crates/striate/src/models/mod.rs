@@ -57,19 +57,23 @@ pub enum ModelError {
         reason: String,
     },
     /// The model does not take this input or this number of classes.
-    #[error("model {name} does not take an input of {input} with {classes} classes: {source}{}", fitting(sizes))]
+    #[error("model {name} does not take an input of {input}{}: {source}{}", with_classes(*classes), fitting(sizes))]
     DoesNotFit {
         /// The model's name.
         name: String,
         /// The input that was asked for.
         input: Shape,
-        /// The classes that were asked for.
-        classes: usize,
+        /// The classes that were asked for, if any were.
+        classes: Option<usize>,
         /// The nearest sizes of square inputs that the model takes.
         sizes: Vec<usize>,
         /// Which layer refuses, and why.
         source: Box<NetworkError>,
     },
+}
+
+fn with_classes(classes: Option<usize>) -> String {
+    classes.map_or(String::new(), |classes| format!(" with {classes} classes"))
 }
 
 fn fitting(sizes: &[usize]) -> String {
@@ -130,8 +134,8 @@ pub fn build(name: &str, request: &Request<'_>) -> Result<Description, ModelErro
     let size = input.height.max(input.width);
     let (below, above) = ((1..size.min(LARGEST)).rev().find(fits), (size + 1..LARGEST).find(fits));
     let sizes = below.into_iter().chain(above).collect();
-    let classes = request.classes.unwrap_or(0);
-    Err(ModelError::DoesNotFit { name: name.to_owned(), input, classes, sizes, source: Box::new(source) })
+    let (name, classes) = (name.to_owned(), request.classes);
+    Err(ModelError::DoesNotFit { name, input, classes, sizes, source: Box::new(source) })
 }
 
 /// Where the search for sizes that fit ends.

@@ -37,8 +37,10 @@ pub use muon::Muon;
 pub use nesterov::Nesterov;
 pub use rmsprop::RmsProp;
 pub use schedule::Schedule;
-use serde::{Deserialize, Serialize};
 pub use sgd::Sgd;
+
+use crate::settings;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
@@ -362,16 +364,8 @@ impl OptimizerOptions {
 impl fmt::Display for OptimizerOptions {
     /// What `parse` reads back: the name, and the hyper-parameters that are not the usual ones.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())?;
         let (mut these, mut usual) = (*self, Self::by_name(self.name()).map_err(|_| fmt::Error)?);
-        let mut separator = ':';
-        for ((field, value), (_, usual)) in these.fields().into_iter().zip(usual.fields()) {
-            if value != usual {
-                write!(f, "{separator}{field}={value}")?;
-                separator = ',';
-            }
-        }
-        Ok(())
+        settings::write(f, self.name(), ',', these.fields(), usual.fields())
     }
 }
 
@@ -380,39 +374,27 @@ impl FromStr for OptimizerOptions {
 
     /// Reads `name` or `name:field=value,field=value`, and validates.
     fn from_str(text: &str) -> Result<Self, OptimError> {
-        let (name, rest) = text.split_once(':').map_or((text, None), |(name, rest)| (name, Some(rest)));
+        let (name, settings) = settings::split(text, ',');
         let mut options = Self::by_name(name)?;
         let of = options.name();
-        for setting in settings(of, rest) {
-            let (field, value) = setting?;
-            let mut fields = options.fields();
-            let known = fields.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-            let (field, place) =
-                fields.iter_mut().find(|(name, _)| *name == field).ok_or_else(|| OptimError::Unknown {
-                    what: "hyper-parameter",
-                    name: field.into(),
-                    known: if known.is_empty() { format!("none for {of}") } else { known },
-                })?;
-            **place = number(of, field, value)?;
+        for setting in settings {
+            let (field, value) = setting.map_err(|setting| not_a_setting(of, setting))?;
+            let (field, place) = settings::find(options.fields(), field).map_err(|known| OptimError::Unknown {
+                what: "hyper-parameter",
+                name: field.into(),
+                known: if known.is_empty() { format!("none for {of}") } else { known },
+            })?;
+            *place = number(of, field, value)?;
         }
         options.validate()?;
         Ok(options)
     }
 }
 
-/// The pairs of `field=value,field=value`, as optimizers and schedules write their settings.
-fn settings<'a>(
-    of: &'static str,
-    text: Option<&'a str>,
-) -> impl Iterator<Item = Result<(&'a str, &'a str), OptimError>> {
-    text.into_iter().flat_map(|text| text.split(',')).map(move |setting| {
-        setting.split_once('=').ok_or_else(|| OptimError::Option {
-            of,
-            field: "settings",
-            found: format!("{setting:?}"),
-            expected: "written field=value, with commas between",
-        })
-    })
+/// A setting of an optimizer or a schedule that is none.
+fn not_a_setting(of: &'static str, setting: &str) -> OptimError {
+    let expected = "written field=value, with commas between";
+    OptimError::Option { of, field: "settings", found: format!("{setting:?}"), expected }
 }
 
 /// The value of one setting.

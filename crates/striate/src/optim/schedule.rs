@@ -1,6 +1,7 @@
 //! How the learning rate changes over a run.
 
-use super::{OptimError, number, settings};
+use super::{OptimError, not_a_setting, number};
+use crate::settings;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -262,7 +263,6 @@ impl Schedule {
 }
 
 /// One setting of a schedule.
-#[derive(PartialEq)]
 enum Field<'a> {
     Number(&'a mut f32),
     Moments(&'a mut Vec<f32>),
@@ -281,16 +281,8 @@ impl fmt::Display for Field<'_> {
 impl fmt::Display for Schedule {
     /// What `parse` reads back: the name, and the settings that are not the usual ones.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())?;
         let (mut these, mut usual) = (self.clone(), Self::by_name(self.name()).map_err(|_| fmt::Error)?);
-        let mut separator = ':';
-        for ((field, value), (_, usual)) in these.fields().into_iter().zip(usual.fields()) {
-            if value != usual {
-                write!(f, "{separator}{field}={value}")?;
-                separator = ',';
-            }
-        }
-        Ok(())
+        settings::write(f, self.name(), ',', these.fields(), usual.fields())
     }
 }
 
@@ -299,22 +291,21 @@ impl FromStr for Schedule {
 
     /// Reads `name` or `name:field=value,field=value`, moments as `0.5/0.75`, and validates.
     fn from_str(text: &str) -> Result<Self, OptimError> {
-        let (name, rest) = text.split_once(':').map_or((text, None), |(name, rest)| (name, Some(rest)));
+        let (name, settings) = settings::split(text, ',');
         let mut schedule = Self::by_name(name)?;
         let of = schedule.name();
-        for setting in settings(of, rest) {
-            let (given, value) = setting?;
+        for setting in settings {
+            let (given, value) = setting.map_err(|setting| not_a_setting(of, setting))?;
             let given = if of == "onecycle" && given == "warmup" { "peak" } else { given };
-            let mut fields = schedule.fields();
-            let known = fields.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-            let (field, place) = fields
-                .iter_mut()
-                .find(|(name, _)| *name == given)
-                .ok_or_else(|| OptimError::Unknown { what: "setting", name: given.into(), known })?;
+            let (field, place) = settings::find(schedule.fields(), given).map_err(|known| OptimError::Unknown {
+                what: "setting",
+                name: given.into(),
+                known,
+            })?;
             match place {
-                Field::Number(place) => **place = number(of, field, value)?,
+                Field::Number(place) => *place = number(of, field, value)?,
                 Field::Moments(place) => {
-                    **place = value.split('/').map(|v| number(of, field, v)).collect::<Result<_, _>>()?;
+                    *place = value.split('/').map(|v| number(of, field, v)).collect::<Result<_, _>>()?;
                 }
             }
         }

@@ -18,7 +18,8 @@
 //! Nothing else has to be saved: random numbers are functions of seed, epoch, step and sample.
 
 use super::{Best, EpochMetrics, Fingerprint, Sums, TrainOptions};
-use crate::formats::container::{Container, ContainerWriter, read_file};
+use crate::formats::container::{Container, ContainerWriter, MAX_HEADER_BYTES, read_file};
+use crate::formats::fields::{ARCHITECTURE, MOST_BYTES, MOST_FREE_BYTES, to_text};
 use crate::formats::{FormatError, write_atomically};
 use crate::network::{Description, Network, NetworkError};
 use serde::de::DeserializeOwned;
@@ -31,7 +32,6 @@ use std::path::Path;
 pub const CHECKPOINT_VERSION: u64 = 2;
 
 const VERSION: &str = "striate.checkpoint";
-const ARCHITECTURE: &str = "striate.architecture";
 const OPTIONS: &str = "striate.options";
 const DATA: &str = "striate.data";
 const PROGRESS: &str = "striate.progress";
@@ -41,6 +41,18 @@ const AVERAGE: &str = "average";
 const BEST: &str = "best";
 const GOOD: &str = "good";
 const OPTIMIZER: &str = "optimizer.";
+
+/// The longest text of a field.
+fn most_bytes(key: &str) -> usize {
+    match key {
+        OPTIONS => MOST_FREE_BYTES,
+        // The command's flags, and what they came to.
+        NOTE => 2 * MOST_FREE_BYTES,
+        // An entry an epoch.
+        PROGRESS => MAX_HEADER_BYTES,
+        _ => MOST_BYTES,
+    }
+}
 
 /// All of a run that is no array.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -123,11 +135,11 @@ impl RunState<'_> {
     pub fn to_bytes(&self, note: &Value) -> Result<Vec<u8>, FormatError> {
         let mut writer = ContainerWriter::new();
         writer.field(VERSION, CHECKPOINT_VERSION.to_string())?;
-        writer.field(ARCHITECTURE, json(ARCHITECTURE, self.description)?)?;
-        writer.field(OPTIONS, json(OPTIONS, self.options)?)?;
-        writer.field(DATA, json(DATA, self.data)?)?;
-        writer.field(PROGRESS, json(PROGRESS, &self.progress)?)?;
-        writer.field(NOTE, json(NOTE, note)?)?;
+        writer.field(ARCHITECTURE, json::<Description>(ARCHITECTURE, self.description)?)?;
+        writer.field(OPTIONS, json::<Value>(OPTIONS, self.options)?)?;
+        writer.field(DATA, json::<Fingerprints>(DATA, self.data)?)?;
+        writer.field(PROGRESS, json::<Progress>(PROGRESS, &self.progress)?)?;
+        writer.field(NOTE, json::<Value>(NOTE, note)?)?;
         let len = [self.parameters.len()];
         writer.tensor(PARAMETERS, &len, self.parameters)?;
         writer.tensor(GOOD, &len, self.good)?;
@@ -154,7 +166,7 @@ impl RunState<'_> {
         };
         Ok(Checkpoint {
             description: self.description.clone(),
-            options: serde_json::from_str(&json(OPTIONS, self.options)?).map_err(unwritable)?,
+            options: serde_json::from_str(&json::<Value>(OPTIONS, self.options)?).map_err(unwritable)?,
             data: self.data.clone(),
             progress: self.progress.clone(),
             parameters: self.parameters.to_vec(),
@@ -174,9 +186,8 @@ impl RunState<'_> {
     }
 }
 
-fn json(key: &str, value: &impl Serialize) -> Result<String, FormatError> {
-    serde_json::to_string(value)
-        .map_err(|error| FormatError::Unwritable { what: format!("the field {key}"), reason: error.to_string() })
+fn json<T: DeserializeOwned>(key: &'static str, value: &impl Serialize) -> Result<String, FormatError> {
+    to_text::<T>(key, value, most_bytes(key))
 }
 
 /// A run at one moment, read from a file. [`Trainer::resume`](super::Trainer::resume) goes on with it.
@@ -250,9 +261,8 @@ impl Checkpoint {
     pub fn from_bytes(bytes: &[u8], name: &str) -> Result<Self, CheckpointError> {
         let file = File { container: Container::from_bytes(bytes, name)?, name };
         file.check_version()?;
-        let description: Description = file.field(ARCHITECTURE)?;
-        let specs =
-            description.parameter_specs().map_err(|source| FormatError::Network { name: name.into(), source })?;
+        let description = file.container.architecture()?;
+        let specs = description.parameter_specs().map_err(FormatError::network(name))?;
         let len = specs.last().map_or(0, |spec| spec.range.end);
         let arrays: Vec<String> = file.container.names().map(String::from).collect();
         let known = |array: &str| [PARAMETERS, AVERAGE, BEST, GOOD].contains(&array) || array.starts_with(OPTIMIZER);
@@ -264,9 +274,9 @@ impl Checkpoint {
             optimizer.map(|array| Ok((array.to_string(), file.array(&format!("{OPTIMIZER}{array}"), len)?)));
         let checkpoint = Self {
             options: file.field(OPTIONS)?,
+            note: file.field(NOTE)?,
             data: file.field(DATA)?,
             progress: file.field(PROGRESS)?,
-            note: file.field(NOTE)?,
             parameters: file.array(PARAMETERS, len)?,
             average: file.optional(AVERAGE, len)?,
             best: file.optional(BEST, len)?,
@@ -328,21 +338,16 @@ impl File<'_> {
                 Err(FormatError::NewerVersion { name, found, supported: CHECKPOINT_VERSION }.into())
             }
             Ok(CHECKPOINT_VERSION) => Ok(()),
-            Ok(1) => Err(self.bad_field(
-                VERSION,
-                "it is of an early version that can't be resumed any more; start a new run".into(),
-            )),
-            _ => Err(self.bad_field(VERSION, format!("{version:?} is no version"))),
+            Ok(1) => {
+                let reason = "it is of an early version that can't be resumed any more; start a new run";
+                Err(self.container.bad_field(VERSION, reason).into())
+            }
+            _ => Err(self.container.bad_field(VERSION, format!("{version:?} is no version")).into()),
         }
     }
 
-    fn bad_field(&self, key: &'static str, reason: String) -> CheckpointError {
-        FormatError::Field { name: self.name.to_string(), key, reason }.into()
-    }
-
     fn field<T: DeserializeOwned>(&self, key: &'static str) -> Result<T, CheckpointError> {
-        let text = self.container.field(key).ok_or_else(|| self.bad_field(key, "it is missing".into()))?;
-        serde_json::from_str(text).map_err(|error| self.bad_field(key, error.to_string()))
+        Ok(self.container.json(key, most_bytes(key))?)
     }
 
     fn array(&self, tensor: &str, len: usize) -> Result<Vec<f32>, CheckpointError> {
@@ -357,8 +362,7 @@ impl File<'_> {
             }
             .into());
         }
-        let mut values = vec![0.0; len];
-        self.container.read(tensor, &mut values)?;
+        let values = self.container.numbers(tensor)?;
         match values.iter().position(|v| !v.is_finite()) {
             Some(at) => Err(FormatError::NonFinite {
                 name: self.name.to_string(),

@@ -1,6 +1,7 @@
 //! How good a network's answers are: counts, shares and means (definitions and sources in docs/metrics.md).
 
 use super::calibration::{Bins, Calibration};
+use crate::layers::predicted_class;
 use ndarray::{Array2, ArrayView2};
 use serde::Serialize;
 
@@ -153,12 +154,8 @@ impl Tally {
         if let Some(&value) = logits.iter().find(|v| !v.is_finite()) {
             return Err(value);
         }
-        let (mut predicted, mut largest) = (0, f32::NEG_INFINITY);
-        for (class, &logit) in logits.iter().enumerate() {
-            if logit > largest {
-                (predicted, largest) = (class, logit);
-            }
-        }
+        let predicted = predicted_class(logits);
+        let largest = logits.get(predicted).copied().unwrap_or(f32::NEG_INFINITY);
         // Differences in f64: between the largest numbers of f32 they overflow it.
         let below = |logit: f32| f64::from(logit) - f64::from(largest);
         let own = logits.get(label).copied().unwrap_or(f32::NEG_INFINITY);

@@ -5,7 +5,7 @@ use super::{
     colour::{flatten, jitter},
     geometry::{Edge, Map, flip, shifted, warp},
 };
-use crate::{data::DataError, shape::Shape};
+use crate::{data::DataError, settings, shape::Shape};
 use std::{fmt, ops::RangeInclusive, str::FromStr};
 
 /// What stands beyond the edges of an image.
@@ -305,17 +305,8 @@ impl Transform {
 impl fmt::Display for Transform {
     /// What `parse` reads back: the name, and the options that are not the usual ones.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())?;
         let (mut these, mut usual) = (*self, Self::by_name(self.name()).map_err(|_| fmt::Error)?);
-        let mut separator = ':';
-        for ((field, setting), (_, usual)) in these.settings().into_iter().zip(usual.settings()) {
-            let text = setting.to_string();
-            if text != usual.to_string() {
-                write!(f, "{separator}{field}={text}")?;
-                separator = ';';
-            }
-        }
-        Ok(())
+        settings::write(f, self.name(), ';', these.settings(), usual.settings())
     }
 }
 
@@ -324,21 +315,18 @@ impl FromStr for Transform {
 
     /// Reads `name` or `name:option=value;option=value`, and validates.
     fn from_str(text: &str) -> Result<Self, DataError> {
-        let (name, settings) = text.split_once(':').map_or((text, None), |(name, rest)| (name, Some(rest)));
+        let (name, settings) = settings::split(text, ';');
         let mut transform = Self::by_name(name)?;
         let of = transform.name();
-        for text in settings.into_iter().flat_map(|settings| settings.split(';')) {
-            let (field, value) = text.split_once('=').ok_or_else(|| DataError::Option {
+        for option in settings {
+            let (field, value) = option.map_err(|option| DataError::Option {
                 of,
                 field: "option",
-                found: format!("{text:?}"),
+                found: format!("{option:?}"),
                 expected: "written option=value, with semicolons between".into(),
             })?;
-            let mut settings = transform.settings();
-            let known = settings.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-            let Some((field, setting)) = settings.iter_mut().find(|(name, _)| *name == field) else {
-                return Err(DataError::Unknown { what: "option of an augmentation", name: text.into(), known });
-            };
+            let (field, mut setting) = settings::find(transform.settings(), field)
+                .map_err(|known| DataError::Unknown { what: "option of an augmentation", name: field.into(), known })?;
             if !setting.parse(value) {
                 let expected = setting.expected();
                 return Err(DataError::Option { of, field, found: format!("{value:?}"), expected });

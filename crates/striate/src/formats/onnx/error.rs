@@ -32,7 +32,7 @@ pub enum OnnxError {
 pub enum OnnxImportError {
     /// The file can't be read.
     #[error(transparent)]
-    File(Box<FormatError>),
+    File(#[from] FormatError),
     /// No ONNX file, or a damaged one.
     #[error("{name} can't be read as ONNX: {reason}")]
     Malformed {
@@ -65,12 +65,6 @@ pub enum OnnxImportError {
         /// What does not fit.
         source: Box<NetworkError>,
     },
-}
-
-impl From<FormatError> for OnnxImportError {
-    fn from(error: FormatError) -> Self {
-        Self::File(Box::new(error))
-    }
 }
 
 /// A node that can't be imported.

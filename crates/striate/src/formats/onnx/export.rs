@@ -627,26 +627,35 @@ mod tests {
         ModelProto::decode(bytes.as_slice()).unwrap().graph.unwrap()
     }
 
+    /// Everything is there before it is used, named once, and as long as it says; the logits come of it.
+    fn assert_in_order(graph: &GraphProto, name: &str) {
+        let mut known: HashSet<&str> = HashSet::from([super::super::INPUT]);
+        for tensor in &graph.initializer {
+            let width = match tensor.data_type {
+                data_type::INT64 => 8,
+                data_type::INT8 | data_type::UINT8 => 1,
+                _ => 4,
+            };
+            let len: i64 = tensor.dims.iter().product();
+            assert_eq!(tensor.raw_data.len() as i64, width * len, "{name}: {}", tensor.name);
+            assert!(known.insert(&tensor.name), "{name}: {} twice", tensor.name);
+        }
+        for node in &graph.node {
+            for input in &node.input {
+                assert!(known.contains(input.as_str()), "{name}: {} reads {input}", node.name);
+            }
+            assert!(known.insert(&node.output[0]), "{name}: {} twice", node.output[0]);
+        }
+        assert!(known.contains(super::super::OUTPUT), "{name}");
+    }
+
     #[test]
     fn everything_is_there_before_it_is_used_and_named_once() {
         for name in ["simple-convnet", "lenet", "deep-convnet", "cifar-resnet20", "cifar-net", "mobilenet-v2"] {
             let file = file(models::build(name, &models::Request::default()).unwrap());
             for preprocessing in [false, true] {
                 let graph = graph(&file, preprocessing);
-                let mut known: HashSet<&str> = HashSet::from([super::super::INPUT]);
-                for tensor in &graph.initializer {
-                    let width = if tensor.data_type == data_type::INT64 { 8 } else { 4 };
-                    let len: i64 = tensor.dims.iter().product();
-                    assert_eq!(tensor.raw_data.len() as i64, width * len, "{name}: {}", tensor.name);
-                    assert!(known.insert(&tensor.name), "{name}: {} twice", tensor.name);
-                }
-                for node in &graph.node {
-                    for input in &node.input {
-                        assert!(known.contains(input.as_str()), "{name}: {} reads {input}", node.name);
-                    }
-                    assert!(known.insert(&node.output[0]), "{name}: {} twice", node.output[0]);
-                }
-                assert!(known.contains(super::super::OUTPUT));
+                assert_in_order(&graph, name);
                 let weights = file.network.parameters().specs();
                 for spec in weights {
                     let tensor = graph.initializer.iter().find(|tensor| tensor.name == spec.name).unwrap();
@@ -670,23 +679,7 @@ mod tests {
             let (network, quantized) = calibration.finish().unwrap();
             (file.network, file.quantized) = (network, Some(quantized));
             let graph = graph(&file, true);
-            let mut known: HashSet<&str> = HashSet::from([super::super::INPUT]);
-            for tensor in &graph.initializer {
-                let width = match tensor.data_type {
-                    data_type::INT64 => 8,
-                    data_type::INT8 | data_type::UINT8 => 1,
-                    _ => 4,
-                };
-                let len: i64 = tensor.dims.iter().product();
-                assert_eq!(tensor.raw_data.len() as i64, width * len, "{name}: {}", tensor.name);
-                assert!(known.insert(&tensor.name), "{name}: {} twice", tensor.name);
-            }
-            for node in &graph.node {
-                for input in &node.input {
-                    assert!(known.contains(input.as_str()), "{name}: {} reads {input}", node.name);
-                }
-                assert!(known.insert(&node.output[0]), "{name}: {} twice", node.output[0]);
-            }
+            assert_in_order(&graph, name);
             let count = |operator: &str| graph.node.iter().filter(|node| node.op_type == operator).count();
             let (products, quantize) = (count("Conv") + count("Gemm"), count("QuantizeLinear"));
             // Weights and biases are made numbers as well; ReLU rounds for the layer before it, and logits stay numbers.

@@ -24,6 +24,7 @@ use super::tensor::Tensor;
 use super::{ImportOptions, NodeProblem, OnnxImportError};
 use crate::data::one_class_names;
 use crate::data::preprocessing::{Fit, Normalization, Preprocessing};
+use crate::formats::fields::MOST_LAYERS;
 use crate::formats::{ModelFile, TestVectors};
 use crate::layers::{GeluOptions, Layer, ReshapeOptions, TransposeOptions};
 use crate::network::{Description, NamedLayer, Network, NetworkError};
@@ -40,8 +41,6 @@ const OPEN_BATCH: usize = 7;
 const FREE_FOLDED: usize = 1 << 24;
 /// The most nodes that scale pixels before an input with its channels last is turned.
 const MOST_SCALING: usize = 8;
-/// The most layers that a model file holds.
-const MOST_LAYERS: usize = 4096;
 
 /// The model that a file's bytes hold; see [`super::load_onnx`].
 pub(super) fn model(

@@ -5,7 +5,7 @@ use super::{Call, Flow, Importer};
 use crate::formats::onnx::node::{Node, Problem, invalid, unsupported};
 use crate::formats::onnx::tensor::sizes;
 use crate::layers::{AdaptivePoolingOptions, PoolingKind, PoolingOptions};
-use crate::shape::{Padding, Rounding, Window};
+use crate::shape::{Rounding, Window};
 
 impl Importer<'_> {
     pub(super) fn pooling(&mut self, call: &Call<'_>) -> Result<Flow, Problem> {
@@ -32,13 +32,7 @@ impl Importer<'_> {
         }
         let flow = call.flow(0)?.clone();
         let (_, input) = self.map(call.node, &flow)?;
-        let window = Window {
-            kernel: (input.height, input.width),
-            stride: (1, 1),
-            padding: Padding::NONE,
-            dilation: (1, 1),
-            rounding: Rounding::Floor,
-        };
+        let window = Window::of((input.height, input.width)).rounding(Rounding::Floor);
         self.unary(call, PoolingOptions::max(window), vec![])
     }
 
