@@ -76,8 +76,6 @@ const TEST_INPUTS: &str = "striate.test.inputs";
 const TEST_LOGITS: &str = "striate.test.logits";
 /// Tensors of this prefix are ours, not parameters.
 const RESERVED: &str = "striate.";
-/// Beyond any network that trains; a bound for what a stranger's file may ask of us.
-const MAX_LAYERS: usize = 4096;
 /// The longest text of a field. Free JSON takes up to a hundred times its length in memory, so it gets less.
 fn most_bytes(key: &str) -> usize {
     match key {
@@ -577,10 +575,6 @@ impl ModelFile {
         let part = Parts { container: &container, name };
         part.check_version()?;
         let description: Description = part.field(ARCHITECTURE)?;
-        if description.layers.len() > MAX_LAYERS {
-            let reason = format!("it has {} layers; at most {MAX_LAYERS} are allowed", description.layers.len());
-            return Err(part.bad_field(ARCHITECTURE, reason));
-        }
         let class_names = part.field(CLASSES)?;
         let preprocessing = part.field(PREPROCESSING)?;
         let training = part.field(TRAINING)?;
