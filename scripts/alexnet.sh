@@ -6,7 +6,7 @@ set -euo pipefail
 [ $# = 2 ] || { sed -n '2,4s/^# //p' "$0"; exit 2; }
 cifar="$(realpath "$1")" mnist="$(realpath "$2")"
 cd "$(dirname "$0")/.."
-cargo build --release --quiet
+. scripts/program.sh
 work="$(mktemp -d)"
 part() { # TARGET TRAIN TEST, images a class
     for class in "$cifar"/train/*/; do
@@ -38,7 +38,7 @@ cut_idx t10k-labels-idx1-ubyte 2000 1
 plain=(--optimizer adam --schedule constant --average 0)
 train() { # NAME OPTIONS...
     echo "$1"
-    "${CARGO_TARGET_DIR:-target}/release/striate" train --quiet --out "$work/$1" "${plain[@]}" "${@:2}"
+    "$striate" train --quiet --out "$work/$1" "${plain[@]}" "${@:2}"
 }
 train alexnet --data "$work/large" --model alexnet --input 3,227,227 --batch 32 --epochs 1 --lr 0.0001 --normalize mean \
     --augment none

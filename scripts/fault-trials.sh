@@ -2,12 +2,11 @@
 # Trains on a disk that fills up, on one that is read-only and in a directory that may no longer be written to. Each time the
 # run has to end with status 1 and the reason, leave its last checkpoint whole, and go on from it to the weights of a run
 # that was left alone. With faketime installed, also trains under a clock that jumps by years. Needs root, for mount and for
-# running as nobody: sudo scripts/fault-trials.sh. What needs no root is in crates/striate-cli/tests/faults.rs.
+# running as nobody: sudo scripts/fault-trials.sh. What needs no root is in crates/striate-cli/tests/outside/faults.rs.
 set -euo pipefail
 [ "$(id -u)" = 0 ] || { echo "fault-trials: mounting a disk takes root: sudo $0" >&2; exit 2; }
 cd "$(dirname "$0")/.."
-cargo build --release --quiet
-striate="$PWD/target/release/striate"
+. scripts/program.sh
 work="$(mktemp -d)"
 disk="$work/disk"
 mkdir "$disk"
@@ -83,6 +82,7 @@ before="$(sha256sum <"$work/run/last.ckpt")"
 must_fail "you may not write in this directory" wait "$run"
 chmod 755 "$work/run"
 check "$work/run" "$before"
+
 echo "a clock that jumps ten years to and fro"
 library="$(find /usr/lib -name libfaketime.so.1 -print -quit 2>/dev/null || true)"
 if [ -n "$library" ]; then

@@ -8,8 +8,7 @@ if (($# == 0 || $# % 2)); then
 fi
 here="$PWD"
 cd "$(dirname "$0")/.."
-cargo build --release --quiet
-striate="$(realpath "${CARGO_TARGET_DIR:-target}")/release/striate"
+. scripts/program.sh
 while (($#)); do
     run="$1" image="$2"
     shift 2

@@ -26,6 +26,7 @@ import time
 import zlib
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 
 
 def png(width, height, pixel):
@@ -180,7 +181,7 @@ def main():
     parser.add_argument("--requests", type=int, default=2_000)
     parser.add_argument("--max-connections", type=int, default=12_000, help="of the server")
     parser.add_argument("--settle", type=float, default=10, help="seconds before the good requests")
-    parser.add_argument("--striate", default=str(ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "release/striate"), help="the program")
+    parser.add_argument("--striate", default=str(TARGET / "release/striate"), help="the program")
     args = parser.parse_args()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -7,9 +7,8 @@ set -euo pipefail
 epochs="${1:-3}" work="${2:-$(mktemp -d)}"
 mkdir -p "$work" && work="$(realpath "$work")"
 cd "$(dirname "$0")/.."
-cargo build --release --quiet
+. scripts/program.sh
 [ -d "$work/shuffled" ] || cargo run --release --quiet -p striate-cli --example shuffled_pixels -- "$work/shuffled"
-striate="$(realpath "${CARGO_TARGET_DIR:-target}")/release/striate"
 
 "$striate" summary simple-convnet --toml > "$work/simple-convnet.toml"
 # The same network without its pooling.

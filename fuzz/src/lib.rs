@@ -170,7 +170,8 @@ pub fn idx(data: &[u8]) {
     }
 }
 
-/// A directory of CIFAR's files; a first byte below 8 makes them as long as they must be.
+/// A directory of CIFAR's files; a first byte of 0 makes all of them as long as they must be (400 MB to read), one from 1 to 8
+/// one of them.
 pub fn cifar(data: &[u8]) {
     let (Ok(directory), Some((&first, rest))) = (tempfile::tempdir(), data.split_first()) else { return };
     let names = [
@@ -184,8 +185,9 @@ pub fn cifar(data: &[u8]) {
         "test_batch.bin",
     ];
     files(directory.path(), &names, rest);
-    if first < 8 {
-        for name in names {
+    if first <= 8 {
+        let long = if first == 0 { &names[..] } else { &names[usize::from(first) - 1..usize::from(first)] };
+        for &name in long {
             let length = match name {
                 "train.bin" => 50_000 * 3074,
                 "test.bin" => 10_000 * 3074,

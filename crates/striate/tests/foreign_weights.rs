@@ -158,6 +158,27 @@ fn arrays_of_pickles_are_as_long_as_they_say() {
     let start = Instant::now();
     let message = read_pickle(&text, "bomb").unwrap_err().to_string();
     assert!(message.contains("4 times as long as the file") && start.elapsed().as_secs() < 2, "{message}");
+    // A key of a kilobyte and an array of no numbers, named a hundred thousand times.
+    let array = array_of_remembered(&"W".repeat(1000), &[0], "C");
+    let mut text = [with_remembered(&[], "f4"), b"(".to_vec(), array[..1002].to_vec(), b"p2\n".to_vec()].concat();
+    text.extend([&array[1002..array.len() - 1], b"p3\nu"].concat());
+    text.extend(b"g2\ng3\ns".repeat(100_000));
+    text.push(b'.');
+    let message = read_pickle(&text, "bomb").unwrap_err().to_string();
+    assert!(message.contains("4 times as long as the file"), "{message}");
+}
+
+#[test]
+fn a_long_tuple_can_be_a_state_again_and_again() {
+    // A dtype, and a state of 200,000 parts that it is given as often.
+    let mut text = b"cnumpy\ndtype\n(Vf4\ntRp0\n(I3\nV<\n".to_vec();
+    text.extend(b"h\x00".repeat(200_000));
+    text.extend(b"tq\x01b");
+    text.extend(b"h\x01b".repeat(200_000));
+    text.push(b'.');
+    let start = Instant::now();
+    let message = read_pickle(&text, "long").unwrap_err().to_string();
+    assert!(message.contains("not a dictionary") && start.elapsed().as_secs() < 2, "{message}");
 }
 
 #[test]
@@ -168,6 +189,20 @@ fn every_cut_of_a_pickle_is_refused() {
             assert!(read_pickle(&bytes[..length], name).is_err(), "{name} cut to {length}");
         }
     }
+}
+
+#[test]
+fn an_archive_has_one_end() {
+    // Sixty thousand entries the last of which is none, and a megabyte of ends that all ask for them.
+    let mut entry = b"PK\x01\x02".to_vec();
+    entry.resize(46, 0);
+    let mut archive = entry.repeat(60_000);
+    let count = 60_001u16.to_le_bytes();
+    let end = [&b"PK\x05\x06\0\0\0\0"[..], &count, &count, &(archive.len() as u32).to_le_bytes(), &[0; 6]].concat();
+    archive.extend(end.repeat(50_000));
+    let start = Instant::now();
+    let message = read_npz(&archive, "ends.npz").unwrap_err().to_string();
+    assert!(message.contains("more than 16 places") && start.elapsed().as_secs() < 2, "{message}");
 }
 
 fn model() -> ModelFile {

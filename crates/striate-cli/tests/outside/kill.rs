@@ -158,6 +158,7 @@ fn a_killed_run_goes_on_as_if_nothing_had_happened() {
 
 #[test]
 #[ignore = "takes minutes: scripts/kill-trials.sh"]
-fn two_hundred_kills() {
-    trials(200, std::process::id().into());
+fn many_kills() {
+    let kills = std::env::var("STRIATE_KILLS").map_or(200, |kills| kills.parse().expect("a number of kills"));
+    trials(kills, std::process::id().into());
 }

@@ -12,8 +12,6 @@ pub(crate) const ARCHITECTURE: &str = "striate.architecture";
 pub(crate) const MOST_BYTES: usize = 4 << 20;
 /// The longest text of one that holds any JSON, which takes up to a hundred times its length in memory.
 pub(crate) const MOST_FREE_BYTES: usize = 1 << 20;
-/// Beyond any network that trains; a bound for what a stranger's file may ask of us.
-pub(crate) const MOST_LAYERS: usize = 4096;
 
 /// JSON text that is known to be readable as a `T` again: not so for NaN, or for lists nested without end.
 pub(crate) fn to_text<T: DeserializeOwned>(
@@ -53,13 +51,7 @@ impl Container<'_> {
 
     /// The network without its weights.
     pub(crate) fn architecture(&self) -> Result<Description, FormatError> {
-        let description: Description = self.json(ARCHITECTURE, MOST_BYTES)?;
-        let layers = description.layers.len();
-        if layers > MOST_LAYERS {
-            let reason = format!("it has {layers} layers; at most {MOST_LAYERS} are allowed");
-            return Err(self.bad_field(ARCHITECTURE, reason));
-        }
-        Ok(description)
+        self.json(ARCHITECTURE, MOST_BYTES)
     }
 
     /// A copy of values of the file.

@@ -76,7 +76,7 @@ const TEST_INPUTS: &str = "striate.test.inputs";
 const TEST_LOGITS: &str = "striate.test.logits";
 /// Tensors of this prefix are ours, not parameters.
 const RESERVED: &str = "striate.";
-/// The longest text of a field.
+/// The longest text of a field. Free JSON takes up to a hundred times its length in memory, so it gets less.
 fn most_bytes(key: &str) -> usize {
     match key {
         TRAINING | METRICS => MOST_FREE_BYTES,

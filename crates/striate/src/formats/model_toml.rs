@@ -20,13 +20,14 @@
 //!
 //! Layers may stand in any order. Whatever does not fit is an error with its line.
 
+use crate::network::description::{INPUT, MAX_LAYERS};
 use crate::network::{Description, NamedLayer, NetworkError};
 use crate::shape::Shape;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::collections::HashMap;
-use std::ops::Range;
-use toml::{Spanned, Table};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use toml::Spanned;
 
 /// What is wrong with a model file, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,6 +48,9 @@ struct File {
     input: [usize; 3],
     layers: Vec<Spanned<Table>>,
 }
+
+/// A layer's keys, each with its place in the text.
+type Table = BTreeMap<Spanned<String>, toml::Value>;
 
 /// The description as a TOML file that [`from_toml`] reads back.
 ///
@@ -150,39 +154,53 @@ pub fn from_toml(text: &str, name: &str) -> Result<Description, TomlError> {
         let at = error.span().map_or(0, |span| span.start);
         source.error(at, error.message().to_string())
     })?;
-    let mut layers = Vec::with_capacity(file.layers.len());
+    // Before anything is done for each of them.
+    if file.layers.len() > MAX_LAYERS {
+        let error = NetworkError::TooMany { what: "layers", found: file.layers.len(), most: MAX_LAYERS };
+        return Err(source.error(0, error.to_string()));
+    }
+    let mut nodes: Vec<Node> = Vec::with_capacity(file.layers.len());
     let mut places: HashMap<String, usize> = HashMap::new();
-    for table in file.layers {
-        let place = table.span();
+    for (number, table) in file.layers.into_iter().enumerate() {
+        let place = Places::of(&table);
         let layer = source.layer(table.into_inner(), &place)?;
-        let line_of_name = source.place_of("name", &place);
-        if layer.name == crate::network::description::INPUT {
-            return Err(source.error(line_of_name, NetworkError::ReservedName.to_string()));
+        if layer.name == INPUT {
+            return Err(source.error(place.of_key("name"), NetworkError::ReservedName.to_string()));
         }
-        if places.insert(layer.name.clone(), line_of_name).is_some() {
+        if places.insert(layer.name.clone(), number).is_some() {
             let error = NetworkError::DuplicateName { name: layer.name };
-            return Err(source.error(line_of_name, error.to_string()));
+            return Err(source.error(place.of_key("name"), error.to_string()));
         }
-        layers.push((layer, place));
+        nodes.push(Node { layer, place });
     }
-    // A layer without inputs takes the one before it in the file, so that one must be named before they are sorted.
-    let before: Vec<Option<String>> =
-        std::iter::once(None).chain(layers.iter().map(|(layer, _)| Some(layer.name.clone()))).collect();
-    let mut nodes = Vec::with_capacity(layers.len());
-    for ((layer, place), before) in layers.into_iter().zip(before) {
-        for input in &layer.inputs {
-            if input != crate::network::description::INPUT && !places.contains_key(input) {
+    let inputs = nodes.iter().enumerate().map(|(number, Node { layer, place })| {
+        // A layer without inputs takes the one before it in the file.
+        let before = || number.checked_sub(1).into_iter().collect();
+        let named = layer.inputs.iter().filter(|input| *input != INPUT).map(|input| {
+            places.get(input).copied().ok_or_else(|| {
                 let error = NetworkError::UnknownInput { layer: layer.name.clone(), input: input.clone() };
-                return Err(source.error(source.place_of("inputs", &place), error.to_string()));
-            }
-        }
-        nodes.push((layer, before));
-    }
-    let layers = sorted(nodes).map_err(|cycle| {
-        let at = cycle.first().and_then(|name| places.get(name)).copied().unwrap_or(0);
-        let reason = format!("the layers {} take their inputs from each other in a circle", cycle.join(", "));
-        source.error(at, reason)
+                source.error(place.of_key("inputs"), error.to_string())
+            })
+        });
+        if layer.inputs.is_empty() { Ok(before()) } else { named.collect() }
+    });
+    let inputs: Vec<Vec<usize>> = inputs.collect::<Result<_, _>>()?;
+    let order = sorted(&inputs).map_err(|circle| {
+        let names: Vec<&str> = circle.iter().map(|&number| nodes[number].layer.name.as_str()).collect();
+        let at = circle.first().map_or(0, |&number| nodes[number].place.of_key("name"));
+        source.error(at, format!("the layers {} take their inputs from each other in a circle", names.join(", ")))
     })?;
+    // Where the order changed, what was silent must be said.
+    for (at, &number) in order.iter().enumerate() {
+        let before = number.checked_sub(1);
+        if nodes[number].layer.inputs.is_empty() && at.checked_sub(1).map(|at| order[at]) != before {
+            let name = before.map_or(INPUT.to_string(), |before| nodes[before].layer.name.clone());
+            nodes[number].layer.inputs = vec![name];
+        }
+    }
+    let place_of: Vec<usize> = nodes.iter().map(|node| node.place.of_key("name")).collect();
+    let mut layers: Vec<Option<NamedLayer>> = nodes.into_iter().map(|node| Some(node.layer)).collect();
+    let layers = order.iter().filter_map(|&number| layers[number].take()).collect();
     let [channels, height, width] = file.input;
     let description = Description { name: file.name, input: Shape::new(channels, height, width), layers };
     match description.shapes() {
@@ -192,46 +210,72 @@ pub fn from_toml(text: &str, name: &str) -> Result<Description, TomlError> {
                 NetworkError::Layer { layer, .. } | NetworkError::DeadEnd { layer } => places.get(layer),
                 _ => None,
             };
-            Err(source.error(layer.copied().unwrap_or(0), error.to_string()))
+            Err(source.error(layer.map_or(0, |&number| place_of[number]), error.to_string()))
         }
     }
 }
 
-/// Layers after their inputs, otherwise in the order of the file; or those on a circle. Each comes with the name of the
-/// layer before it in the file.
-fn sorted(layers: Vec<(NamedLayer, Option<String>)>) -> Result<Vec<NamedLayer>, Vec<String>> {
-    let mut rest = layers;
-    let mut done: Vec<NamedLayer> = Vec::with_capacity(rest.len());
-    let mut names: std::collections::HashSet<String> = [crate::network::description::INPUT.to_string()].into();
-    while !rest.is_empty() {
-        let ready = |(layer, before): &(NamedLayer, Option<String>)| {
-            if layer.inputs.is_empty() {
-                before.as_ref().is_none_or(|before| names.contains(before))
-            } else {
-                layer.inputs.iter().all(|input| names.contains(input))
-            }
-        };
-        let Some(next) = rest.iter().position(ready) else { return Err(circle(rest)) };
-        let (mut layer, before) = rest.remove(next);
-        // Where the order changed, what was silent must be said.
-        if layer.inputs.is_empty() && done.last().map(|last| &last.name) != before.as_ref() {
-            layer.inputs = vec![before.unwrap_or_else(|| crate::network::description::INPUT.to_string())];
-        }
-        names.insert(layer.name.clone());
-        done.push(layer);
-    }
-    Ok(done)
+/// A layer, and where it stands in the text.
+struct Node {
+    layer: NamedLayer,
+    place: Places,
 }
 
-/// The layers on a circle among layers none of which is ready, without those that only follow from it.
-fn circle(mut layers: Vec<(NamedLayer, Option<String>)>) -> Vec<String> {
-    let takes = |(layer, before): &(NamedLayer, Option<String>), name: &String| {
-        if layer.inputs.is_empty() { before.as_ref() == Some(name) } else { layer.inputs.contains(name) }
+/// The layers in an order in which each comes after its inputs, otherwise in that of the file; or those on a circle.
+fn sorted(inputs: &[Vec<usize>]) -> Result<Vec<usize>, Vec<usize>> {
+    let mut readers = vec![Vec::new(); inputs.len()];
+    for (number, inputs) in inputs.iter().enumerate() {
+        inputs.iter().for_each(|&input| readers[input].push(number));
+    }
+    let order = freed(inputs, &readers);
+    if order.len() == inputs.len() {
+        return Ok(order);
+    }
+    // What is left waits for a circle; those that no other one waits for are not on it.
+    let mut left = vec![true; inputs.len()];
+    order.iter().for_each(|&number| left[number] = false);
+    let among = |lists: &[Vec<usize>]| -> Vec<Vec<usize>> {
+        let keep = |number: usize| lists[number].iter().copied().filter(|&other| left[other] && left[number]).collect();
+        (0..lists.len()).map(keep).collect()
     };
-    while let Some(unused) = (0..layers.len()).find(|&i| !layers.iter().any(|other| takes(other, &layers[i].0.name))) {
-        layers.remove(unused);
+    freed(&among(&readers), &among(inputs)).into_iter().for_each(|number| left[number] = false);
+    Err((0..left.len()).filter(|&number| left[number]).collect())
+}
+
+/// Numbers in the order in which they become free, the least first: each waits for those of its list `waits`, and sets free
+/// those of its list `frees`. Those that wait for each other never do.
+fn freed(waits: &[Vec<usize>], frees: &[Vec<usize>]) -> Vec<usize> {
+    let mut waits: Vec<usize> = waits.iter().map(Vec::len).collect();
+    let mut free: BinaryHeap<Reverse<usize>> = (0..waits.len()).filter(|&i| waits[i] == 0).map(Reverse).collect();
+    let mut order = Vec::with_capacity(waits.len());
+    while let Some(Reverse(next)) = free.pop() {
+        order.push(next);
+        for &other in &frees[next] {
+            waits[other] -= 1;
+            if waits[other] == 0 {
+                free.push(Reverse(other));
+            }
+        }
     }
-    layers.into_iter().map(|(layer, _)| layer.name).collect()
+    order
+}
+
+/// Where a layer's keys are set.
+struct Places {
+    table: usize,
+    keys: HashMap<String, usize>,
+}
+
+impl Places {
+    fn of(table: &Spanned<Table>) -> Self {
+        let keys = table.get_ref().keys().map(|key| (key.get_ref().clone(), key.span().start)).collect();
+        Self { table: table.span().start, keys }
+    }
+
+    /// The place of a key; of the table itself if it is not set.
+    fn of_key(&self, key: &str) -> usize {
+        self.keys.get(key).copied().unwrap_or(self.table)
+    }
 }
 
 /// A file's text, to find lines in.
@@ -246,27 +290,15 @@ impl Source<'_> {
         TomlError { name: self.name.to_string(), line, reason }
     }
 
-    /// Where `key` is set in the table at `place`; the table itself if it is not.
-    fn place_of(&self, key: &str, place: &Range<usize>) -> usize {
-        let mut at = place.start;
-        for (i, line) in self.text.get(place.start..).unwrap_or_default().split_inclusive('\n').enumerate() {
-            // The next table ends the search.
-            if i > 0 && line.trim_start().starts_with('[') {
-                break;
-            }
-            if line.split_once('=').is_some_and(|(found, _)| found.trim().trim_matches(['"', '\'']) == key) {
-                return at;
-            }
-            at += line.len();
-        }
-        place.start
-    }
-
     /// One layer from its table.
-    fn layer(&self, table: Table, place: &Range<usize>) -> Result<NamedLayer, TomlError> {
-        let problem = |key: &str, reason: String| self.error(self.place_of(key, place), reason);
-        let json = serde_json::to_value(table).map_err(|error| self.error(place.start, error.to_string()))?;
-        let Value::Object(mut fields) = json else { return Err(self.error(place.start, "a layer is a table".into())) };
+    fn layer(&self, table: Table, place: &Places) -> Result<NamedLayer, TomlError> {
+        let problem = |key: &str, reason: String| self.error(place.of_key(key), reason);
+        let mut fields = Map::new();
+        for (key, value) in table {
+            let key = key.into_inner();
+            let value = serde_json::to_value(value).map_err(|error| problem(&key, error.to_string()))?;
+            fields.insert(key, value);
+        }
         let Some(Value::String(name)) = fields.remove("name") else {
             return Err(problem("name", "a layer needs a name, such as name = \"conv1\"".into()));
         };
@@ -302,12 +334,11 @@ impl Source<'_> {
             })?;
             fields.insert("init".into(), value);
         }
-        let known: Vec<String> = fields.keys().cloned().collect();
         let layer = crate::layers::Layer::deserialize(Value::Object(fields)).map_err(|error| {
-            let reason = format!("layer {name}: {error}");
-            // serde names an unknown field between backquotes.
-            let key = known.iter().find(|key| reason.contains(&format!("`{key}`"))).map_or("kind", String::as_str);
-            problem(key, reason)
+            let error = error.to_string();
+            // serde names an unknown field between backquotes, before those that it knows.
+            let key = error.split('`').nth(1).filter(|key| place.keys.contains_key(*key)).unwrap_or("kind");
+            problem(key, format!("layer {name}: {error}"))
         })?;
         Ok(NamedLayer { name, layer, inputs })
     }
@@ -387,6 +418,7 @@ init = "he"
             assert!(line == expected && reason.contains(word), "line {line}: {reason}");
         };
         check(error("filters = 8", "filters = 8\nfilter_size = 3"), 8, "unknown field `filter_size`");
+        check(error("filters = 8", "filters = 8\ngroup = 3"), 8, "unknown field `group`");
         check(error("filters = 8\n", ""), 6, "missing field `filters`");
         check(error("kernel = 3", "kernel = 11"), 5, "conv1");
         check(error("kernel = 3\n", ""), 6, "needs a kernel");
@@ -407,6 +439,40 @@ init = "he"
             "layers relu1, sum take their inputs",
         );
         check(error("outputs = 10", "outputs = 10\ninputs = [\"relu1\"]"), 17, "used by no other");
+    }
+
+    #[test]
+    fn long_files_take_no_more_time_than_they_are_long() {
+        let start = std::time::Instant::now();
+        let head = "name = \"long\"\ninput = [1, 8, 8]\n";
+        let relu = |name: usize, rest: &str| format!("[[layers]]\nname = \"a{name}\"\nkind = \"relu\"\n{rest}");
+        let layers = |range: std::ops::Range<usize>, rest: &dyn Fn(usize) -> String| -> String {
+            range.map(|i| relu(i, &rest(i))).collect()
+        };
+        let read = |text: &str| from_toml(&format!("{head}{text}"), "long.toml");
+        // As many as there may be, the last first; and more.
+        let before = |i: usize| {
+            if i + 1 == MAX_LAYERS { "inputs = [\"input\"]\n".into() } else { format!("inputs = [\"a{}\"]\n", i + 1) }
+        };
+        let reversed = read(&layers(0..MAX_LAYERS, &before)).unwrap();
+        assert_eq!(reversed.layers[0].name, format!("a{}", MAX_LAYERS - 1));
+        assert!(reversed.summary(1).is_ok());
+        let error = read(&layers(0..50_000, &|_| String::new())).unwrap_err();
+        assert!(error.reason.contains("50000 layers; at most 4096"), "{error}");
+        let inputs = "\"a0\", ".repeat(100_000);
+        let error = read(&(relu(0, "") + &relu(1, &format!("inputs = [{inputs}]\n")))).unwrap_err();
+        assert!(error.reason.contains("100000 inputs of layers; at most 16384"), "{error}");
+        // A circle that all others wait for.
+        let circle = |i: usize| if i == 0 { "inputs = [\"a1\"]\n".into() } else { String::new() };
+        let error = read(&layers(0..MAX_LAYERS, &circle)).unwrap_err();
+        assert!(error.line == 4 && error.reason.contains("the layers a0, a1 take"), "{error}");
+        // One list in a line for each layer, and keys that no layer has.
+        let listed: String = (0..MAX_LAYERS).map(|i| format!("{{kind = \"relu\", name = \"a{i}\"}},\n")).collect();
+        assert_eq!(read(&format!("layers = [\n{listed}]\n")).unwrap().layers.len(), MAX_LAYERS);
+        let keys: String = (0..50_000).map(|i| format!("k{i} = 1\n")).collect();
+        let error = read(&relu(0, &format!("{keys}{} = 1\n", "a".repeat(100_000)))).unwrap_err();
+        assert!(error.line == 50_006 && error.reason.contains("unknown field `aaa"), "{}", error.line);
+        assert!(start.elapsed().as_secs() < 4, "{:?}", start.elapsed());
     }
 
     #[test]

@@ -24,6 +24,8 @@ const MAGIC: &[u8] = b"\x93NUMPY";
 const MAX_HEAD: usize = 10_000;
 const MAX_ARRAYS: usize = 16_384;
 const MAX_AXES: usize = 8;
+/// More ends of an archive than numbers look like by chance. Until one proves true, the whole directory may be read for each.
+const MOST_ENDS: usize = 16;
 /// All arrays together may be this long, and [`MOST_PRESSED`] times the archive's length besides.
 const ALWAYS: u64 = 64 << 20;
 const MOST_PRESSED: u64 = 20;
@@ -164,6 +166,11 @@ fn head(kind: &str, shape: &[usize]) -> Vec<u8> {
 /// See [`NpzError`]. A refusal takes little time and memory whatever the file claims.
 pub fn read_npz(bytes: &[u8], name: &str) -> Result<NpzContents, NpzError> {
     let fault = |reason: String| NpzError::Archive { name: name.into(), reason: shorten(&reason) };
+    // In their short and their long form.
+    let ends = bytes.windows(4).filter(|window| matches!(window, [b'P', b'K', 5 | 6, 6]));
+    if ends.take(MOST_ENDS + 1).count() > MOST_ENDS {
+        return Err(fault(format!("it ends in more than {MOST_ENDS} places")));
+    }
     let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(|error| fault(error.to_string()))?;
     if archive.len() > MAX_ARRAYS {
         return Err(fault(format!("it has {} entries; at most {MAX_ARRAYS} are allowed", archive.len())));

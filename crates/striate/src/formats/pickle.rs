@@ -626,8 +626,9 @@ impl<'a> Machine<'a> {
         let Object::Tuple(ids) = self.object(state) else {
             return Err(self.malformed(offset, "the state of an object is no tuple"));
         };
-        let ids = ids.clone();
-        let state: Vec<&Object<'a>> = ids.iter().take(8).map(|&id| self.object(id)).collect();
+        // No state that is known has more; a tuple may be long, and named again and again.
+        let ids: Vec<Id> = ids.iter().take(8).copied().collect();
+        let state: Vec<&Object<'a>> = ids.iter().map(|&id| self.object(id)).collect();
         let built = match (self.object(target), state.as_slice()) {
             (Object::Dtype(dtype), [Object::Int(_), order, ..]) => {
                 let big_endian = match order {
@@ -683,7 +684,8 @@ impl<'a> Machine<'a> {
                 _ => return Err(fault("its numbers are no bytes".into())),
             };
             // What is stored, not what is claimed, says how much memory and time it may take.
-            left = left.checked_sub(stored).ok_or_else(|| {
+            let taken = stored + entry.len() + size_of::<NamedArray>();
+            left = left.checked_sub(taken).ok_or_else(|| {
                 fault(format!("the arrays up to this one are more than {MOST_SHARING} times as long as the file"))
             })?;
             let decoded: Vec<u8>;

@@ -28,6 +28,10 @@ impl NamedLayer {
 
 /// The name that stands for the network's input.
 pub const INPUT: &str = "input";
+/// The most layers of a network: a bound for what a stranger's file may ask of us.
+pub const MAX_LAYERS: usize = 4096;
+/// The most inputs that all layers name together.
+const MAX_INPUTS: usize = 4 * MAX_LAYERS;
 
 /// What a network is made of, without any number learnt: a graph of layers, each after those whose outputs it takes.
 ///
@@ -129,6 +133,13 @@ impl Description {
     pub(crate) fn nodes(&self) -> Result<Vec<Node<'_>>, NetworkError> {
         if self.layers.is_empty() {
             return Err(NetworkError::NoLayers { name: self.name.clone() });
+        }
+        let inputs = self.layers.iter().map(|named| named.inputs.len()).sum();
+        for (what, found, most) in [("layers", self.layers.len(), MAX_LAYERS), ("inputs of layers", inputs, MAX_INPUTS)]
+        {
+            if found > most {
+                return Err(NetworkError::TooMany { what, found, most });
+            }
         }
         let mut positions: HashMap<&str, Source> = HashMap::from([(INPUT, Source::Input)]);
         for (i, named) in self.layers.iter().enumerate() {

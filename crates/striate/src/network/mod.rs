@@ -19,6 +19,7 @@ pub use parameters::{ParameterSpec, Parameters};
 pub use plan::{Mode, Plan, Weights};
 pub use predictor::Predictor;
 pub use run::{NonFinite, NonFiniteArray, Runner, StepKey, StepResult, StepTime};
+use std::collections::HashMap;
 pub use taps::Taps;
 
 /// Why a network can't be built or run.
@@ -41,6 +42,16 @@ pub enum NetworkError {
     NoLayers {
         /// Its name.
         name: String,
+    },
+    /// A network beyond any that trains.
+    #[error("the network has {found} {what}; at most {most} are allowed: merge layers, or leave some out")]
+    TooMany {
+        /// Layers, or their inputs.
+        what: &'static str,
+        /// How many there are.
+        found: usize,
+        /// How many there may be.
+        most: usize,
     },
     /// Two layers of one name.
     #[error("two layers are called {name:?}; names must differ")]
@@ -148,15 +159,12 @@ impl Network {
     /// Layers that do not fit together, or two of one name.
     pub fn new(description: Description, seed: u64) -> Result<Self, NetworkError> {
         let rules = description.parameter_rules()?;
-        let mut parameters = description.zeros(&rules)?;
-        for (position, (name, rule)) in rules.iter().enumerate() {
-            if let Some(mut array) = parameters.get_mut(name)
-                && let Some(values) = array.as_slice_mut()
-            {
+        let mut rules = rules.iter().enumerate();
+        Self::filled(description, |values| {
+            if let Some((position, (_, rule))) = rules.next() {
                 rule.init.fill(values, rule.fan_in, seed, position as u64);
             }
-        }
-        Self::checked(description, parameters)
+        })
     }
 
     /// A network with given parameters, checked against the description by name and shape. Their order may differ.
@@ -166,19 +174,23 @@ impl Network {
     pub fn with_parameters(description: Description, parameters: Parameters) -> Result<Self, NetworkError> {
         let rules = description.parameter_rules()?;
         let mut ordered = description.zeros(&rules)?;
-        for (name, rule) in &rules {
+        let ranges: Vec<_> = ordered.specs().iter().map(|spec| spec.range.clone()).collect();
+        let values = ordered.as_mut_slice();
+        let mut given: HashMap<&str, &ParameterSpec> =
+            parameters.specs().iter().map(|spec| (spec.name.as_str(), spec)).collect();
+        for ((name, rule), range) in rules.iter().zip(ranges) {
             let problem = |found: String| NetworkError::Parameter {
                 name: name.clone(),
                 found,
                 expected: format!("an array of shape {:?}", rule.shape),
             };
-            let given = parameters.get(name).ok_or_else(|| problem("nothing".into()))?;
-            match ordered.get_mut(name) {
-                Some(mut target) if target.shape() == given.shape() => target.assign(&given),
-                _ => return Err(problem(format!("shape {:?}", given.shape()))),
+            let spec = given.remove(name.as_str()).ok_or_else(|| problem("nothing".into()))?;
+            if spec.shape != rule.shape {
+                return Err(problem(format!("shape {:?}", spec.shape)));
             }
+            values[range].copy_from_slice(&parameters.as_slice()[spec.range.clone()]);
         }
-        if let Some(spec) = parameters.specs().iter().find(|spec| !rules.iter().any(|(name, _)| *name == spec.name)) {
+        if let Some(spec) = parameters.specs().iter().find(|spec| given.contains_key(spec.name.as_str())) {
             return Err(NetworkError::Parameter {
                 name: spec.name.clone(),
                 found: format!("an array of shape {:?}", spec.shape),

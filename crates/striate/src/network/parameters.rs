@@ -126,7 +126,10 @@ impl Parameters {
 
     /// The array of this name.
     pub fn get(&self, name: &str) -> Option<ArrayViewD<'_, f32>> {
-        let spec = self.spec(name)?;
+        self.view(self.spec(name)?)
+    }
+
+    fn view(&self, spec: &ParameterSpec) -> Option<ArrayViewD<'_, f32>> {
         ArrayViewD::from_shape(IxDyn(&spec.shape), &self.values[spec.range.clone()]).ok()
     }
 
@@ -139,6 +142,6 @@ impl Parameters {
 
     /// Every name with its array, in layer order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, ArrayViewD<'_, f32>)> {
-        self.specs.iter().filter_map(|s| Some((s.name.as_str(), self.get(&s.name)?)))
+        self.specs.iter().filter_map(|s| Some((s.name.as_str(), self.view(s)?)))
     }
 }

@@ -75,12 +75,6 @@ struct Values {
     yields: usize,
 }
 
-impl Values {
-    fn reads(&self, value: usize) -> bool {
-        self.input == value || self.other == Some(value)
-    }
-}
-
 /// Where the backward pass of a step works.
 #[derive(Debug, Default)]
 pub(super) struct BackwardPlaces {
@@ -273,46 +267,44 @@ impl Plan {
         }
         let mut requests = Requests::default();
         let end = if has_backward { 2 * n } else { n };
-        let places: Vec<usize> = (0..lens.len())
-            .map(|value| {
-                let mut alive = (usize::MAX, 0);
-                let mut at = |time: usize| alive = (alive.0.min(time), alive.1.max(time));
-                if value == INPUT_VALUE || value == logits || tapped[value] {
-                    // Written by the caller before the run, or read by them after it.
-                    at(end);
+        let mut alive = vec![(usize::MAX, 0); lens.len()];
+        // The last step that reads a value and runs backward, and the first that writes it.
+        let (mut last, mut first) = (vec![None; lens.len()], vec![None; lens.len()]);
+        let mut at = |value: usize, time: usize| {
+            let (from, to): (usize, usize) = alive[value];
+            alive[value] = (from.min(time), to.max(time));
+        };
+        at(INPUT_VALUE, 0);
+        for value in (0..lens.len()).filter(|&value| value == INPUT_VALUE || value == logits || tapped[value]) {
+            // Written by the caller before the run, or read by them after it.
+            at(value, end);
+        }
+        for (i, step) in self.steps.iter().enumerate() {
+            let Values { input, other, output, .. } = step.values;
+            let operator = &step.operator;
+            let uses = [(Some(output), operator.keeps_output()), (Some(input), operator.keeps_input())];
+            for (value, kept) in uses.into_iter().chain([(other, operator.keeps_other())]) {
+                let Some(value) = value else { continue };
+                at(value, i);
+                if kept && runs_backward[i] {
+                    at(value, backward_time(i));
                 }
-                if value == INPUT_VALUE {
-                    at(0);
-                }
-                for (i, step) in self.steps.iter().enumerate() {
-                    if step.values.output == value {
-                        at(i);
-                        if runs_backward[i] && step.operator.keeps_output() {
-                            at(backward_time(i));
-                        }
-                    }
-                    if step.values.reads(value) {
-                        at(i);
-                    }
-                    let kept = step.values.input == value && step.operator.keeps_input()
-                        || step.values.other == Some(value) && step.operator.keeps_other();
-                    if kept && runs_backward[i] {
-                        at(backward_time(i));
-                    }
-                }
-                requests.add(lens[value], alive.0.min(alive.1)..=alive.1)
-            })
-            .collect();
+            }
+            first[output] = first[output].or(Some(i));
+            if runs_backward[i] {
+                [Some(input), other].into_iter().flatten().for_each(|value| last[value] = Some(i));
+            }
+        }
+        let places: Vec<usize> =
+            alive.iter().zip(lens).map(|(&(from, to), &len)| requests.add(len, from.min(to)..=to)).collect();
         // A gradient lives from the last step that reads the value, which runs backward first, to the first that writes it.
         let gradients: Vec<Option<usize>> = (0..lens.len())
             .map(|value| {
                 if !learns[value] {
                     return None;
                 }
-                let last = (0..n).rev().find(|&i| runs_backward[i] && self.steps[i].values.reads(value));
-                let first = (0..n).find(|&i| self.steps[i].values.output == value);
-                let born = if value == logits { n } else { backward_time(last?) };
-                let dies = if tapped[value] { end } else { backward_time(first?) };
+                let born = if value == logits { n } else { backward_time(last[value]?) };
+                let dies = if tapped[value] { end } else { backward_time(first[value]?) };
                 Some(requests.add(lens[value], born..=dies))
             })
             .collect();

@@ -2,6 +2,7 @@
 
 use crate::formats::FormatError;
 use crate::network::NetworkError;
+use std::collections::HashMap;
 
 /// Why a model can't be written as ONNX.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -89,12 +90,14 @@ fn list(problems: &[NodeProblem]) -> String {
     const MOST_LETTERS: usize = 300;
     let cut = |text: &str| text.chars().take(MOST_LETTERS).collect::<String>();
     let mut groups: Vec<((&str, &str), Vec<&str>)> = Vec::new();
+    let mut places: HashMap<(&str, &str), usize> = HashMap::new();
     for problem in problems {
         let key = (problem.operator.as_str(), problem.reason.as_str());
-        match groups.iter_mut().find(|(found, _)| *found == key) {
-            Some((_, names)) => names.push(&problem.node),
-            None => groups.push((key, vec![&problem.node])),
+        let place = *places.entry(key).or_insert(groups.len());
+        if place == groups.len() {
+            groups.push((key, Vec::new()));
         }
+        groups[place].1.push(&problem.node);
     }
     let mut text = String::new();
     for ((operator, reason), names) in groups.iter().take(MOST_LINES) {

@@ -105,12 +105,6 @@ impl Graph {
         (proto.data_location == 0).then(|| Tensor::read(proto, None).ok()?.scalar().ok()).flatten()
     }
 
-    /// About how many numbers the file's own bytes hold.
-    pub(super) fn numbers(&self) -> usize {
-        let count = |t: &TensorProto| t.raw_data.len() + t.float_data.len() + t.int32_data.len() + t.int64_data.len();
-        self.constants.values().map(count).sum()
-    }
-
     fn tensor(&self, proto: &TensorProto) -> Result<Tensor, Problem> {
         match proto.data_location {
             0 => Tensor::read(proto, None),

@@ -8,6 +8,9 @@ use std::fmt;
 /// The most numbers that folding makes of smaller arrays: more is no arithmetic with shapes.
 pub(super) const MOST_FOLDED: usize = 1 << 24;
 
+/// The most axes of an array: more than any that is computed with.
+pub(super) const MOST_AXES: usize = 64;
+
 /// What the numbers of a tensor are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Element {
@@ -416,13 +419,23 @@ impl Tensor {
 
 /// Sizes of axes, none of them negative.
 pub(super) fn sizes(dims: &[i64]) -> Result<Vec<usize>, Problem> {
+    check_axes(dims.len())?;
     dims.iter()
         .map(|&n| usize::try_from(n).or_else(|_| invalid(format!("a size of {n} in the shape {dims:?}"))))
         .collect()
 }
 
+/// Whether an array may have so many axes.
+pub(super) fn check_axes(axes: usize) -> Result<(), Problem> {
+    if axes > MOST_AXES {
+        return unsupported(format!("an array of {axes} axes; at most {MOST_AXES} are allowed"));
+    }
+    Ok(())
+}
+
 /// How many numbers an array of this shape has, within what memory can hold.
 pub(super) fn count(dims: &[usize]) -> Result<usize, Problem> {
+    check_axes(dims.len())?;
     crate::shape::checked_product(dims).or_else(|error| invalid(error.to_string()))
 }
 

@@ -423,7 +423,8 @@ mod tests {
             let kernels = isa.interleaved().expect("available");
             let lanes = kernels.lanes;
             let images = numbers(0, channels * plane * lanes);
-            for pixels in [1, 3, 4, 7, 69] {
+            let counts = [1, 3, 4, 7, 69];
+            for &pixels in if cfg!(miri) { &counts[2..4] } else { &counts[..] } {
                 let starts: Vec<u32> = (0..pixels).map(|p| 2 * p).collect();
                 let windows = Windows { images: &images, starts: &starts, taps: &taps, channels, plane };
                 let at = |p: usize, c: usize, t: usize, n: usize| {

@@ -24,21 +24,23 @@ use super::tensor::Tensor;
 use super::{ImportOptions, NodeProblem, OnnxImportError};
 use crate::data::one_class_names;
 use crate::data::preprocessing::{Fit, Normalization, Preprocessing};
-use crate::formats::fields::MOST_LAYERS;
 use crate::formats::{ModelFile, TestVectors};
 use crate::layers::{GeluOptions, Layer, ReshapeOptions, TransposeOptions};
+use crate::network::description::{INPUT, MAX_LAYERS};
 use crate::network::{Description, NamedLayer, Network, NetworkError};
 use crate::shape::{Shape, ShapeError};
 use serde::de::DeserializeOwned;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::Path;
 use std::rc::Rc;
 
 /// The batch size with which a graph is read that leaves it open: no size that a file would have by chance, so that a
 /// node that confuses the batch with something else is found.
 const OPEN_BATCH: usize = 7;
-/// How many numbers are computed from constants beyond twice those that the file has.
-const FREE_FOLDED: usize = 1 << 24;
+/// How many numbers of constants nodes may read and make, in computing and as layers' weights, whatever the file holds, and
+/// how many times as many as it holds beyond that: one constant may be named again and again.
+const FREE_NUMBERS: usize = 1 << 24;
+const MOST_USES: usize = 16;
 /// The most nodes that scale pixels before an input with its channels last is turned.
 const MOST_SCALING: usize = 8;
 
@@ -208,9 +210,10 @@ struct Importer<'a> {
     gelus: HashMap<&'a str, &'a str>,
     output: &'a str,
     layers: Vec<Made>,
-    names: HashSet<String>,
-    /// How many numbers may yet be computed from constants: else a short file could ask for work without end.
-    foldable: usize,
+    /// Names of layers, each with how often it was asked for.
+    names: HashMap<String, usize>,
+    /// How many numbers of constants may yet be read and made: else a short file could ask for work and memory without end.
+    room: usize,
 }
 
 impl<'a> Importer<'a> {
@@ -245,8 +248,8 @@ impl<'a> Importer<'a> {
             gelus: HashMap::new(),
             output,
             layers: Vec::new(),
-            names: HashSet::from([crate::network::description::INPUT.to_owned()]),
-            foldable: FREE_FOLDED.saturating_add(graph.numbers().saturating_mul(2)),
+            names: HashMap::from([(INPUT.to_owned(), 1)]),
+            room: FREE_NUMBERS,
         };
         importer.take_input(input, options).map_err(interface)?;
         importer.find_gelus();
@@ -384,21 +387,38 @@ impl<'a> Importer<'a> {
     }
 
     /// What a name stands for.
-    fn value(&self, name: &str) -> Result<Option<Value>, Problem> {
+    fn value(&mut self, name: &'a str) -> Result<Option<Value>, Problem> {
         if name.is_empty() {
             return Ok(None);
         }
         if let Some(value) = self.values.get(name) {
             return Ok(Some(value.clone()));
         }
-        match self.graph.constant(name) {
-            Some(tensor) => Ok(Some(Value::Constant(Rc::new(tensor?)))),
-            None => invalid(format!("it reads {name:?}, which an output that is not there should hold")),
+        let Some(tensor) = self.graph.constant(name) else {
+            return invalid(format!("it reads {name:?}, which an output that is not there should hold"));
+        };
+        // A constant with a problem is told of once.
+        let tensor = tensor.inspect_err(|_| drop(self.values.insert(name, Value::Unknown)))?;
+        self.room = self.room.saturating_add(tensor.len().saturating_mul(MOST_USES));
+        let value = Value::Constant(Rc::new(tensor));
+        // What one node alone reads is let go with it.
+        if !self.has_one_reader(Some(name)) {
+            self.values.insert(name, value.clone());
         }
+        Ok(Some(value))
+    }
+
+    /// Counts numbers of constants that are read or made.
+    fn count(&mut self, numbers: usize) -> Result<(), Problem> {
+        match self.room.checked_sub(numbers) {
+            Some(rest) => self.room = rest,
+            None => return unsupported("more would be computed from the file's constants, in all, than is allowed"),
+        }
+        Ok(())
     }
 
     /// The outputs of a node.
-    fn node(&mut self, node: &Node) -> Result<Vec<Value>, Problem> {
+    fn node(&mut self, node: &'a Node) -> Result<Vec<Value>, Problem> {
         if !interpret::knows(&node.operator) && !is_layer(&node.operator) {
             return unsupported("the operator is not supported");
         }
@@ -410,6 +430,8 @@ impl<'a> Importer<'a> {
         if inputs.iter().any(|input| matches!(input, Some(Value::Unknown))) {
             return Ok(vec![Value::Unknown; node.outputs.len()]);
         }
+        let read = inputs.iter().map(|input| if let Some(Value::Constant(tensor)) = input { tensor.len() } else { 0 });
+        self.count(read.sum())?;
         let constants: Option<Vec<Option<&Tensor>>> = inputs
             .iter()
             .map(|input| match input {
@@ -420,11 +442,7 @@ impl<'a> Importer<'a> {
             .collect();
         if let Some(constants) = constants {
             let outputs = interpret::fold(node, &constants)?;
-            let made = outputs.iter().map(Tensor::len).sum();
-            match self.foldable.checked_sub(made) {
-                Some(rest) => self.foldable = rest,
-                None => return unsupported("more numbers would be computed from constants, in all, than is allowed"),
-            }
+            self.count(outputs.iter().map(Tensor::len).sum())?;
             return Ok(outputs.into_iter().map(|tensor| Value::Constant(Rc::new(tensor))).collect());
         }
         let call = Call { node, inputs };
@@ -508,8 +526,8 @@ impl<'a> Importer<'a> {
         inputs: &[Source],
         parameters: Vec<Vec<f32>>,
     ) -> Result<(usize, Shape), Problem> {
-        if self.layers.len() >= MOST_LAYERS {
-            return unsupported(format!("it would be a layer beyond the {MOST_LAYERS} that a network may have"));
+        if self.layers.len() >= MAX_LAYERS {
+            return unsupported(format!("it would be a layer beyond the {MAX_LAYERS} that a network may have"));
         }
         let layer = layer.into();
         let wrong = |error: ShapeError| Problem::Invalid(error.to_string());
@@ -523,13 +541,15 @@ impl<'a> Importer<'a> {
                 return invalid(format!("its {} has {found} numbers, but {:?} is needed", rule.prefix, rule.shape));
             }
         }
+        self.count(parameters.iter().map(Vec::len).sum())?;
         let base = format!("{}{suffix}", node.name);
         let mut name = base.clone();
-        let mut again = 1;
-        while !self.names.insert(name.clone()) {
-            again += 1;
-            name = format!("{base}#{again}");
+        while self.names.contains_key(&name) {
+            let times = self.names.entry(base.clone()).or_insert(1);
+            *times += 1;
+            name = format!("{base}#{times}");
         }
+        self.names.insert(name.clone(), 1);
         self.layers.push(Made { name, layer, inputs: inputs.to_vec(), shape, parameters, open_bias: false });
         Ok((self.layers.len() - 1, shape))
     }
@@ -573,9 +593,7 @@ impl<'a> Importer<'a> {
         let mut before: Source = None;
         let mut finished = Vec::new();
         for (at, made) in std::mem::take(&mut self.layers).into_iter().enumerate().filter(|(at, _)| needed[*at]) {
-            let name = |source: &Source| {
-                source.map_or_else(|| crate::network::description::INPUT.to_owned(), |at| names[at].clone())
-            };
+            let name = |source: &Source| source.map_or_else(|| INPUT.to_owned(), |at| names[at].clone());
             let inputs = if made.inputs == [before] { vec![] } else { made.inputs.iter().map(name).collect() };
             finished.push((NamedLayer { name: made.name, layer: made.layer, inputs }, made.parameters));
             before = Some(at);

@@ -285,6 +285,64 @@ fn depth_and_number_of_parts_are_limited() {
 }
 
 #[test]
+fn what_is_there_again_and_again_takes_no_more_time_or_memory() {
+    let start = std::time::Instant::now();
+    // Arrays of as many axes as they have bytes.
+    let axes = TensorProto { dims: vec![1; 1 << 18], ..floats("axes", &[], &[1.0]) };
+    let nodes = vec![node("Transpose", "turn", &["axes"], &["t"]), node("Add", "add", &["x", "t"], &["y"])];
+    assert!(problems(file(&[0, 1, 2, 2], nodes, vec![axes]))[0].reason.contains("262144 axes; at most 64"));
+    let wider = with_ints(node("Unsqueeze", "wider", &["w"], &["t"]), "axes", &(0..1 << 18).collect::<Vec<i64>>());
+    let found = problems(file(
+        &[0, 1, 2, 2],
+        vec![wider, node("Add", "add", &["x", "t"], &["y"])],
+        vec![floats("w", &[], &[1.0])],
+    ));
+    assert!(found[0].reason.contains("262144 axes"), "{found:?}");
+    // One large constant, asked for its shape ten thousand times.
+    let name = |i: usize| format!("s{i}");
+    let mut nodes: Vec<NodeProto> = (0..10_000).map(|i| node("Shape", &name(i), &["large"], &[&name(i)])).collect();
+    let names: Vec<String> = (0..10_000).map(name).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    nodes.push(with_int(node("Concat", "all", &names, &["c"]), "axis", 0));
+    nodes.push(node("Reshape", "reshape", &["x", "c"], &["y"]));
+    let large = floats("large", &[1 << 18], &[0.5; 1 << 18]);
+    assert!(problems(file(&[0, 1, 2, 2], nodes, vec![large]))[0].reason.contains("in all"));
+    // One array as the weights of a thousand layers.
+    let chain = |operator: &str, count: usize, weights: Option<&str>| -> Vec<NodeProto> {
+        let value = |i: usize| {
+            if i == 0 {
+                "x".into()
+            } else if i == count {
+                "y".into()
+            } else {
+                format!("v{i}")
+            }
+        };
+        let one = |i: usize| {
+            let (from, to) = (value(i), value(i + 1));
+            node(operator, "same", &[from.as_str()].into_iter().chain(weights).collect::<Vec<_>>(), &[&to])
+        };
+        (0..count).map(one).collect()
+    };
+    let w = || vec![floats("w", &[512, 512, 1, 1], &[0.5; 1 << 18])];
+    let found = problems(file(&[0, 512, 1, 1], chain("Conv", 1000, Some("w")), w()));
+    assert!(found.len() == 1 && found[0].reason.contains("in all"), "{found:?}");
+    assert_eq!(layers(&read(file(&[0, 512, 1, 1], chain("Conv", 8, Some("w")), w())).unwrap()).len(), 8);
+    // As many layers of one name as there may be, and one more.
+    let model = read(file(&[0, 1, 2, 2], chain("Relu", MAX_LAYERS, None), vec![])).unwrap();
+    assert_eq!(model.network.description().layers[2].name, "same#3");
+    assert!(problems(file(&[0, 1, 2, 2], chain("Relu", MAX_LAYERS + 1, None), vec![]))[0].reason.contains("4096"));
+    // Each node with a reason of its own.
+    let mut nodes: Vec<NodeProto> =
+        (0..60_000).map(|i| node(&format!("Operator{i}"), "", &["x"], &[&format!("v{i}")])).collect();
+    let names: Vec<String> = (0..60_000).map(|i| format!("v{i}")).collect();
+    nodes.push(node("Sum", "sum", &names.iter().map(String::as_str).collect::<Vec<_>>(), &["y"]));
+    let error = read(file(&[0, 1, 2, 2], nodes, vec![])).unwrap_err();
+    assert!(error.to_string().contains("and 59950 more"));
+    assert!(start.elapsed().as_secs() < 4, "{:?}", start.elapsed());
+}
+
+#[test]
 fn numbers_in_other_files_stay_in_the_directory() {
     let directory = tempfile::tempdir().unwrap();
     let home = directory.path().join("model");

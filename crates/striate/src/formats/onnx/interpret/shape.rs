@@ -93,6 +93,7 @@ pub(in crate::formats::onnx) fn reshaped(
         "Unsqueeze" => {
             let axes = list("axes")?.map_or_else(|| invalid("it has no axes"), Ok)?;
             let rank = dims.len() + axes.len();
+            super::super::tensor::check_axes(rank)?;
             let axes = axes.iter().map(|&axis| Node::axis(axis, rank)).collect::<Result<Vec<_>, _>>()?;
             let mut rest = dims.iter().copied();
             let wider: Vec<usize> =
