@@ -1,6 +1,6 @@
 //! Means over the regions of a grid.
 
-use super::{CHUNK, isa};
+use super::{CHUNK, elementwise, isa};
 use crate::shape::{Shape, ShapeError};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -45,6 +45,11 @@ impl Geometry {
         (span(i / columns, rows, self.input.height), span(i % columns, columns, self.input.width))
     }
 
+    /// Whether each cell is a pixel.
+    fn is_copy(&self) -> bool {
+        self.output == (self.input.height, self.input.width)
+    }
+
     fn maps_a_task(&self) -> usize {
         (CHUNK / self.input.area()).max(1)
     }
@@ -52,6 +57,9 @@ impl Geometry {
 
 /// The mean of each region of each map.
 pub(crate) fn forward(g: &Geometry, x: &[f32], y: &mut [f32]) {
+    if g.is_copy() {
+        return elementwise::for_chunks(y, x, |y, x| y.copy_from_slice(x));
+    }
     let (area, cells, maps) = (g.input.area(), g.output.0 * g.output.1, g.maps_a_task());
     y.par_chunks_mut(maps * cells).zip(x.par_chunks(maps * area)).for_each(|(y, x)| {
         isa::vectorize(|| {
@@ -69,6 +77,9 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], y: &mut [f32]) {
 
 /// Each cell's gradient in equal shares over its region, written to `dx` or added to it.
 pub(crate) fn backward(g: &Geometry, dy: &[f32], dx: &mut [f32], accumulate: bool) {
+    if g.is_copy() {
+        return elementwise::pass_gradient(dy, None, dx, accumulate);
+    }
     let (area, cells, maps) = (g.input.area(), g.output.0 * g.output.1, g.maps_a_task());
     dx.par_chunks_mut(maps * area).zip(dy.par_chunks(maps * cells)).for_each(|(dx, dy)| {
         isa::vectorize(|| {
