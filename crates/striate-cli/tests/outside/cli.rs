@@ -1231,7 +1231,7 @@ fn an_onnx_file_is_a_model() {
     refused(
         here,
         &["convert", "bars.onnx", "x.safetensors", "--fit", "center-crop:3"],
-        1,
+        2,
         &["shorter side of 3", "12 to"],
     );
     refused(here, &["convert", "bars.onnx", "x.safetensors", "--fit", "crop"], 2, &["center-crop:256"]);
