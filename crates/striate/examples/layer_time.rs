@@ -39,6 +39,9 @@ const LAYERS: [Layer; 23] = [
     ("cifar-net.block2 3x3 at 7", 96, 7, 96, 3, 1, 1, 100),
 ];
 
+/// A pass of a convolution, and what runs it.
+type Pass = (&'static str, fn(&mut Probe));
+
 fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let mut arguments = std::env::args().skip(1);
     let threads: usize = arguments.next().map_or(Ok(1), |a| a.parse())?;
@@ -62,7 +65,7 @@ fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
                 });
                 let ceiling = (isa::ceiling(rounds) * threads as u64) as f64 / ceiling;
                 let prepare = time(one, seconds / 3.0, || probe.prepare());
-                let passes: [(&str, fn(&mut Probe)); 3] = [
+                let passes: [Pass; 3] = [
                     ("forward", Probe::forward),
                     ("backward_input", Probe::backward_input),
                     ("backward_weights", Probe::backward_weights),

@@ -562,7 +562,7 @@ impl ModelFile {
     pub fn predictor(&self, batch: usize, weights: Weights) -> Result<ModelPredictor<'_>, NetworkError> {
         Ok(match &self.quantized {
             Some(quantized) => ModelPredictor::Int8(int8::Predictor::new(quantized, batch)?),
-            None => ModelPredictor::Float(Predictor::new(&self.network, batch, weights)?),
+            None => ModelPredictor::Float(Box::new(Predictor::new(&self.network, batch, weights)?)),
         })
     }
 
@@ -785,7 +785,7 @@ impl Quantization {
 #[derive(Debug)]
 pub enum ModelPredictor<'a> {
     /// In float.
-    Float(Predictor<'a>),
+    Float(Box<Predictor<'a>>),
     /// In bytes.
     Int8(int8::Predictor<'a>),
 }
