@@ -374,8 +374,8 @@ mod tests {
                     (false, tile.rows, tile.columns),
                     (true, tile.rows, tile.columns),
                     (true, 1, 1),
-                    (false, 4, tile.columns),
-                    (true, 5, tile.columns),
+                    (false, tile.short.0, tile.columns),
+                    (true, tile.short.0, tile.columns - 1),
                     (false, tile.rows - 1, tile.columns - 1),
                 ] {
                     let mut c = vec![0.5; tile.rows * stride];
