@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The unsafe code and the arena under tools that watch every access: scripts/sanitizers.sh [asan|miri]..., both by default.
 #   asan   AddressSanitizer over the library's own tests, on every instruction set of this machine, plans of drawn networks among them
-#   miri   Miri over the portable kernels and a few drawn networks; needs a nightly toolchain with miri under rustup; slow
+#   miri   Miri over the portable kernels; needs a nightly toolchain with miri and rust-src under rustup
 # Built in directories of their own, which are removed: about 3 GB.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -29,7 +29,7 @@ miri() {
     echo "miri, portable"
     # Rayon's queues leave memory to their threads; the tests read files of none.
     MIRIFLAGS="-Zmiri-tree-borrows -Zmiri-ignore-leaks -Zmiri-disable-isolation" \
-        STRIATE_DRAWN=2 PROPTEST_CASES=2 RAYON_NUM_THREADS=1 \
+        PROPTEST_CASES=2 RAYON_NUM_THREADS=1 \
         cargo +nightly miri test -p striate --lib --target-dir "$work/miri" -- kernels::isa
 }
 

@@ -1,7 +1,7 @@
 //! Durations, also where the standard library has no clock.
 //!
 //! Everywhere but in WebAssembly without a system (wasm32-unknown-unknown) [`Instant`] is the standard library's. There the
-//! standard one ends the program; this one asks the function that [`set`] was given, such as one that calls the browser's
+//! standard one ends the program; this one asks the function that `set` was given, such as one that calls the browser's
 //! `performance.now`, and stands still without one. No result depends on it, only what is told of speed.
 
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
