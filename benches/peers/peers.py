@@ -27,7 +27,6 @@ except ImportError:
     onnxruntime = None
 
 
-
 @dataclass
 class Case:
     """One network: `name` as step_time prints it, `optimizer(parameters, **implementation)`."""

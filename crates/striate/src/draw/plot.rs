@@ -191,6 +191,7 @@ impl Axis {
         let ticks = (first..=last).map(|i| i as f64 * step).map(|v| (v, label(v))).collect();
         Self { scale: Scale::Linear, low, high, ticks }
     }
+
     /// From `low` to `high` values, which are positive, with labels at powers of ten, and between few of those at twice and
     /// five times them.
     pub(super) fn logarithmic(low: f64, high: f64) -> Self {

@@ -3,7 +3,7 @@
 //! The three products of a layer that is not huge pack nothing twice and nothing ahead: each task packs the panel it is
 //! about to use into its L1 cache, and the other side is read where it lies.
 //! - forward is cut along the depth, so that every task reads its own rows of W once; the pieces' sums are then added
-//!   in order. Where W is large it is cut along the outputs, and a task packs blocks of its columns,
+//!   in order. Where W is large it is cut along the outputs (see `affine_large`, as for the gradient of the input),
 //! - backward is cut along the inputs, and a task computes both its rows of dW and its columns of dx.
 
 use super::affine_large::Product;

@@ -483,39 +483,37 @@ fn share_products(
     }
 }
 
-/// Turns a filter's products of the tiles `tiles` of one image into outputs. Place `p` of them starts at `products[p *
-/// place_len]`.
-fn finish_plane(
-    form: Form,
-    products: &[f32],
+/// A filter's products of some tiles of one image, which are to become outputs.
+struct Products<'a> {
+    /// Those of the first place; the next place's are [`Self::place_len`] further.
+    data: &'a [f32],
     place_len: usize,
     tiles: Range<usize>,
+    /// Tiles in a row of the map, and the map's size.
     columns: usize,
     size: (usize, usize),
-    finish: Finish<'_>,
-    y: &mut [f32],
-) {
+    finish: Finish<'a>,
+}
+
+/// Turns products into outputs of the map `y`.
+fn finish_plane(form: Form, products: Products<'_>, y: &mut [f32]) {
     match form {
-        Form::Three => finish_threes(products, place_len, tiles, columns, size, finish, y),
-        Form::Five => finish_fives(products, place_len, tiles, columns, size, finish, y),
+        Form::Three => finish_threes(products, y),
+        Form::Five => finish_fives(products, y),
     }
 }
 
 #[inline(always)]
 fn finish_tiles<F: Lines<SIDE, TAPS>, const SIDE: usize, const TAPS: usize, const LANES: usize>(
-    products: &[f32],
-    place_len: usize,
-    tiles: Range<usize>,
-    columns: usize,
-    size: (usize, usize),
-    finish: Finish<'_>,
+    products: Products<'_>,
     y: &mut [f32],
 ) {
+    let Products { data, place_len, tiles, columns, size, finish } = products;
     // Lanes are tiles, whether or not they stand in one row of tiles.
     for first in tiles.clone().step_by(LANES) {
         let mut square = [[[0.0f32; LANES]; SIDE]; SIDE];
         for (place, lanes) in square.as_flattened_mut().iter_mut().enumerate() {
-            load(lanes, &products[place * place_len + first - tiles.start..]);
+            load(lanes, &data[place * place_len + first - tiles.start..]);
         }
         let outputs = both_ways::<SIDE, OUT, LANES>(&square, F::output);
         let mut lines = [[[0.0f32; OUT]; LANES]; OUT];
@@ -550,54 +548,22 @@ fn turned<const LANES: usize>(lanes: &[[f32; LANES]; OUT]) -> [[f32; OUT]; LANES
 }
 
 #[inline(always)]
-fn finish_threes_body(
-    products: &[f32],
-    place_len: usize,
-    tiles: Range<usize>,
-    columns: usize,
-    size: (usize, usize),
-    finish: Finish<'_>,
-    y: &mut [f32],
-) {
-    finish_tiles::<Three, 6, 3, 8>(products, place_len, tiles, columns, size, finish, y);
+fn finish_threes_body(products: Products<'_>, y: &mut [f32]) {
+    finish_tiles::<Three, 6, 3, 8>(products, y);
 }
 
 isa::vectorized!(
     /// Sixteen lanes would often be more than an image has tiles.
-    eights fn finish_threes(
-        products: &[f32],
-        place_len: usize,
-        tiles: Range<usize>,
-        columns: usize,
-        size: (usize, usize),
-        finish: Finish<'_>,
-        y: &mut [f32],
-    ) = finish_threes_body
+    eights fn finish_threes(products: Products<'_>, y: &mut [f32]) = finish_threes_body
 );
 
 #[inline(always)]
-fn finish_fives_body<const LANES: usize>(
-    products: &[f32],
-    place_len: usize,
-    tiles: Range<usize>,
-    columns: usize,
-    size: (usize, usize),
-    finish: Finish<'_>,
-    y: &mut [f32],
-) {
-    finish_tiles::<Five, 8, 5, LANES>(products, place_len, tiles, columns, size, finish, y);
+fn finish_fives_body<const LANES: usize>(products: Products<'_>, y: &mut [f32]) {
+    finish_tiles::<Five, 8, 5, LANES>(products, y);
 }
 
 isa::vectorized!(
-    lanes fn finish_fives(
-        products: &[f32],
-        place_len: usize,
-        tiles: Range<usize>,
-        columns: usize,
-        size: (usize, usize),
-        finish: Finish<'_>,
-        y: &mut [f32],
-    ) = finish_fives_body
+    lanes fn finish_fives(products: Products<'_>, y: &mut [f32]) = finish_fives_body
 );
 
 /// Computes all maps of the images in `source`; `finish(n, f)` says what becomes of the sums of filter `f` of image `n`.
@@ -641,11 +607,16 @@ fn convolve<'a>(
                     let tiles = from - n * d.tiles()..to - n * d.tiles();
                     let y = &mut y[(group * d.filters + first) * area..][..count * area];
                     each_chunk(parallel, y, area, |at, y| {
-                        let products = &products[at / lens.share * lens.products + at % lens.share * lens.pitch..];
-                        let products = &products[from - block.start..];
-                        let (tiles, finish) = (tiles.clone(), finish(n, group * d.filters + first + at));
-                        let place_len = lens.share * lens.pitch;
-                        finish_plane(d.form, products, place_len, tiles, d.gather.grid.1, d.size, finish, y);
+                        let data = &products[at / lens.share * lens.products + at % lens.share * lens.pitch..];
+                        let products = Products {
+                            data: &data[from - block.start..],
+                            place_len: lens.share * lens.pitch,
+                            tiles: tiles.clone(),
+                            columns: d.gather.grid.1,
+                            size: d.size,
+                            finish: finish(n, group * d.filters + first + at),
+                        };
+                        finish_plane(d.form, products, y);
                     });
                 });
             }
