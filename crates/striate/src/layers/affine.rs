@@ -213,7 +213,7 @@ impl Operator for AffineOperator {
         if self.bf16 { "weights in bfloat16, as memory is the limit".into() } else { String::new() }
     }
 
-    fn prepared(&self, _training: bool) -> usize {
+    fn prepared(&self) -> usize {
         if self.bf16 { affine_bf16::prepared_len(&self.geometry) } else { 0 }
     }
 
@@ -223,14 +223,12 @@ impl Operator for AffineOperator {
         }
     }
 
-    fn workspace(&self, backward: bool) -> usize {
-        if self.bf16 {
-            affine_bf16::workspace(&self.geometry)
-        } else if backward {
-            self.masked_len() + self.geometry.backward_workspace()
-        } else {
-            self.geometry.forward_workspace()
-        }
+    fn forward_workspace(&self) -> usize {
+        if self.bf16 { affine_bf16::workspace(&self.geometry) } else { self.geometry.forward_workspace() }
+    }
+
+    fn backward_workspace(&self, _input_gradient: bool) -> usize {
+        self.masked_len() + self.geometry.backward_workspace()
     }
 
     fn keeps_input(&self) -> bool {

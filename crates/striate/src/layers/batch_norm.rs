@@ -277,8 +277,8 @@ impl Operator for BatchNormOperator {
         3 * self.geometry.channels
     }
 
-    fn workspace(&self, backward: bool) -> usize {
-        if backward { 0 } else { self.geometry.channels }
+    fn forward_workspace(&self) -> usize {
+        self.geometry.channels
     }
 
     fn keeps_input(&self) -> bool {

@@ -393,34 +393,26 @@ impl Operator for ConvolutionOperator {
         }
     }
 
-    fn prepared(&self, training: bool) -> usize {
+    fn prepared(&self) -> usize {
         let folded = if self.norm.is_some() { self.geometry.filters() } else { 0 };
-        if let Some(interleaved) = &self.interleaved {
-            return folded + interleaved.prepared(training);
-        }
-        let backward = if training { self.prepared_len(Pass::BackwardInput) } else { 0 };
-        folded + self.prepared_len(Pass::Forward) + backward
+        folded
+            + match &self.interleaved {
+                Some(_) => self.geometry.weights(),
+                None => self.prepared_len(Pass::Forward),
+            }
     }
 
     fn prepare(&self, parameters: &[f32], prepared: &mut [f32]) {
         let (g, batch) = (&self.geometry, self.batch);
         let forward = |w: &[f32], prepared: &mut [f32]| match &self.interleaved {
-            Some(interleaved) => interleaved.prepare(w, prepared),
+            Some(interleaved) => interleaved.prepare(Pass::Forward, w, prepared),
             None => kernel::prepare(g, batch, Pass::Forward, &self.epilogue, w, prepared),
         };
         if let Some(norm) = self.norm {
             let (biases, prepared) = prepared.split_at_mut(g.filters());
             return forward(&self.folded(norm, parameters, biases), prepared);
         }
-        let w = self.split(parameters).0;
-        if self.interleaved.is_some() {
-            return forward(w, prepared);
-        }
-        let (ahead, back) = prepared.split_at_mut(self.prepared_len(Pass::Forward));
-        forward(w, ahead);
-        if !back.is_empty() {
-            kernel::prepare(g, batch, Pass::BackwardInput, &self.epilogue, w, back);
-        }
+        forward(self.split(parameters).0, prepared);
     }
 
     fn saved(&self) -> usize {
@@ -431,16 +423,23 @@ impl Operator for ConvolutionOperator {
         self.epilogue.pool.map_or(0, |pool| self.batch * pool.output.len())
     }
 
-    fn workspace(&self, backward: bool) -> usize {
-        if let Some(interleaved) = &self.interleaved {
-            return interleaved.workspace(backward);
+    fn forward_workspace(&self) -> usize {
+        match &self.interleaved {
+            Some(interleaved) => interleaved.forward_workspace(),
+            None => kernel::forward_workspace(&self.geometry, self.batch, &self.epilogue),
         }
+    }
+
+    fn backward_workspace(&self, input_gradient: bool) -> usize {
         let (g, batch) = (&self.geometry, self.batch);
-        if backward {
-            kernel::weights_workspace(g, batch).max(kernel::input_workspace(g, batch))
-        } else {
-            kernel::forward_workspace(g, batch, &self.epilogue)
+        if let Some(interleaved) = &self.interleaved {
+            return interleaved.backward_workspace();
         }
+        let weights = kernel::weights_workspace(g, batch);
+        if !input_gradient {
+            return weights;
+        }
+        weights.max(self.prepared_len(Pass::BackwardInput) + kernel::input_workspace(g, batch))
     }
 
     fn keeps_input(&self) -> bool {
@@ -462,7 +461,6 @@ impl Operator for ConvolutionOperator {
         if let Some(interleaved) = &self.interleaved {
             return interleaved.forward(f.input, prepared, biases, f.output, f.saved, f.workspace);
         }
-        let prepared = &prepared[..self.prepared_len(Pass::Forward)];
         let winner = (!f.saved.is_empty()).then(|| bytemuck::cast_slice_mut(f.saved));
         let residual = self.epilogue.residual.then_some(f.other);
         kernel::forward(g, f.input, prepared, biases, residual, f.output, winner, f.workspace, &self.epilogue);
@@ -470,10 +468,11 @@ impl Operator for ConvolutionOperator {
 
     fn backward(&self, b: Backward<'_>) {
         let g = &self.geometry;
+        let w = self.split(b.parameters).0;
         if let Some(interleaved) = &self.interleaved {
             let (dw, db) = b.parameter_gradient.split_at_mut(g.weights());
             let (dx, db) = ((b.input_gradient.values, b.input_gradient.accumulate), self.bias.then_some(db));
-            return interleaved.backward(b.input, b.prepared, b.output_gradient, b.saved, dx, (dw, db), b.workspace);
+            return interleaved.backward(b.input, w, b.output_gradient, b.saved, dx, (dw, db), b.workspace);
         }
         let y = self.epilogue.relu.then_some(b.output);
         let pool = self.epilogue.pool.as_ref().map(|pool| (pool, bytemuck::cast_slice(b.saved)));
@@ -481,9 +480,10 @@ impl Operator for ConvolutionOperator {
         let (dw, db) = b.parameter_gradient.split_at_mut(g.weights());
         kernel::backward_weights(g, b.input, gradient, dw, self.bias.then_some(db), b.workspace);
         if b.input_gradient.is_wanted() {
-            let prepared = &b.prepared[self.prepared_len(Pass::Forward)..];
+            let (prepared, workspace) = b.workspace.split_at_mut(self.prepared_len(Pass::BackwardInput));
+            kernel::prepare(g, self.batch, Pass::BackwardInput, &self.epilogue, w, prepared);
             let dx = b.input_gradient;
-            kernel::backward_input(g, prepared, gradient, dx.values, dx.accumulate, b.workspace);
+            kernel::backward_input(g, prepared, gradient, dx.values, dx.accumulate, workspace);
         }
         if b.other_gradient.is_wanted() {
             elementwise::pass_gradient(b.output_gradient, y, b.other_gradient.values, b.other_gradient.accumulate);

@@ -344,8 +344,6 @@ pub(crate) struct Forward<'a> {
 /// Buffers of a backward pass.
 pub(crate) struct Backward<'a> {
     pub(crate) parameters: &'a [f32],
-    /// What [`Operator::prepare`] made of the parameters.
-    pub(crate) prepared: &'a [f32],
     /// The forward pass's input; empty unless [`Operator::keeps_input`].
     pub(crate) input: &'a [f32],
     /// Its second input; empty unless [`Operator::keeps_other`].
@@ -399,17 +397,22 @@ pub(crate) trait Operator: Debug + Send + Sync {
         String::new()
     }
     /// Numbers that [`Operator::prepare`] makes of the parameters.
-    fn prepared(&self, _backward: bool) -> usize {
+    fn prepared(&self) -> usize {
         0
     }
-    /// Turns the parameters into the form that the passes read, once for as long as the parameters stay the same.
+    /// Turns the parameters into the form that the forward pass reads, once for as long as the parameters stay the same. (They
+    /// rarely do from one backward pass to the next: that has what it needs in its workspace.)
     fn prepare(&self, _parameters: &[f32], _prepared: &mut [f32]) {}
     /// Numbers to keep from forward to backward, beyond input and output.
     fn saved(&self) -> usize {
         0
     }
-    /// Numbers of workspace for either pass.
-    fn workspace(&self, _backward: bool) -> usize {
+    /// Numbers of workspace for the forward pass.
+    fn forward_workspace(&self) -> usize {
+        0
+    }
+    /// Numbers of workspace for the backward pass, with or without the gradient of the input.
+    fn backward_workspace(&self, _input_gradient: bool) -> usize {
         0
     }
     /// Whether backward reads the forward pass's input.

@@ -105,26 +105,28 @@ impl Operator for TransposedConvolutionOperator {
         input
     }
 
-    fn prepared(&self, backward: bool) -> usize {
-        self.prepared_len(Pass::BackwardInput) + if backward { self.prepared_len(Pass::Forward) } else { 0 }
+    fn prepared(&self) -> usize {
+        self.prepared_len(Pass::BackwardInput)
     }
 
     fn prepare(&self, parameters: &[f32], prepared: &mut [f32]) {
         let w = &parameters[..self.g.weights()];
-        let (ahead, back) = prepared.split_at_mut(self.prepared_len(Pass::BackwardInput));
-        kernel::prepare(&self.g, self.batch, Pass::BackwardInput, &Epilogue::NONE, w, ahead);
-        if !back.is_empty() {
-            kernel::prepare(&self.g, self.batch, Pass::Forward, &Epilogue::NONE, w, back);
-        }
+        kernel::prepare(&self.g, self.batch, Pass::BackwardInput, &Epilogue::NONE, w, prepared);
     }
 
-    fn workspace(&self, backward: bool) -> usize {
-        if !backward {
-            return kernel::input_workspace(&self.g, self.batch);
+    fn forward_workspace(&self) -> usize {
+        kernel::input_workspace(&self.g, self.batch)
+    }
+
+    fn backward_workspace(&self, input_gradient: bool) -> usize {
+        let weights = kernel::weights_workspace(&self.g, self.batch);
+        if !input_gradient {
+            return weights;
         }
         // Room for a gradient of the input that is to be added to what is there.
-        let input = kernel::forward_workspace(&self.g, self.batch, &Epilogue::NONE) + self.batch * self.g.output.len();
-        kernel::weights_workspace(&self.g, self.batch).max(input)
+        let fresh = self.batch * self.g.output.len();
+        let forward = kernel::forward_workspace(&self.g, self.batch, &Epilogue::NONE);
+        weights.max(self.prepared_len(Pass::Forward) + fresh + forward)
     }
 
     fn keeps_input(&self) -> bool {
@@ -133,9 +135,8 @@ impl Operator for TransposedConvolutionOperator {
 
     fn forward(&self, f: Forward<'_>) {
         let g = &self.g;
-        let prepared = &f.prepared[..self.prepared_len(Pass::BackwardInput)];
         let gradient = OutputGradient { dy: f.input, y: None, pool: None };
-        kernel::backward_input(g, prepared, gradient, f.output, false, f.workspace);
+        kernel::backward_input(g, f.prepared, gradient, f.output, false, f.workspace);
         let biases = f.parameters[g.weights()..].iter().cycle();
         for (y, bias) in f.output.chunks_exact_mut(g.input.area()).zip(biases) {
             y.iter_mut().for_each(|y| *y += bias);
@@ -153,8 +154,10 @@ impl Operator for TransposedConvolutionOperator {
         }
         let dx = b.input_gradient;
         if dx.is_wanted() {
-            let prepared = &b.prepared[self.prepared_len(Pass::BackwardInput)..];
-            let (fresh, workspace) = b.workspace.split_at_mut(dx.values.len());
+            let w = &b.parameters[..g.weights()];
+            let (prepared, workspace) = b.workspace.split_at_mut(self.prepared_len(Pass::Forward));
+            kernel::prepare(g, self.batch, Pass::Forward, &Epilogue::NONE, w, prepared);
+            let (fresh, workspace) = workspace.split_at_mut(dx.values.len());
             let to = if dx.accumulate { &mut *fresh } else { &mut *dx.values };
             kernel::forward(g, b.output_gradient, prepared, None, None, to, None, workspace, &Epilogue::NONE);
             if dx.accumulate {

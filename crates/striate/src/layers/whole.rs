@@ -21,7 +21,6 @@ struct Passed {
     operator: Box<dyn Operator>,
     x: Array4<f32>,
     y: Array4<f32>,
-    prepared: Vec<f32>,
     saved: Vec<f32>,
 }
 
@@ -52,10 +51,10 @@ impl<O: Clone + Into<Layer>> Whole<O> {
         let operator = layer.rule().operator(input, n)?;
         let output = operator.output();
         let mut y = Array4::zeros((n, output.channels, output.height, output.width));
-        let mut prepared = vec![0.0; operator.prepared(true)];
+        let mut prepared = vec![0.0; operator.prepared()];
         operator.prepare(&self.parameters, &mut prepared);
         let mut saved = vec![0.0; operator.saved()];
-        let mut workspace = vec![0.0; operator.workspace(false)];
+        let mut workspace = vec![0.0; operator.forward_workspace()];
         let x = x.as_standard_layout().into_owned();
         if let (Some(x), Some(y)) = (x.as_slice(), y.as_slice_mut()) {
             operator.forward(Forward {
@@ -70,7 +69,7 @@ impl<O: Clone + Into<Layer>> Whole<O> {
                 random: None,
             });
         }
-        self.passed = Some(Passed { operator, x, y: y.clone(), prepared, saved });
+        self.passed = Some(Passed { operator, x, y: y.clone(), saved });
         Ok(y)
     }
 
@@ -79,17 +78,15 @@ impl<O: Clone + Into<Layer>> Whole<O> {
     /// # Errors
     /// No forward pass before, or a gradient of another shape.
     pub fn backward(&mut self, dy: &Array4<f32>) -> Result<Array4<f32>, ShapeError> {
-        let Passed { operator, x, y, prepared, saved } =
-            self.passed.as_ref().ok_or(ShapeError::BackwardBeforeForward)?;
+        let Passed { operator, x, y, saved } = self.passed.as_ref().ok_or(ShapeError::BackwardBeforeForward)?;
         expect_shape("the layer's output gradient", y.shape(), dy.shape())?;
         let mut dx = Array4::zeros(x.raw_dim());
         let mut gradients = vec![0.0; self.parameters.len()];
-        let mut workspace = vec![0.0; operator.workspace(true)];
+        let mut workspace = vec![0.0; operator.backward_workspace(true)];
         let dy = dy.as_standard_layout();
         if let (Some(x), Some(y), Some(dy), Some(dx)) = (x.as_slice(), y.as_slice(), dy.as_slice(), dx.as_slice_mut()) {
             operator.backward(Backward {
                 parameters: &self.parameters,
-                prepared,
                 input: x,
                 other: &[],
                 output: y,

@@ -50,7 +50,7 @@ pub(super) struct Step {
     pub(super) parameters: Range<usize>,
     /// Whether its parameters change while training.
     learns: bool,
-    /// Place of what the operator prepares of its parameters, in a buffer of its own.
+    /// What the operator prepares of its parameters for the forward pass: while they change, just before it; else once.
     pub(super) prepared: Range<usize>,
     pub(super) input: Range<usize>,
     /// The second input; empty for most.
@@ -124,7 +124,6 @@ pub struct Plan {
     pub(super) logits: Range<usize>,
     pub(super) logits_gradient: Range<usize>,
     pub(super) arena: usize,
-    pub(super) prepared: usize,
     pub(super) parameters: usize,
     pub(super) taps: Vec<Tap>,
 }
@@ -240,7 +239,6 @@ impl Plan {
             logits: 0..0,
             logits_gradient: 0..0,
             arena: 0,
-            prepared: 0,
             parameters: parameter,
             taps,
         };
@@ -308,18 +306,20 @@ impl Plan {
                 Some(requests.add(lens[value], born..=dies))
             })
             .collect();
-        let of_steps: Vec<[usize; 3]> = self
+        let of_steps: Vec<[usize; 4]> = self
             .steps
             .iter()
             .enumerate()
             .map(|(i, step)| {
                 let operator = &step.operator;
                 let saved_until = if runs_backward[i] { backward_time(i) } else { i };
-                let workspace = if runs_backward[i] { operator.workspace(true) } else { 0 };
+                let input_gradient = gradients[step.values.input].is_some();
+                let workspace = if runs_backward[i] { operator.backward_workspace(input_gradient) } else { 0 };
                 [
                     requests.add(if has_backward { operator.saved() } else { 0 }, i..=saved_until),
-                    requests.add(operator.workspace(false), i..=i),
+                    requests.add(operator.forward_workspace(), i..=i),
                     requests.add(workspace, backward_time(i)..=backward_time(i)),
+                    requests.add(operator.prepared(), if training { i..=i } else { 0..=end }),
                 ]
             })
             .collect();
@@ -337,12 +337,13 @@ impl Plan {
         for i in (0..n).rev() {
             let step = &mut self.steps[i];
             let Values { input, other, output, .. } = step.values;
-            let [saved, forward, backward] = of_steps[i];
+            let [saved, forward, backward, prepared] = of_steps[i];
             step.input = ranges[places[input]].clone();
             step.other = other.map_or(0..0, |other| ranges[places[other]].clone());
             step.output = ranges[places[output]].clone();
             step.saved = ranges[saved].clone();
             step.forward_workspace = ranges[forward].clone();
+            step.prepared = ranges[prepared].clone();
             if runs_backward[i] {
                 let mut place = |value: Option<usize>| match value.and_then(|v| Some((v, gradients[v]?))) {
                     None => GradientPlace::default(),
@@ -358,9 +359,6 @@ impl Plan {
                     workspace: ranges[backward].clone(),
                 });
             }
-            let len = step.operator.prepared(has_backward);
-            step.prepared = self.prepared..self.prepared + len;
-            self.prepared += len.next_multiple_of(CACHE_LINE);
         }
     }
 
@@ -402,15 +400,15 @@ impl Plan {
         })
     }
 
-    /// Bytes of the arena: all activations, gradients between layers and workspace.
+    /// Bytes of the arena: all activations, gradients between layers, prepared weights and workspace.
     pub fn arena_bytes(&self) -> usize {
         self.arena * size_of::<f32>()
     }
 
-    /// Bytes of the arena, the parameters and what is prepared of them; while training, also of their gradients.
+    /// Bytes of the arena and the parameters; while training, also of their gradients.
     pub fn peak_bytes(&self) -> usize {
         let copies = if self.mode == Mode::Training { 2 } else { 1 };
-        self.arena_bytes() + (copies * self.parameters + self.prepared) * size_of::<f32>()
+        self.arena_bytes() + copies * self.parameters * size_of::<f32>()
     }
 }
 
@@ -438,7 +436,7 @@ pub struct StepSummary {
     pub parameter_gradient: bool,
     /// Bytes of workspace, for the pass that needs more.
     pub workspace_bytes: usize,
-    /// Bytes of parameters in the form that the passes read.
+    /// Bytes of parameters in the form that the forward pass reads.
     pub prepared_bytes: usize,
 }
 

@@ -109,8 +109,7 @@ enum Phase {
 pub struct Runner {
     plan: Plan,
     arena: Buffer,
-    /// What the operators made of the parameters of the noted revision.
-    prepared: Buffer,
+    /// Of which parameters the arena holds what the operators prepared, where it keeps that.
     revision: Option<u64>,
     labels: Vec<usize>,
     seconds: Vec<SecondClass>,
@@ -131,12 +130,12 @@ impl Runner {
             let what = || format!("a batch of {}", plan.batch);
             Buffer::zeros(len).map_err(|_| NetworkError::OutOfMemory { what: what(), bytes: len * size_of::<f32>() })
         };
-        let (arena, prepared) = (zeros(plan.arena)?, zeros(plan.prepared)?);
+        let arena = zeros(plan.arena)?;
         let (labels, seconds) = (vec![0; plan.batch], vec![SecondClass::default(); plan.batch]);
         let most = plan.steps.iter().map(|step| step.parameters.len()).max().unwrap_or(0);
         let discarded = zeros(if plan.mode == Mode::Gradient { most } else { 0 })?;
         let (label_smoothing, class_weights) = (0.0, Vec::new());
-        Ok(Self { plan, arena, prepared, revision: None, labels, seconds, label_smoothing, class_weights, discarded })
+        Ok(Self { plan, arena, revision: None, labels, seconds, label_smoothing, class_weights, discarded })
     }
 
     /// The plan that runs.
@@ -321,18 +320,17 @@ impl Runner {
         let (labels, seconds, weights) = (&self.labels, &self.seconds, &self.class_weights);
         let loss = cross_entropy(logits, labels, seconds, weights, self.plan.classes, self.label_smoothing, gradient);
         let gradients = gradients.as_mut_slice();
-        let prepared = &mut *self.prepared;
         watch(Phase::Loss, 0, arena, &[]);
         for (i, step) in self.plan.steps.iter().enumerate().rev() {
             if let Some(places) = &step.backward {
                 let gradients = &mut gradients[step.parameters.clone()];
                 let training = !step.is_frozen();
-                backward(step, places, arena, prepared, parameters.as_slice(), training, gradients);
+                backward(step, places, arena, parameters.as_slice(), training, gradients);
                 watch(Phase::Backward, i, arena, gradients);
                 if weights_apart && !step.parameters.is_empty() {
                     // Nothing that backward reads has changed, and what it writes it overwrites.
                     let places = places.without_inputs();
-                    backward(step, &places, arena, prepared, parameters.as_slice(), training, gradients);
+                    backward(step, &places, arena, parameters.as_slice(), training, gradients);
                     watch(Phase::BackwardWeights, i, arena, gradients);
                 }
             }
@@ -378,7 +376,6 @@ impl Runner {
         let (start, places) = (tap.steps, [tap.values.clone(), tap.gradient.clone()]);
         self.forward(parameters, None, |_, _, _, _| ());
         let arena = &mut *self.arena;
-        let prepared = &mut *self.prepared;
         // What comes later does not count: its share of every gradient is zero.
         for step in self.plan.steps[start..].iter().rev() {
             if let Some(places) = &step.backward {
@@ -392,7 +389,7 @@ impl Runner {
         for step in self.plan.steps[..start].iter().rev() {
             if let Some(places) = &step.backward {
                 let gradients = &mut self.discarded[..step.parameters.len()];
-                backward(step, places, arena, prepared, parameters.as_slice(), false, gradients);
+                backward(step, places, arena, parameters.as_slice(), false, gradients);
             }
         }
         Ok(())
@@ -410,30 +407,31 @@ impl Runner {
         mut watch: impl FnMut(Phase, usize, &[f32], &[f32]),
     ) {
         let arena = &mut *self.arena;
-        let prepared = &mut *self.prepared;
-        if self.revision != Some(parameters.revision()) {
-            for (i, step) in self.plan.steps.iter().enumerate().filter(|(_, step)| !step.prepared.is_empty()) {
-                let parameters = &parameters.as_slice()[step.parameters.clone()];
-                step.operator.prepare(parameters, &mut prepared[step.prepared.clone()]);
+        let training = self.plan.mode == Mode::Training;
+        let fresh = self.revision.replace(parameters.revision()) == Some(parameters.revision());
+        for (i, step) in self.plan.steps.iter().enumerate() {
+            if !step.prepared.is_empty() && (training || !fresh) {
+                prepare(step, arena, parameters.as_slice());
                 watch(Phase::Prepare, i, &[], &[]);
             }
-            self.revision = Some(parameters.revision());
-        }
-        for (i, step) in self.plan.steps.iter().enumerate() {
-            let training = self.plan.mode == Mode::Training && !step.is_frozen();
-            forward(step, arena, prepared, parameters.as_slice(), training, key);
+            forward(step, arena, parameters.as_slice(), training && !step.is_frozen(), key);
             watch(Phase::Forward, i, arena, &[]);
         }
     }
 }
 
+/// What the forward pass of one step reads of its parameters.
+fn prepare(step: &Step, arena: &mut [f32], parameters: &[f32]) {
+    step.operator.prepare(&parameters[step.parameters.clone()], &mut arena[step.prepared.clone()]);
+}
+
 /// The forward pass of one step.
-fn forward(step: &Step, arena: &mut [f32], prepared: &[f32], parameters: &[f32], training: bool, key: Option<StepKey>) {
-    let places = [&step.input, &step.other, &step.output, &step.saved, &step.forward_workspace].map(Range::clone);
-    let [input, other, output, saved, workspace] = disjoint(arena, places);
+fn forward(step: &Step, arena: &mut [f32], parameters: &[f32], training: bool, key: Option<StepKey>) {
+    let places = [&step.input, &step.other, &step.output, &step.saved, &step.prepared, &step.forward_workspace];
+    let [input, other, output, saved, prepared, workspace] = disjoint(arena, places.map(Range::clone));
     step.operator.forward(Forward {
         parameters: &parameters[step.parameters.clone()],
-        prepared: &prepared[step.prepared.clone()],
+        prepared,
         input,
         other,
         output,
@@ -449,7 +447,6 @@ fn backward(
     step: &Step,
     places: &BackwardPlaces,
     arena: &mut [f32],
-    prepared: &[f32],
     parameters: &[f32],
     training: bool,
     parameter_gradient: &mut [f32],
@@ -470,7 +467,6 @@ fn backward(
     );
     step.operator.backward(Backward {
         parameters: &parameters[step.parameters.clone()],
-        prepared: &prepared[step.prepared.clone()],
         input,
         other,
         output,

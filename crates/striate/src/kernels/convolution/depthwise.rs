@@ -5,9 +5,8 @@ use super::forward::{Addends, Part, windows};
 use super::gather::Gather;
 use super::geometry::Geometry;
 use super::weights::{OutputGradient, sum_pieces};
-use super::{Cut, PIXELS, each_chunk, sum};
+use super::{Cut, PIXELS, each_chunk, in_turn, sum};
 use crate::kernels::isa;
-use rayon::prelude::*;
 
 /// Output pixels of a row that are summed at once, in registers.
 const WIDE: usize = 16;
@@ -21,16 +20,10 @@ fn channel_len(gather: &Gather) -> usize {
     gather.source.plane() + WIDE
 }
 
-pub(super) fn cut(g: &Geometry, batch: usize, pooled: bool) -> Cut {
-    Cut::new(batch, usize::MAX, PIXELS, |_| forward_len(g, pooled))
-}
-
-fn forward_len(g: &Geometry, pooled: bool) -> usize {
-    g.input.channels * channel_len(&windows(g)) + if pooled { g.output.len() } else { 0 }
-}
-
-pub(super) fn forward_workspace(g: &Geometry, batch: usize, pooled: bool) -> usize {
-    cut(g, batch, pooled).pieces * forward_len(g, pooled)
+/// How a batch is cut, and the numbers that a piece needs.
+pub(super) fn forward_cut(g: &Geometry, batch: usize, pooled: bool) -> (Cut, usize) {
+    let len = g.input.channels * channel_len(&windows(g)) + if pooled { g.output.len() } else { 0 };
+    (Cut::new(batch, usize::MAX, PIXELS, |_| len), len)
 }
 
 pub(super) fn forward(
@@ -99,16 +92,10 @@ fn filter_plane_body(gather: &Gather, channel: &[f32], w: &[f32], map: &mut [f32
 
 isa::vectorized!(fn filter_plane(gather: &Gather, channel: &[f32], w: &[f32], map: &mut [f32]) = filter_plane_body);
 
-fn input_len(g: &Geometry) -> usize {
-    g.output.len() + g.input.len() / g.input.area() * windows(g).source.plane()
-}
-
-pub(super) fn input_cut(g: &Geometry, batch: usize) -> Cut {
-    Cut::new(batch, usize::MAX, PIXELS, |_| input_len(g))
-}
-
-pub(super) fn input_workspace(g: &Geometry, batch: usize) -> usize {
-    input_cut(g, batch).pieces * input_len(g)
+/// How a batch is cut, and the numbers that a piece needs.
+pub(super) fn input_cut(g: &Geometry, batch: usize) -> (Cut, usize) {
+    let len = g.output.len() + g.input.channels * windows(g).source.plane();
+    (Cut::new(batch, usize::MAX, PIXELS, |_| len), len)
 }
 
 pub(super) fn backward_input(
@@ -157,16 +144,15 @@ isa::vectorized!(
     fn spread_plane(gather: &Gather, channel: &mut [f32], w: &[f32], map: &[f32]) = spread_plane_body
 );
 
-fn weights_len(g: &Geometry) -> usize {
-    g.weights() + g.filters() + g.output.len() + g.input.channels * channel_len(&windows(g))
-}
-
-fn weights_cut(g: &Geometry, batch: usize) -> Cut {
-    Cut::new(batch, usize::MAX, PIXELS, |_| weights_len(g))
+/// How a batch is cut, the numbers of a piece's gradients, and those that it needs besides.
+fn weights_cut(g: &Geometry, batch: usize) -> (Cut, usize, usize) {
+    let (sums, len) = (g.weights() + g.filters(), g.output.len() + g.input.channels * channel_len(&windows(g)));
+    (Cut::new(batch, usize::MAX, PIXELS, |_| sums + len), sums, len)
 }
 
 pub(super) fn weights_workspace(g: &Geometry, batch: usize) -> usize {
-    weights_cut(g, batch).pieces * weights_len(g)
+    let (cut, sums, len) = weights_cut(g, batch);
+    cut.pieces * sums + cut.workspace(len)
 }
 
 pub(super) fn backward_weights(
@@ -178,13 +164,11 @@ pub(super) fn backward_weights(
     workspace: &mut [f32],
 ) {
     let gather = windows(g);
-    let task_len = weights_len(g);
-    let cut = weights_cut(g, x.len() / g.input.len());
-    let workspace = &mut workspace[..cut.pieces * task_len];
-    let pieces = workspace.par_chunks_exact_mut(task_len).zip(x.par_chunks(cut.images * g.input.len()));
-    pieces.enumerate().for_each(|(piece, (workspace, x))| {
-        let (dw, workspace) = workspace.split_at_mut(g.weights());
-        let (db, workspace) = workspace.split_at_mut(g.filters());
+    let (cut, sums_len, len) = weights_cut(g, x.len() / g.input.len());
+    let (sums, workspace) = workspace.split_at_mut(cut.pieces * sums_len);
+    let pieces = sums.chunks_exact_mut(sums_len).zip(x.chunks(cut.images * g.input.len())).enumerate();
+    in_turn(workspace, len, pieces, |(piece, (sums, x)), workspace| {
+        let (dw, db) = sums.split_at_mut(g.weights());
         let (maps, padded) = workspace.split_at_mut(g.output.len());
         dw.fill(0.0);
         db.fill(0.0);
@@ -199,9 +183,9 @@ pub(super) fn backward_weights(
             });
         }
     });
-    sum_pieces(workspace, task_len, 0, dw);
+    sum_pieces(sums, sums_len, 0, dw);
     if let Some(db) = db {
-        sum_pieces(workspace, task_len, g.weights(), db);
+        sum_pieces(sums, sums_len, g.weights(), db);
     }
 }
 

@@ -3,7 +3,9 @@
 use super::gather::{Gather, Taps};
 use super::geometry::Geometry;
 use super::padded::Padded;
-use super::{Cut, Method, PIXELS, Pass, depthwise, direct, each_chunk, method, round_up, shifted, winograd};
+use super::{
+    Cut, Method, PIXELS, Pass, depthwise, direct, each_chunk, in_turn, method, round_up, shifted, whole_lines, winograd,
+};
 use crate::kernels::matmul::{copy_short, packed_len};
 use crate::kernels::{elementwise, isa, pooling};
 use rayon::prelude::*;
@@ -149,6 +151,7 @@ impl Lens {
         let group_rows = round_up(g.group_filters(), tile.rows);
         let pitch = round_up(block, tile.columns);
         let right = gather.right_len(tile, block);
+        let [padded, right] = [padded, right].map(whole_lines);
         Self { padded, right, group_rows, pitch, out: g.groups * group_rows * pitch, block }
     }
 
@@ -162,26 +165,22 @@ pub(crate) fn forward_workspace(g: &Geometry, batch: usize, epilogue: &Epilogue)
     if let Some(direct) = direct(g, batch, epilogue) {
         return direct.workspace(batch);
     }
-    let pooled = epilogue.pool.is_some();
-    match method(g, batch, Pass::Forward) {
-        Method::Depthwise => depthwise::forward_workspace(g, batch, pooled),
-        Method::Shifted => {
-            let (cut, len) = shifted::forward_cut(g, batch, pooled);
-            cut.pieces * len
-        }
-        Method::Winograd(form) => {
-            let (cut, len) = winograd::forward_cut(g, form, batch, pooled);
-            cut.pieces * len
-        }
-        Method::ImplicitGemm => {
-            let cut = cut(g, batch, pooled);
-            cut.pieces * Lens::new(g, &windows(g), cut.together, (pooled, cut.parallel)).total()
-        }
-    }
+    let (cut, len) = cut(g, method(g, batch, Pass::Forward), batch, epilogue.pool.is_some());
+    cut.workspace(len)
 }
 
-fn cut(g: &Geometry, batch: usize, whole: bool) -> Cut {
-    Cut::new(batch, g.pixels(), PIXELS, |together| Lens::new(g, &windows(g), together, (whole, false)).total())
+/// How a batch is cut, and the numbers that a piece needs.
+fn cut(g: &Geometry, how: Method, batch: usize, pooled: bool) -> (Cut, usize) {
+    match how {
+        Method::Depthwise => depthwise::forward_cut(g, batch, pooled),
+        Method::Shifted => shifted::forward_cut(g, batch, pooled),
+        Method::Winograd(form) => winograd::forward_cut(g, form, batch, pooled),
+        Method::ImplicitGemm => {
+            let len = |together, parallel| Lens::new(g, &windows(g), together, (pooled, parallel)).total();
+            let cut = Cut::new(batch, g.pixels(), PIXELS, |together| len(together, false));
+            (cut, len(cut.together, cut.parallel))
+        }
+    }
 }
 
 /// `y = epilogue(convolution(x, w) + b + residual)` for a batch, from weights that [`prepare`](super::prepare) made for
@@ -203,16 +202,13 @@ pub(crate) fn forward(
         return direct.forward(x, prepared, bias.unwrap_or_default(), y, winner, workspace);
     }
     let how = method(g, batch, Pass::Forward);
-    let pooled = epilogue.pool.is_some();
-    let cut = match how {
-        Method::Depthwise => depthwise::cut(g, batch, pooled),
-        Method::Shifted => shifted::forward_cut(g, batch, pooled).0,
-        Method::Winograd(form) => winograd::forward_cut(g, form, batch, pooled).0,
-        Method::ImplicitGemm => cut(g, batch, pooled),
-    };
-    let task_len = forward_workspace(g, batch, epilogue) / cut.pieces;
+    let (cut, len) = cut(g, how, batch, epilogue.pool.is_some());
     let addends = Addends { bias, residual, relu: epilogue.relu };
-    let task = |piece: usize, x: &[f32], y: &mut [f32], winner: Option<&mut [u32]>, workspace: &mut [f32]| {
+    let piece_len = cut.images * epilogue.pool.map_or(g.output, |pool| pool.output).len();
+    let mut winners = winner.map(|winner| winner.chunks_mut(piece_len));
+    let pieces = x.chunks(cut.images * g.input.len()).zip(y.chunks_mut(piece_len)).enumerate();
+    let pieces = pieces.map(move |(i, (x, y))| (i, x, y, winners.as_mut().and_then(Iterator::next)));
+    in_turn(workspace, len, pieces, |(piece, x, y, winner), workspace| {
         let part = Part { g, cut, first: piece * cut.images, addends, pool: epilogue.pool };
         match how {
             Method::Depthwise => depthwise::forward(&part, x, prepared, y, winner, workspace),
@@ -220,19 +216,7 @@ pub(crate) fn forward(
             Method::Winograd(form) => winograd::forward(&part, form, x, prepared, y, winner, workspace),
             Method::ImplicitGemm => piece_forward(&part, x, prepared, y, winner, workspace),
         }
-    };
-    let piece_len = cut.images * epilogue.pool.map_or(g.output, |pool| pool.output).len();
-    let work = x
-        .par_chunks(cut.images * g.input.len())
-        .zip(y.par_chunks_mut(piece_len))
-        .zip(workspace.par_chunks_mut(task_len))
-        .enumerate();
-    match winner {
-        Some(winner) => work
-            .zip(winner.par_chunks_mut(piece_len))
-            .for_each(|((i, ((x, y), workspace)), winner)| task(i, x, y, Some(winner), workspace)),
-        None => work.for_each(|(i, ((x, y), workspace))| task(i, x, y, None, workspace)),
-    }
+    });
 }
 
 /// A piece of a batch under way.

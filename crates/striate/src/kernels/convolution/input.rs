@@ -8,7 +8,9 @@ use super::gather::{Gather, Taps};
 use super::geometry::Geometry;
 use super::padded::Padded;
 use super::weights::OutputGradient;
-use super::{Cut, Method, PIXELS, Pass, depthwise, each_chunk, method, round_up, shifted, winograd};
+use super::{
+    Cut, Method, PIXELS, Pass, depthwise, each_chunk, in_turn, method, round_up, shifted, whole_lines, winograd,
+};
 use crate::kernels::isa;
 use crate::kernels::matmul::packed_len;
 use crate::shape::{Axis, Span};
@@ -152,6 +154,7 @@ impl Lens {
         let pitch = round_up(block, tile.columns);
         let maps = together * g.output.len();
         let padded = together * g.filters() * source(g).plane();
+        let [maps, padded, right] = [maps, padded, right].map(whole_lines);
         Self { maps, padded, right, group_rows, pitch, out: g.groups * group_rows * pitch, block }
     }
 
@@ -160,28 +163,24 @@ impl Lens {
     }
 }
 
-fn cut(g: &Geometry, batch: usize) -> Cut {
-    let pixels = g.input.area().div_ceil(g.window.stride.0 * g.window.stride.1);
-    Cut::new(batch, pixels, PIXELS, |together| Lens::new(g, together).total())
+/// How a batch is cut, and the numbers that a piece needs.
+fn cut(g: &Geometry, how: Method, batch: usize) -> (Cut, usize) {
+    match how {
+        Method::Depthwise => depthwise::input_cut(g, batch),
+        Method::Shifted => shifted::input_cut(g, batch),
+        Method::Winograd(form) => winograd::input_cut(g, form, batch),
+        Method::ImplicitGemm => {
+            let pixels = g.input.area().div_ceil(g.window.stride.0 * g.window.stride.1);
+            let cut = Cut::new(batch, pixels, PIXELS, |together| Lens::new(g, together).total());
+            (cut, Lens::new(g, cut.together).total())
+        }
+    }
 }
 
 /// Numbers of workspace [`backward_input`] needs.
 pub(crate) fn input_workspace(g: &Geometry, batch: usize) -> usize {
-    match method(g, batch, Pass::BackwardInput) {
-        Method::Depthwise => depthwise::input_workspace(g, batch),
-        Method::Shifted => {
-            let (cut, len) = shifted::input_cut(g, batch);
-            cut.pieces * len
-        }
-        Method::Winograd(form) => {
-            let (cut, len) = winograd::input_cut(g, form, batch);
-            cut.pieces * len
-        }
-        Method::ImplicitGemm => {
-            let cut = cut(g, batch);
-            cut.pieces * Lens::new(g, cut.together).total()
-        }
-    }
+    let (cut, len) = cut(g, method(g, batch, Pass::BackwardInput), batch);
+    cut.workspace(len)
 }
 
 /// Gradient of the input, from weights that [`prepare`](super::prepare) made for
@@ -196,15 +195,9 @@ pub(crate) fn backward_input(
 ) {
     let batch = dx.len() / g.input.len();
     let how = method(g, batch, Pass::BackwardInput);
-    let cut = match how {
-        Method::Depthwise => depthwise::input_cut(g, batch),
-        Method::Shifted => shifted::input_cut(g, batch).0,
-        Method::Winograd(form) => winograd::input_cut(g, form, batch).0,
-        Method::ImplicitGemm => cut(g, batch),
-    };
-    let task_len = input_workspace(g, batch) / cut.pieces;
-    let pieces = dx.par_chunks_mut(cut.images * g.input.len()).zip(workspace.par_chunks_mut(task_len));
-    pieces.enumerate().for_each(|(piece, (dx, workspace))| {
+    let (cut, len) = cut(g, how, batch);
+    let pieces = dx.chunks_mut(cut.images * g.input.len()).enumerate();
+    in_turn(workspace, len, pieces, |(piece, dx), workspace| {
         let first = piece * cut.images;
         match how {
             Method::Depthwise => depthwise::backward_input(g, cut, first, prepared, dy, dx, accumulate, workspace),

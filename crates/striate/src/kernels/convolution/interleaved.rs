@@ -9,12 +9,11 @@
 
 use super::few::FEW_CHANNELS;
 use super::geometry::Geometry;
-use super::sum;
+use super::{Pass, in_turn, sum, whole_lines};
 use crate::kernels::functions::sigmoid;
 use crate::kernels::isa::interleaved::{self as kernels, MAX_FILTERS, MAX_GRADIENT_FILTERS, Windows};
 use crate::kernels::{elementwise, isa, pooling};
 use crate::shape::Padding;
-use rayon::prelude::*;
 
 /// Least batch for which lanes are filled well enough.
 const LEAST_BATCH: usize = 8;
@@ -190,29 +189,23 @@ impl Interleaved {
         self.chunks() * self.saved_of_image() * kernels::interleaved().lanes
     }
 
-    /// Numbers that [`Interleaved::prepare`] writes.
-    pub(crate) fn prepared(&self, training: bool) -> usize {
-        if training { 2 * self.g.weights() } else { self.g.weights() }
-    }
-
-    /// Brings filters into the order in which the passes read them.
-    pub(crate) fn prepare(&self, w: &[f32], prepared: &mut [f32]) {
+    /// Brings filters into the order in which a pass reads them: as many numbers.
+    pub(crate) fn prepare(&self, pass: Pass, w: &[f32], prepared: &mut [f32]) {
         let (filters, channels, taps) = (self.g.filters(), self.g.input.channels, self.g.taps());
-        let (forward, backward) = prepared.split_at_mut(self.g.weights());
-        for (first, count) in parts(filters, MAX_FILTERS) {
-            let packed = &mut forward[first * channels * taps..][..count * channels * taps];
+        let (outer, inner) = match pass {
+            Pass::Forward => (filters, channels),
+            Pass::BackwardInput => (channels, filters),
+        };
+        for (first, count) in parts(outer, MAX_FILTERS) {
+            let packed = &mut prepared[first * inner * taps..][..count * inner * taps];
             for (k, packed) in packed.chunks_exact_mut(count).enumerate() {
-                packed.iter_mut().enumerate().for_each(|(f, p)| *p = w[(first + f) * channels * taps + k]);
-            }
-        }
-        if backward.is_empty() {
-            return;
-        }
-        for (first, count) in parts(channels, MAX_FILTERS) {
-            let packed = &mut backward[first * filters * taps..][..count * filters * taps];
-            for (k, packed) in packed.chunks_exact_mut(count).enumerate() {
-                let (f, tap) = (k / taps, taps - 1 - k % taps);
-                packed.iter_mut().enumerate().for_each(|(c, p)| *p = w[(f * channels + first + c) * taps + tap]);
+                let (i, tap) = (k / taps, k % taps);
+                packed.iter_mut().enumerate().for_each(|(o, p)| {
+                    *p = match pass {
+                        Pass::Forward => w[(first + o) * channels * taps + k],
+                        Pass::BackwardInput => w[(i * channels + first + o) * taps + taps - 1 - tap],
+                    };
+                });
             }
         }
     }
@@ -226,20 +219,36 @@ impl Interleaved {
     }
 
     /// Numbers of a chunk's task in the backward pass: padded images, gradients as they come, gradients before pooling and
-    /// activation, gradients of the images, filters and biases.
-    fn backward_task(&self) -> [usize; 6] {
+    /// activation, gradients of the images.
+    fn backward_task(&self) -> [usize; 4] {
         let (g, lanes) = (&self.g, kernels::interleaved().lanes);
         let (height, width) = wide(g);
         let outputs = g.filters() * height * width;
         let arrived = self.output().len();
         let input = g.input.len() * lanes;
-        [self.padded_len() * lanes, arrived * lanes, outputs * lanes, input, g.weights(), g.filters()]
+        [self.padded_len() * lanes, arrived * lanes, outputs * lanes, input]
     }
 
-    /// Numbers of workspace either pass needs.
-    pub(crate) fn workspace(&self, backward: bool) -> usize {
-        let task: usize = if backward { self.backward_task().iter().sum() } else { self.forward_task().iter().sum() };
-        self.chunks() * task
+    /// Tasks that run at once where the plan is made.
+    fn at_once(&self) -> usize {
+        self.chunks().min(rayon::current_num_threads())
+    }
+
+    /// Numbers of workspace the forward pass needs.
+    pub(crate) fn forward_workspace(&self) -> usize {
+        self.at_once() * self.forward_task().iter().sum::<usize>()
+    }
+
+    /// Numbers of workspace the backward pass needs: prepared filters, each chunk's gradients of filters and biases, tasks.
+    pub(crate) fn backward_workspace(&self) -> usize {
+        let [prepared, sums] = self.backward_sums();
+        prepared + sums + self.at_once() * self.backward_task().iter().sum::<usize>()
+    }
+
+    /// The first two, in whole cache lines.
+    fn backward_sums(&self) -> [usize; 2] {
+        let sums = self.g.weights() + self.g.filters();
+        [self.g.weights(), self.chunks() * sums].map(whole_lines)
     }
 
     /// `y` = the maps of each image; `saved` is empty if there will be no backward pass.
@@ -255,13 +264,13 @@ impl Interleaved {
         let lanes = kernels::interleaved().lanes;
         let (input, output) = (lanes * self.g.input.len(), lanes * self.output().len());
         let task: usize = self.forward_task().iter().sum();
-        let work = x.par_chunks(input).zip(y.par_chunks_mut(output)).zip(workspace.par_chunks_mut(task));
         let saved_len = lanes * self.saved_of_image();
-        if saved.is_empty() || saved_len == 0 {
-            return work.for_each(|((x, y), workspace)| self.forward_chunk(x, prepared, bias, y, None, workspace));
-        }
-        work.zip(saved.par_chunks_mut(saved_len))
-            .for_each(|(((x, y), workspace), saved)| self.forward_chunk(x, prepared, bias, y, Some(saved), workspace));
+        let mut saved = (!saved.is_empty() && saved_len > 0).then(|| saved.chunks_mut(saved_len));
+        let chunks = x.chunks(input).zip(y.chunks_mut(output));
+        let chunks = chunks.map(move |(x, y)| (x, y, saved.as_mut().and_then(Iterator::next)));
+        in_turn(workspace, task, chunks, |(x, y, saved), workspace| {
+            self.forward_chunk(x, prepared, bias, y, saved, workspace);
+        });
     }
 
     fn forward_chunk(
@@ -380,7 +389,7 @@ impl Interleaved {
     pub(crate) fn backward(
         &self,
         x: &[f32],
-        prepared: &[f32],
+        w: &[f32],
         dy: &[f32],
         saved: &[f32],
         (dx, accumulate): (&mut [f32], bool),
@@ -391,22 +400,25 @@ impl Interleaved {
         let (input, output) = (lanes * g.input.len(), lanes * self.output().len());
         let task: usize = self.backward_task().iter().sum();
         let saved_len = lanes * self.saved_of_image();
-        let saved_of = |i: usize| &saved[i * saved_len..(i + 1) * saved_len];
-        let workspace = &mut workspace[..self.chunks() * task];
-        let work = x.par_chunks(input).zip(dy.par_chunks(output)).zip(workspace.par_chunks_mut(task)).enumerate();
-        if dx.is_empty() {
-            work.for_each(|(i, ((x, dy), workspace))| {
-                self.backward_chunk(x, prepared, dy, saved_of(i), None, workspace);
-            });
-        } else {
-            work.zip(dx.par_chunks_mut(input)).for_each(|((i, ((x, dy), workspace)), dx)| {
-                self.backward_chunk(x, prepared, dy, saved_of(i), Some((dx, accumulate)), workspace);
-            });
+        let [prepared_len, sums_len] = self.backward_sums();
+        let (prepared, workspace) = workspace.split_at_mut(prepared_len);
+        let (sums, workspace) = workspace.split_at_mut(sums_len);
+        if !dx.is_empty() {
+            self.prepare(Pass::BackwardInput, w, prepared);
         }
-        let at = task - g.weights() - g.filters();
-        add_chunks(workspace, task, at, dw);
+        let (prepared, of_chunk) = (&*prepared, g.weights() + g.filters());
+        let sums = &mut sums[..self.chunks() * of_chunk];
+        let mut dx = (!dx.is_empty()).then(|| dx.chunks_mut(input));
+        let chunks = x.chunks(input).zip(dy.chunks(output)).zip(sums.chunks_exact_mut(of_chunk)).enumerate();
+        let chunks = chunks.map(move |(i, ((x, dy), sums))| (i, x, dy, sums, dx.as_mut().and_then(Iterator::next)));
+        in_turn(workspace, task, chunks, |(i, x, dy, sums, dx), workspace| {
+            let saved = &saved[i * saved_len..(i + 1) * saved_len];
+            let dx = dx.map(|dx| (dx, accumulate));
+            self.backward_chunk(x, prepared, dy, saved, dx, sums.split_at_mut(g.weights()), workspace);
+        });
+        add_chunks(sums, of_chunk, 0, dw);
         if let Some(db) = db {
-            add_chunks(workspace, task, at + g.weights(), db);
+            add_chunks(sums, of_chunk, g.weights(), db);
         }
     }
 
@@ -417,16 +429,16 @@ impl Interleaved {
         dy: &[f32],
         saved: &[f32],
         dx: Option<(&mut [f32], bool)>,
+        (dw, db): (&mut [f32], &mut [f32]),
         workspace: &mut [f32],
     ) {
         let (g, set) = (&self.g, kernels::interleaved());
         let lanes = set.lanes;
-        let [padded_len, arrived_len, outputs_len, images_len, weights, _] = self.backward_task();
+        let [padded_len, arrived_len, outputs_len, _] = self.backward_task();
         let (images, workspace) = workspace.split_at_mut(padded_len);
         let (arrived, workspace) = workspace.split_at_mut(arrived_len);
         let (outputs, workspace) = workspace.split_at_mut(outputs_len);
-        let (turned, workspace) = workspace.split_at_mut(images_len);
-        let (dw, db) = workspace.split_at_mut(weights);
+        let turned = workspace;
         let (count, output) = (x.len() / g.input.len(), self.output().len());
         self.interleave_padded(x, images);
         if count < lanes {
@@ -461,7 +473,7 @@ impl Interleaved {
             }
         }
         let Some((dx, accumulate)) = dx else { return };
-        self.input_gradient(outputs, &prepared[g.weights()..], images);
+        self.input_gradient(outputs, prepared, images);
         let images = &images[..g.input.len() * lanes];
         if !accumulate {
             return isa::transpose(images, lanes, (g.input.len(), count), dx, g.input.len());
@@ -821,28 +833,28 @@ mod tests {
         let (x, w, b) = (numbers(1, batch * g.input.len()), numbers(2, g.weights()), numbers(3, g.filters()));
         let dy = numbers(4, batch * way.output().len());
         let truth = truth(&way, &x, &w, &b, &dy);
-        let mut prepared = vec![f32::NAN; way.prepared(true)];
-        way.prepare(&w, &mut prepared);
+        let mut prepared = vec![f32::NAN; w.len()];
+        way.prepare(Pass::Forward, &w, &mut prepared);
         let nan = |len: usize| vec![f32::NAN; len];
         let (mut y, mut saved) = (nan(truth.y.len()), nan(way.saved()));
-        way.forward(&x, &prepared, Some(&b), &mut y, &mut saved, &mut nan(way.workspace(false)));
+        way.forward(&x, &prepared, Some(&b), &mut y, &mut saved, &mut nan(way.forward_workspace()));
         close("y", &y, &truth.y);
         let mut again = nan(y.len());
-        way.forward(&x, &prepared, Some(&b), &mut again, &mut [], &mut nan(way.workspace(false)));
+        way.forward(&x, &prepared, Some(&b), &mut again, &mut [], &mut nan(way.forward_workspace()));
         assert_eq!(y, again, "with and without a backward pass");
         let (mut dx, mut dw, mut db) = (nan(x.len()), nan(w.len()), nan(b.len()));
         let gradients = (&mut dw[..], Some(&mut db[..]));
-        way.backward(&x, &prepared, &dy, &saved, (&mut dx, false), gradients, &mut nan(way.workspace(true)));
+        way.backward(&x, &w, &dy, &saved, (&mut dx, false), gradients, &mut nan(way.backward_workspace()));
         close("dx", &dx, &truth.dx);
         close("dw", &dw, &truth.dw);
         close("db", &db, &truth.db);
         let before = numbers(5, dx.len());
         let mut added = before.clone();
         let gradients = (&mut dw[..], None);
-        way.backward(&x, &prepared, &dy, &saved, (&mut added, true), gradients, &mut nan(way.workspace(true)));
+        way.backward(&x, &w, &dy, &saved, (&mut added, true), gradients, &mut nan(way.backward_workspace()));
         let expected: Vec<f64> = truth.dx.iter().zip(before).map(|(d, b)| d + f64::from(b)).collect();
         close("dx, added", &added, &expected);
-        way.backward(&x, &prepared, &dy, &saved, (&mut [], false), (&mut dw, None), &mut nan(way.workspace(true)));
+        way.backward(&x, &w, &dy, &saved, (&mut [], false), (&mut dw, None), &mut nan(way.backward_workspace()));
         close("dw alone", &dw, &truth.dw);
     }
 

@@ -36,14 +36,16 @@ pub(crate) use weights::{OutputGradient, backward_weights, weights_workspace};
 use super::direct::DirectConvolution;
 use super::isa;
 use super::matmul::{Matrix, pack_all, packed_len};
+use crate::buffer::CACHE_LINE;
 use rayon::prelude::*;
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 use winograd::Form;
 
-/// Pieces that a batch is cut into, each with a workspace of its own.
+/// Pieces that a batch is cut into.
 const PIECES: usize = 8;
 
-/// Numbers of workspace that all pieces together may take, as far as their number can keep to it: 64 MiB.
+/// Numbers of workspace that all pieces would take together, as far as their number can keep to it: 64 MiB.
 const WORKSPACE: usize = 16 << 20;
 
 /// Output pixels worked on at once: their windows, 256 deep, take 256 KiB.
@@ -177,10 +179,35 @@ impl Cut {
         let pieces = batch.div_ceil(images);
         Self { images, together, parallel: pieces < PIECES, pieces }
     }
+
+    /// Workspace for pieces that need `len` numbers each: as many as can be worked on at once where the plan is made.
+    fn workspace(&self, len: usize) -> usize {
+        self.pieces.min(rayon::current_num_threads()) * len
+    }
+}
+
+/// Runs `body(piece, workspace)` for all pieces, in `len` numbers of `workspace` each: as many at once as it has room for, the
+/// next where the last was, which the caches still hold. What a piece computes must not depend on what it finds there.
+fn in_turn<I>(workspace: &mut [f32], len: usize, pieces: I, body: impl Fn(I::Item, &mut [f32]) + Sync + Send)
+where
+    I: Iterator + Send,
+{
+    let pieces = Mutex::new(pieces);
+    let next = || pieces.lock().unwrap_or_else(PoisonError::into_inner).next();
+    workspace.par_chunks_exact_mut(len).for_each(|workspace| {
+        while let Some(piece) = next() {
+            body(piece, workspace);
+        }
+    });
 }
 
 fn round_up(n: usize, to: usize) -> usize {
     n.next_multiple_of(to)
+}
+
+/// So many numbers, with the rest of a cache line: what lies behind them begins where a register is loaded fastest.
+fn whole_lines(n: usize) -> usize {
+    n.next_multiple_of(CACHE_LINE)
 }
 
 /// Runs `body(i, chunk)` for each chunk of `data`.

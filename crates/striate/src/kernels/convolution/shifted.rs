@@ -9,7 +9,7 @@ use super::gather::{Gather, Walk};
 use super::geometry::Geometry;
 use super::input::{one_phase, pad_gradient};
 use super::weights::OutputGradient;
-use super::{Cut, PIXELS, Pass, round_up};
+use super::{Cut, PIXELS, Pass, round_up, whole_lines};
 use crate::kernels::isa::shifted::WIDEST;
 use crate::kernels::matmul::packed_len;
 use crate::kernels::{isa, pooling};
@@ -92,9 +92,9 @@ impl Lens {
         let rows = isa::tile().shifted.rows;
         let source = &d.gather.source;
         Self {
-            padded: if source.is_plain() { 0 } else { d.gather.channels * source.plane() },
-            maps,
-            offsets: d.gather.depth(),
+            padded: if source.is_plain() { 0 } else { whole_lines(d.gather.channels * source.plane()) },
+            maps: whole_lines(maps),
+            offsets: whole_lines(d.gather.depth()),
             sums: rows * round_up(d.line(d.band(whole)), isa::tile().shifted.lanes),
             panels: if parallel { d.filters.div_ceil(rows) } else { 1 },
         }
@@ -221,7 +221,7 @@ pub(super) fn forward(
     let lens = Lens::new(&d, 0, part.pool.is_some(), cut.parallel);
     let (padded, workspace) = workspace.split_at_mut(lens.padded);
     let (offsets, sums) = workspace.split_at_mut(lens.offsets);
-    let offsets: &mut [u32] = bytemuck::cast_slice_mut(offsets);
+    let offsets: &mut [u32] = bytemuck::cast_slice_mut(&mut offsets[..d.gather.depth()]);
     write_offsets(&d.gather, offsets);
     let (pitch, width) = (d.gather.source.row(), d.gather.grid.1);
     let y_len = part.pool.map_or(g.output, |pool| pool.output).len();
@@ -270,7 +270,7 @@ pub(super) fn backward_input(
     let (padded, workspace) = workspace.split_at_mut(lens.padded);
     let (maps, workspace) = workspace.split_at_mut(lens.maps);
     let (offsets, sums) = workspace.split_at_mut(lens.offsets);
-    let offsets: &mut [u32] = bytemuck::cast_slice_mut(offsets);
+    let offsets: &mut [u32] = bytemuck::cast_slice_mut(&mut offsets[..d.gather.depth()]);
     write_offsets(&d.gather, offsets);
     let (pitch, width) = (d.gather.source.row(), d.gather.grid.1);
     let finish = if accumulate { Finish::Add } else { Finish::Write };

@@ -6,7 +6,7 @@
 use super::gather::{Gather, Walk};
 use super::geometry::Geometry;
 use super::weights::{OutputGradient, sum_pieces};
-use super::{Cut, PIXELS, each_chunk, forward, round_up};
+use super::{Cut, PIXELS, each_chunk, forward, in_turn, round_up, whole_lines};
 use crate::kernels::isa::{self, Tile};
 use crate::kernels::matmul::DEPTH_BLOCK;
 use rayon::prelude::*;
@@ -33,8 +33,8 @@ impl Lens {
         Self {
             rows: round_up(g.depth(), SHARES * tile.rows),
             columns,
-            maps: g.output.len(),
-            padded,
+            maps: whole_lines(g.output.len()),
+            padded: whole_lines(padded),
             right: columns * g.pixels(),
         }
     }
@@ -43,20 +43,27 @@ impl Lens {
         g.groups * self.rows * self.columns
     }
 
-    fn total(&self, g: &Geometry) -> usize {
-        self.sums(g) + g.filters() + self.maps + self.padded + self.right
+    /// Numbers of a piece's sums, and of its biases' gradients after them.
+    fn piece(&self, g: &Geometry) -> usize {
+        self.sums(g) + whole_lines(g.filters())
     }
-}
 
-fn cut(g: &Geometry, batch: usize) -> Cut {
-    let lens = Lens::new(g, &forward::windows(g));
-    // Every piece's sums are read again: fewer where they are large.
-    Cut::new(batch, usize::MAX, PIXELS, |_| lens.total(g) + 8 * lens.sums(g))
+    /// Numbers that a piece needs besides its sums.
+    fn besides(&self) -> usize {
+        self.maps + self.padded + self.right
+    }
+
+    fn cut(&self, g: &Geometry, batch: usize) -> Cut {
+        // Every piece's sums are read again: fewer where they are large.
+        Cut::new(batch, usize::MAX, PIXELS, |_| self.besides() + self.piece(g) + 8 * self.sums(g))
+    }
 }
 
 /// Numbers of workspace [`backward_weights`] needs.
 pub(super) fn workspace(g: &Geometry, batch: usize) -> usize {
-    cut(g, batch).pieces * Lens::new(g, &forward::windows(g)).total(g)
+    let lens = Lens::new(g, &forward::windows(g));
+    let cut = lens.cut(g, batch);
+    cut.pieces * lens.piece(g) + cut.workspace(lens.besides())
 }
 
 pub(super) fn backward_weights(
@@ -70,13 +77,13 @@ pub(super) fn backward_weights(
     let tile = isa::tile();
     let gather = forward::windows(g);
     let lens = Lens::new(g, &gather);
-    let task_len = lens.total(g);
-    let cut = cut(g, x.len() / g.input.len());
-    let workspace = &mut workspace[..cut.pieces * task_len];
-    let pieces = workspace.par_chunks_exact_mut(task_len).zip(x.par_chunks(cut.images * g.input.len()));
-    pieces.enumerate().for_each(|(piece, (workspace, x))| {
-        let (sums, workspace) = workspace.split_at_mut(lens.sums(g));
-        let (db, workspace) = workspace.split_at_mut(g.filters());
+    let cut = lens.cut(g, x.len() / g.input.len());
+    let sums_len = lens.piece(g);
+    let (all_sums, workspace) = workspace.split_at_mut(cut.pieces * sums_len);
+    let pieces = all_sums.chunks_exact_mut(sums_len).zip(x.chunks(cut.images * g.input.len())).enumerate();
+    in_turn(workspace, lens.besides(), pieces, |(piece, (sums, x)), workspace| {
+        let (sums, db) = sums.split_at_mut(lens.sums(g));
+        let db = &mut db[..g.filters()];
         let (maps, workspace) = workspace.split_at_mut(lens.maps);
         let (padded, right) = workspace.split_at_mut(lens.padded);
         db.fill(0.0);
@@ -87,6 +94,7 @@ pub(super) fn backward_weights(
                 image
             } else {
                 let area = g.input.area();
+                let padded = &mut padded[..g.input.channels * gather.source.plane()];
                 each_chunk(cut.parallel, padded, gather.source.plane(), |c, copy| {
                     gather.source.copy(&image[c * area..][..area], copy);
                 });
@@ -99,15 +107,15 @@ pub(super) fn backward_weights(
             }
         }
     });
-    let workspace = &*workspace;
+    let sums = &*all_sums;
     for (group, dw) in dw.chunks_exact_mut(g.group_filters() * g.depth()).enumerate() {
         dw.par_chunks_mut(tile.columns * g.depth()).enumerate().for_each(|(i, dw)| {
             let first = (group * lens.columns + i * tile.columns) * lens.rows;
-            turn_back(workspace, task_len, first, tile.columns, g.depth(), dw);
+            turn_back(sums, sums_len, first, tile.columns, g.depth(), dw);
         });
     }
     if let Some(db) = db {
-        sum_pieces(workspace, task_len, lens.sums(g), db);
+        sum_pieces(sums, sums_len, lens.sums(g), db);
     }
 }
 

@@ -3,7 +3,7 @@
 use super::few::{few_len, few_weights};
 use super::geometry::Geometry;
 use super::winograd::{self, Form};
-use super::{Cut, PIXELS, depthwise, each_chunk, strips, sum};
+use super::{Cut, PIXELS, depthwise, each_chunk, in_turn, strips, sum};
 use crate::kernels::{CHUNK, elementwise, isa, pooling};
 use rayon::prelude::*;
 
@@ -74,12 +74,15 @@ fn follows_winners(g: &Geometry, dy: &OutputGradient<'_>) -> bool {
     g.groups == 1 && dy.few(g).is_some()
 }
 
-fn winners_len(g: &Geometry) -> usize {
-    g.weights() + g.filters() + few_len(g)
+/// How a batch is cut, the numbers of a piece's gradients, and those that it needs besides.
+fn few_cut(g: &Geometry, batch: usize) -> (Cut, usize, usize) {
+    let (sums, len) = (g.weights() + g.filters(), few_len(g));
+    (Cut::new(batch, usize::MAX, PIXELS, |_| sums + len), sums, len)
 }
 
-fn few_cut(g: &Geometry, batch: usize) -> Cut {
-    Cut::new(batch, usize::MAX, PIXELS, |_| winners_len(g))
+fn few_workspace(g: &Geometry, batch: usize) -> usize {
+    let (cut, sums, len) = few_cut(g, batch);
+    cut.pieces * sums + cut.workspace(len)
 }
 
 /// How the weights' gradient is computed, unless it follows winners.
@@ -115,7 +118,7 @@ pub(crate) fn weights_workspace(g: &Geometry, batch: usize) -> usize {
         Way::Winograd(form) => winograd::weights_workspace(g, form, batch),
         Way::Strips => strips::workspace(g, batch),
     };
-    direct.max(few_cut(g, batch).pieces * winners_len(g))
+    direct.max(few_workspace(g, batch))
 }
 
 /// Gradients of filters and (if asked for) biases, summed over the batch; overwrites `dw` and `db`.
@@ -144,13 +147,11 @@ fn along_winners(
     db: Option<&mut [f32]>,
     workspace: &mut [f32],
 ) {
-    let cut = few_cut(g, x.len() / g.input.len());
-    let task_len = winners_len(g);
-    let workspace = &mut workspace[..cut.pieces * task_len];
-    let pieces = workspace.par_chunks_exact_mut(task_len).zip(x.par_chunks(cut.images * g.input.len()));
-    pieces.enumerate().for_each(|(piece, (workspace, x))| {
-        let (dw, workspace) = workspace.split_at_mut(g.weights());
-        let (db, workspace) = workspace.split_at_mut(g.filters());
+    let (cut, sums_len, len) = few_cut(g, x.len() / g.input.len());
+    let (sums, workspace) = workspace.split_at_mut(cut.pieces * sums_len);
+    let pieces = sums.chunks_exact_mut(sums_len).zip(x.chunks(cut.images * g.input.len())).enumerate();
+    in_turn(workspace, len, pieces, |(piece, (sums, x)), workspace| {
+        let (dw, db) = sums.split_at_mut(g.weights());
         dw.fill(0.0);
         db.fill(0.0);
         for (n, image) in x.chunks_exact(g.input.len()).enumerate() {
@@ -159,9 +160,9 @@ fn along_winners(
             }
         }
     });
-    sum_pieces(workspace, task_len, 0, dw);
+    sum_pieces(sums, sums_len, 0, dw);
     if let Some(db) = db {
-        sum_pieces(workspace, task_len, g.weights(), db);
+        sum_pieces(sums, sums_len, g.weights(), db);
     }
 }
 

@@ -14,7 +14,7 @@ use super::geometry::Geometry;
 use super::input::pad_gradient;
 use super::padded::Padded;
 use super::weights::OutputGradient;
-use super::{Cut, PIECES, Pass, each_chunk, round_up};
+use super::{Cut, PIECES, Pass, each_chunk, round_up, whole_lines};
 use crate::kernels::isa::{self, Left, Tile};
 use crate::kernels::matmul::{DEPTH_BLOCK, copy_short, packed_len};
 use lines::{Five, Lines, Three, both_ways};
@@ -205,7 +205,7 @@ impl Lens {
         let at_once = if parallel { at_once.min(d.filters.div_ceil(PIECES)) } else { at_once };
         let share = round_up(at_once.clamp(1, d.filters), tile.rows);
         Self {
-            padded: together * d.image(),
+            padded: whole_lines(together * d.image()),
             tiles: places * d.gather.channels * pitch,
             block,
             width,
@@ -720,8 +720,8 @@ impl GradientLens {
         Self {
             together,
             block,
-            maps: together * g.output.len(),
-            padded: together * d.image(),
+            maps: whole_lines(together * g.output.len()),
+            padded: whole_lines(together * d.image()),
             rows,
             tiles: rows * places * pitch,
             columns,
