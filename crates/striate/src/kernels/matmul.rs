@@ -108,8 +108,19 @@ pub(crate) fn copy_short(target: &mut [f32], source: &[f32]) {
 #[inline(always)]
 fn copy_exactly<const N: usize>(target: &mut [f32], source: &[f32]) {
     if let (Some(target), Some(source)) = (target.first_chunk_mut::<N>(), source.first_chunk::<N>()) {
-        *target = *source;
+        copy_array(target, source);
     }
+}
+
+/// The same for arrays. What is wider than a register goes by registers: as one array it would be a call again.
+#[inline(always)]
+pub(crate) fn copy_array<const N: usize>(target: &mut [f32; N], source: &[f32; N]) {
+    if !N.is_multiple_of(16) {
+        *target = *source;
+        return;
+    }
+    let registers = source.as_chunks::<16>().0;
+    target.as_chunks_mut::<16>().0.iter_mut().zip(registers).for_each(|(t, s)| *t = *s);
 }
 
 #[inline(always)]

@@ -7,7 +7,7 @@
 use super::padded::Padded;
 use super::{PIECES, each_chunk, round_up};
 use crate::kernels::isa::{self, Rectangle, Tile};
-use crate::kernels::matmul::DEPTH_BLOCK;
+use crate::kernels::matmul::{DEPTH_BLOCK, copy_array};
 use std::ops::Range;
 
 /// Where a filter reads along one axis of the padded source: place `t` is `first + t * step` from the pixel's own start.
@@ -282,7 +282,7 @@ fn pack_width<const W: usize>(
         for &(start, at) in runs {
             let Some(target) = panels.get_mut(at..).and_then(|t| t.first_chunk_mut::<W>()) else { continue };
             match source.get(start..).and_then(|s| s.first_chunk::<W>()) {
-                Some(whole) => *target = *whole,
+                Some(whole) => copy_array(target, whole),
                 None => {
                     let rest = source.get(start..).unwrap_or_default();
                     target.iter_mut().zip(rest).for_each(|(t, s)| *t = *s);

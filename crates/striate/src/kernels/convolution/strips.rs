@@ -136,7 +136,11 @@ fn add_image(
     let right = &mut right[..sums.len() / rows * pixels];
     each_chunk(parallel, right, tile.columns * pixels, |i, panel| {
         let maps = &maps[i * tile.columns * pixels..];
-        turn(&maps[..maps.len().min(tile.columns * pixels)], pixels, tile.columns, panel);
+        let count = (maps.len() / pixels).min(tile.columns);
+        if count < tile.columns {
+            panel.fill(0.0);
+        }
+        isa::transpose(maps, pixels, (count, pixels), panel, tile.columns);
     });
     let right = &*right;
     let share = rows / SHARES;
@@ -161,24 +165,6 @@ fn add_image(
         }
     });
 }
-
-/// Turns up to `width` maps into rows of one number a map; missing maps are zeros.
-#[inline(always)]
-fn turn_body(maps: &[f32], pixels: usize, width: usize, panel: &mut [f32]) {
-    if maps.len() < width * pixels {
-        panel.fill(0.0);
-    }
-    // A few pixels of all maps at a time, so that a row of the panel is written while it is in the cache.
-    for start in (0..pixels).step_by(16) {
-        let end = pixels.min(start + 16);
-        for (f, map) in maps.chunks_exact(pixels).enumerate() {
-            let target = panel[start * width + f..].iter_mut().step_by(width);
-            map[start..end].iter().zip(target).for_each(|(&s, t)| *t = s);
-        }
-    }
-}
-
-isa::vectorized!(fn turn(maps: &[f32], pixels: usize, width: usize, panel: &mut [f32]) = turn_body);
 
 /// Sums the pieces' panels (`width` wide) that begin at `first`, a column for each filter of `dw`, in the order of the pieces.
 #[inline(always)]

@@ -32,9 +32,12 @@ pub(crate) fn transpose(
             super::avx2::transpose(source.as_ptr(), stride, (rows, depth, readable), target.as_mut_ptr(), width)
         },
         _ => {
-            for (i, row) in source.chunks(stride.max(1)).take(rows).enumerate() {
-                let column = target[i..].iter_mut().step_by(width);
-                row[..depth].iter().zip(column).for_each(|(&value, target)| *target = value);
+            // A few numbers of all rows at a time, so that the target is written while it is in the cache.
+            for k in (0..depth).step_by(16) {
+                for (i, row) in source.chunks(stride.max(1)).take(rows).enumerate() {
+                    let column = target[k * width + i..].iter_mut().step_by(width);
+                    row[k..depth.min(k + 16)].iter().zip(column).for_each(|(&value, target)| *target = value);
+                }
             }
         }
     }

@@ -166,27 +166,46 @@ impl Lines<8, 5> for Five {
     }
 }
 
-/// `T s Tᵀ` for a square of lanes, where `line` is `T` on one line.
+/// `T s Tᵀ` for a square of lanes, where `line` is `T` on one line: place (i, j) of `s` lies at `from[(i * IN + j) * pitch..]`,
+/// that of the result goes to `to[(i * TO + j) * step..]`. What `half` holds before and after means nothing: it is the caller's,
+/// because to make it anew for each square would be to fill it.
 #[inline(always)]
 pub(super) fn both_ways<const IN: usize, const TO: usize, const L: usize>(
-    square: &[[[f32; L]; IN]; IN],
+    (from, pitch): (&[f32], usize),
+    half: &mut [[[f32; L]; IN]; TO],
+    (to, step): (&mut [f32], usize),
     line: impl Fn([[f32; L]; IN]) -> [[f32; L]; TO],
-) -> [[[f32; L]; TO]; TO] {
-    let mut half = [[[0.0; L]; IN]; TO];
+) {
     // Plain loops: what closures and iterators leave out of line is not compiled for the active set.
     for j in 0..IN {
         let mut column = [[0.0; L]; IN];
         for i in 0..IN {
-            column[i] = square[i][j];
+            load(&mut column[i], &from[(i * IN + j) * pitch..]);
         }
         let column = line(column);
         for i in 0..TO {
             half[i][j] = column[i];
         }
     }
-    let mut whole = [[[0.0; L]; TO]; TO];
     for i in 0..TO {
-        whole[i] = line(half[i]);
+        let numbers = line(half[i]);
+        for j in 0..TO {
+            store(&numbers[j], &mut to[(i * TO + j) * step..]);
+        }
     }
-    whole
+}
+
+/// The first numbers of a slice.
+#[inline(always)]
+fn load<const L: usize>(lanes: &mut [f32; L], source: &[f32]) {
+    if let Some(source) = source.first_chunk::<L>() {
+        *lanes = *source;
+    }
+}
+
+#[inline(always)]
+fn store<const L: usize>(lanes: &[f32; L], target: &mut [f32]) {
+    if let Some(target) = target.first_chunk_mut::<L>() {
+        *target = *lanes;
+    }
 }

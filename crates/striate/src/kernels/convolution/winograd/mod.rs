@@ -15,6 +15,7 @@ use super::input::pad_gradient;
 use super::padded::Padded;
 use super::weights::OutputGradient;
 use super::{Cut, PIECES, Pass, each_chunk, round_up, whole_lines};
+use crate::buffer::CACHE_LINE;
 use crate::kernels::isa::{self, Left, Tile};
 use crate::kernels::matmul::{DEPTH_BLOCK, copy_short, packed_len};
 use lines::{Five, Lines, Three, both_ways};
@@ -25,7 +26,14 @@ use std::ops::Range;
 /// Side of a tile of outputs.
 const OUT: usize = 4;
 /// Numbers gathered of a channel, for the widest panel of any set and the largest tile, with room for a run after the last.
-const RAW: usize = (Form::Five.places() + 1) * 32;
+const RAW: usize = (Form::Five.places() + 1) * MOST_COLUMNS;
+/// Columns of the widest panel of any set.
+const MOST_COLUMNS: usize = 32;
+/// Numbers between a panel's places. Without them the places would often be a multiple of 4 KiB apart, and what a transform writes to
+/// all of them would fall into one set of the L1 cache, which holds 8 or 12.
+const GAP: usize = CACHE_LINE;
+/// Channels whose filters are transformed at once.
+const FEW: usize = 8;
 /// The most lanes that the transforms work on at once.
 const MOST_LANES: usize = 16;
 
@@ -83,7 +91,7 @@ impl Form {
 
     /// Numbers gathered of a channel, see [`RAW`].
     const fn raw(self) -> usize {
-        (self.places() + 1) * 32
+        (self.places() + 1) * MOST_COLUMNS
     }
 }
 
@@ -172,8 +180,10 @@ const PRODUCTS: usize = 64 * 1024;
 struct Lens {
     padded: usize,
     /// Transformed tiles of a group: panel after panel, each [`Self::depth`] channels after as many others, of which each is
-    /// all places of channels by tiles.
+    /// all places of channels by tiles, with a [`GAP`] after every place.
     tiles: usize,
+    /// Numbers of a panel of them.
+    panel: usize,
     block: usize,
     /// Tiles of a panel: few where one narrow panel holds them all.
     width: usize,
@@ -204,9 +214,11 @@ impl Lens {
         let at_once = PRODUCTS / (places * pitch);
         let at_once = if parallel { at_once.min(d.filters.div_ceil(PIECES)) } else { at_once };
         let share = round_up(at_once.clamp(1, d.filters), tile.rows);
+        let panel = places * (d.gather.channels * width + d.gather.channels.div_ceil(depth) * GAP);
         Self {
             padded: whole_lines(together * d.image()),
-            tiles: places * d.gather.channels * pitch,
+            tiles: pitch / width * panel,
+            panel,
             block,
             width,
             depth,
@@ -271,7 +283,7 @@ pub(super) fn prepare(g: &Geometry, form: Form, pass: Pass, w: &[f32], prepared:
 }
 
 #[inline(always)]
-fn transform_filters_body(
+fn transform_filters_body<const LANES: usize>(
     form: Form,
     w: &[f32],
     sizes: (usize, usize),
@@ -280,16 +292,14 @@ fn transform_filters_body(
     rows: usize,
     panel: &mut [f32],
 ) {
-    match (form, rows) {
-        (Form::Three, ..=8) => transform_panel::<Three, 6, 3, 8>(w, sizes, turned, first, rows, panel),
-        (Form::Three, _) => transform_panel::<Three, 6, 3, 16>(w, sizes, turned, first, rows, panel),
-        (Form::Five, ..=8) => transform_panel::<Five, 8, 5, 8>(w, sizes, turned, first, rows, panel),
-        (Form::Five, _) => transform_panel::<Five, 8, 5, 16>(w, sizes, turned, first, rows, panel),
+    match form {
+        Form::Three => transform_panel::<Three, 6, 3, LANES>(w, sizes, turned, first, rows, panel),
+        Form::Five => transform_panel::<Five, 8, 5, LANES>(w, sizes, turned, first, rows, panel),
     }
 }
 
 isa::vectorized!(
-    eights fn transform_filters(
+    lanes fn transform_filters(
         form: Form,
         w: &[f32],
         sizes: (usize, usize),
@@ -313,18 +323,26 @@ fn transform_panel<F: Lines<SIDE, TAPS>, const SIDE: usize, const TAPS: usize, c
     let (outer, inner) = if turned { (channels, filters) } else { (filters, channels) };
     let taps = TAPS * TAPS;
     let (outer_step, inner_step) = if turned { (taps, channels * taps) } else { (channels * taps, taps) };
-    for k in 0..inner {
-        let mut square = [[[0.0f32; L]; TAPS]; TAPS];
-        for l in 0..rows.min(outer - first) {
-            let filter = &w[(first + l) * outer_step + k * inner_step..][..taps];
-            for (t, &v) in filter.iter().enumerate() {
-                let t = if turned { taps - 1 - t } else { t };
-                square[t / TAPS][t % TAPS][l] = v;
+    let (mut square, mut half) = ([[[0.0; L]; TAPS]; TAPS], [[[0.0; L]; TAPS]; SIDE]);
+    // A few channels at a time, whose places go on together: as in [`GAP`], they would push each other out of the cache.
+    let mut places = [[[[0.0; L]; FEW]; SIDE]; SIDE];
+    for start in (0..inner).step_by(FEW) {
+        let count = FEW.min(inner - start);
+        for k in 0..count {
+            let lines = square.as_flattened_mut();
+            let filters = &w[first * outer_step + (start + k) * inner_step..];
+            isa::transpose(filters, outer_step, (rows.min(outer - first), taps), lines.as_flattened_mut(), L);
+            if turned {
+                lines.reverse();
             }
+            let target = places.as_flattened_mut().as_flattened_mut().as_flattened_mut();
+            both_ways((lines.as_flattened(), L), &mut half, (&mut target[k * L..], FEW * L), F::filter);
         }
-        let places = both_ways::<TAPS, SIDE, L>(&square, F::filter);
         for (place, numbers) in places.as_flattened().iter().enumerate() {
-            copy_short(&mut panel[(place * inner + k) * rows..][..rows], &numbers[..rows]);
+            let panel = &mut panel[(place * inner + start) * rows..][..count * rows];
+            for (panel, numbers) in panel.chunks_exact_mut(rows).zip(numbers) {
+                copy_short(panel, &numbers[..rows]);
+            }
         }
     }
 }
@@ -344,7 +362,36 @@ fn transform_tiles_body<const LANES: usize>(
     raw: &mut [f32],
     panel: &mut [f32],
 ) {
-    let (gathered, places) = (raw.len() / form.raw(), form.places());
+    match (form, width.is_multiple_of(LANES)) {
+        (Form::Three, true) => {
+            transform_channels::<Three, 6, 3, LANES>(gather, source, image, tiles, channels, width, steps, raw, panel)
+        }
+        (Form::Three, false) => {
+            transform_channels::<Three, 6, 3, 4>(gather, source, image, tiles, channels, width, steps, raw, panel)
+        }
+        (Form::Five, true) => {
+            transform_channels::<Five, 8, 5, LANES>(gather, source, image, tiles, channels, width, steps, raw, panel)
+        }
+        (Form::Five, false) => {
+            transform_channels::<Five, 8, 5, 4>(gather, source, image, tiles, channels, width, steps, raw, panel)
+        }
+    }
+}
+
+#[inline(always)]
+fn transform_channels<F: Lines<SIDE, TAPS>, const SIDE: usize, const TAPS: usize, const L: usize>(
+    gather: &Gather,
+    source: &[f32],
+    image: usize,
+    tiles: Range<usize>,
+    channels: Range<usize>,
+    width: usize,
+    steps: (usize, usize),
+    raw: &mut [f32],
+    panel: &mut [f32],
+) {
+    let (gathered, places) = (raw.len() / ((SIDE * SIDE + 1) * MOST_COLUMNS), SIDE * SIDE);
+    let mut half = [[[0.0; L]; SIDE]; SIDE];
     for (at, c) in channels.clone().enumerate() {
         if at % gathered == 0 {
             let depths = c * places..channels.end.min(c + gathered) * places;
@@ -352,28 +399,8 @@ fn transform_tiles_body<const LANES: usize>(
         }
         let raw = &raw[at % gathered * places * width..];
         let panel = &mut panel[at * steps.0..];
-        match form {
-            Form::Three => transform_channel::<Three, 6, 3, LANES>(raw, width, steps.1, panel),
-            Form::Five => transform_channel::<Five, 8, 5, LANES>(raw, width, steps.1, panel),
-        }
-    }
-}
-
-#[inline(always)]
-fn transform_channel<F: Lines<SIDE, TAPS>, const SIDE: usize, const TAPS: usize, const LANES: usize>(
-    raw: &[f32],
-    width: usize,
-    step: usize,
-    panel: &mut [f32],
-) {
-    let mut lane = 0;
-    while lane < width {
-        if width.is_multiple_of(LANES) {
-            transform_lanes::<F, SIDE, TAPS, LANES>(&raw[lane..], width, step, &mut panel[lane..]);
-            lane += LANES;
-        } else {
-            transform_lanes::<F, SIDE, TAPS, 4>(&raw[lane..], width, step, &mut panel[lane..]);
-            lane += 4;
+        for lane in (0..width).step_by(L) {
+            both_ways((&raw[lane..], width), &mut half, (&mut panel[lane..], steps.1), F::input);
         }
     }
 }
@@ -393,54 +420,17 @@ isa::vectorized!(
     ) = transform_tiles_body
 );
 
-#[inline(always)]
-fn transform_lanes<F: Lines<SIDE, TAPS>, const SIDE: usize, const TAPS: usize, const L: usize>(
-    raw: &[f32],
-    width: usize,
-    step: usize,
-    panel: &mut [f32],
-) {
-    let mut square = [[[0.0f32; L]; SIDE]; SIDE];
-    for i in 0..SIDE {
-        for j in 0..SIDE {
-            load(&mut square[i][j], &raw[(i * SIDE + j) * width..]);
-        }
-    }
-    let places = both_ways::<SIDE, SIDE, L>(&square, F::input);
-    for i in 0..SIDE {
-        for j in 0..SIDE {
-            store(&places[i][j], &mut panel[(i * SIDE + j) * step..]);
-        }
-    }
-}
-
-/// The first numbers of a slice.
-#[inline(always)]
-fn load<const L: usize>(lanes: &mut [f32; L], source: &[f32]) {
-    if let Some(source) = source.first_chunk::<L>() {
-        *lanes = *source;
-    }
-}
-
-#[inline(always)]
-fn store<const L: usize>(lanes: &[f32; L], target: &mut [f32]) {
-    if let Some(target) = target.first_chunk_mut::<L>() {
-        *target = *lanes;
-    }
-}
-
 /// Transforms the tiles `block` of a group.
 fn block_tiles(d: &Direction, lens: &Lens, source: &[f32], block: Range<usize>, tiles: &mut [f32], parallel: bool) {
     let (width, places) = (lens.width, d.form.places());
-    let panel_len = places * d.gather.channels * width;
-    let tiles = &mut tiles[..block.len().div_ceil(width) * panel_len];
-    each_chunk(parallel, tiles, panel_len, |i, panel| {
+    let tiles = &mut tiles[..block.len().div_ceil(width) * lens.panel];
+    each_chunk(parallel, tiles, lens.panel, |i, panel| {
         let start = block.start + i * width;
         let range = start..block.end.min(start + width);
-        each_chunk(parallel, panel, places * lens.depth * width, |j, panel| {
-            let depth = panel.len() / (places * width);
-            let channels = j * lens.depth..j * lens.depth + depth;
-            let (steps, mut raw) = ((width, depth * width), [0.0; 2 * RAW]);
+        each_chunk(parallel, panel, places * (lens.depth * width + GAP), |j, panel| {
+            let place = panel.len() / places;
+            let channels = j * lens.depth..j * lens.depth + (place - GAP) / width;
+            let (steps, mut raw) = ((width, place), [0.0; 2 * RAW]);
             transform_tiles(
                 d.form,
                 &d.gather,
@@ -471,12 +461,13 @@ fn share_products(
     let rows = lens.share.min(prepared.len() / (places * channels));
     let filters = rows.min(filters);
     for (place, out) in products.chunks_exact_mut(lens.share * lens.pitch).enumerate() {
-        for k in (0..channels).step_by(lens.depth) {
+        for (j, k) in (0..channels).step_by(lens.depth).enumerate() {
             let depth = lens.depth.min(channels - k);
             let left = &prepared[(place * channels + k) * tile.rows..];
-            let right = &tiles[(k * places + place * depth) * lens.width..];
+            let before = j * places * (lens.depth * lens.width + GAP);
+            let right = &tiles[before + place * (depth * lens.width + GAP)..];
             let left = Side { data: left, width: tile.rows, pitch: places * channels * tile.rows };
-            let right = Side { data: right, width: lens.width, pitch: places * channels * lens.width };
+            let right = Side { data: right, width: lens.width, pitch: lens.panel };
             let out = &mut out[..rows * lens.pitch];
             multiply(tile, depth, left, right, (filters, count), out, lens.pitch, k > 0, false);
         }
@@ -510,15 +501,13 @@ fn finish_tiles<F: Lines<SIDE, TAPS>, const SIDE: usize, const TAPS: usize, cons
 ) {
     let Products { data, place_len, tiles, columns, size, finish } = products;
     // Lanes are tiles, whether or not they stand in one row of tiles.
+    let (mut half, mut outputs) = ([[[0.0; LANES]; SIDE]; OUT], [[[0.0; LANES]; OUT]; OUT]);
+    let mut lines = [[[0.0f32; OUT]; LANES]; OUT];
     for first in tiles.clone().step_by(LANES) {
-        let mut square = [[[0.0f32; LANES]; SIDE]; SIDE];
-        for (place, lanes) in square.as_flattened_mut().iter_mut().enumerate() {
-            load(lanes, &data[place * place_len + first - tiles.start..]);
-        }
-        let outputs = both_ways::<SIDE, OUT, LANES>(&square, F::output);
-        let mut lines = [[[0.0f32; OUT]; LANES]; OUT];
+        let target = outputs.as_flattened_mut().as_flattened_mut();
+        both_ways((&data[first - tiles.start..], place_len), &mut half, (target, LANES), F::output);
         for (line, output) in lines.iter_mut().zip(&outputs) {
-            *line = turned(output);
+            turn(output, line);
         }
         let (mut next, last) = (first, tiles.end.min(first + LANES));
         while next < last {
@@ -537,14 +526,12 @@ fn finish_tiles<F: Lines<SIDE, TAPS>, const SIDE: usize, const TAPS: usize, cons
 
 /// Lanes become rows.
 #[inline(always)]
-fn turned<const LANES: usize>(lanes: &[[f32; LANES]; OUT]) -> [[f32; OUT]; LANES] {
-    let mut rows = [[0.0; OUT]; LANES];
+fn turn<const LANES: usize>(lanes: &[[f32; LANES]; OUT], rows: &mut [[f32; OUT]; LANES]) {
     for l in 0..LANES {
         for j in 0..OUT {
             rows[l][j] = lanes[j][l];
         }
     }
-    rows
 }
 
 #[inline(always)]
@@ -703,9 +690,12 @@ struct GradientLens {
     /// A group's channels in whole tiles of the micro-kernel, and their transformed tiles: channels by places by tiles.
     rows: usize,
     tiles: usize,
-    /// A group's filters in whole tiles, and the transformed gradients: panels of places of tiles by filters.
+    /// A group's filters in whole tiles, and the transformed gradients: panels of places of tiles by filters, with a [`GAP`] after
+    /// every place.
     columns: usize,
     gradients: usize,
+    /// Numbers from one place to the next.
+    place: usize,
     sums: usize,
     pitch: usize,
 }
@@ -725,7 +715,8 @@ impl GradientLens {
             rows,
             tiles: rows * places * pitch,
             columns,
-            gradients: columns * places * pitch,
+            gradients: columns / tile.columns * places * (pitch * tile.columns + GAP),
+            place: pitch * tile.columns + GAP,
             sums: places * rows * columns,
             pitch,
         }
@@ -784,19 +775,19 @@ pub(super) fn backward_weights(
                         transform_tiles(form, &d.gather, padded, d.image(), range, c..c + 1, width, steps, raw, tiles);
                     }
                 });
-                let panel_len = places * lens.pitch * tile.columns;
+                let panel_len = places * lens.place;
                 gradients[..lens.columns / tile.columns * panel_len].par_chunks_mut(panel_len).enumerate().for_each(
                     |(i, panel)| {
                         let fs = i * tile.columns..filters.min((i + 1) * tile.columns);
                         let fs = group * filters + fs.start..group * filters + fs.end;
-                        transform_gradients(&d, maps, block.clone(), fs, lens.pitch, tile.columns, panel);
+                        transform_gradients(&d, maps, block.clone(), fs, lens.place, tile.columns, panel);
                     },
                 );
                 let (tiles, gradients) = (&*tiles, &*gradients);
                 let accumulate = step > 0 || start > 0;
                 sums.par_chunks_mut(lens.rows * lens.columns).enumerate().for_each(|(place, sums)| {
                     for (j, panel) in gradients.chunks_exact(panel_len).enumerate() {
-                        let right = &panel[place * lens.pitch * tile.columns..][..block.len() * tile.columns];
+                        let right = &panel[place * lens.place..][..block.len() * tile.columns];
                         for (p, sums) in sums.chunks_exact_mut(tile.rows * lens.columns).enumerate() {
                             let data = &tiles[p * tile.rows * channel_len + place * lens.pitch..];
                             let left = Left { data, steps: (channel_len, 1) };
@@ -815,70 +806,77 @@ pub(super) fn backward_weights(
     }
 }
 
-/// `A dy Aᵀ` of the tiles `block` for the filters `fs`: `panel` gets all places of `pitch` tiles by `width` filters.
+/// `A dy Aᵀ` of the tiles `block` for the filters `fs`: `panel` gets all places, `place` numbers apart, of tiles by `width` filters.
 #[inline(always)]
 fn transform_gradients_body<const LANES: usize>(
     d: &Direction,
     maps: &[f32],
     block: Range<usize>,
     fs: Range<usize>,
-    pitch: usize,
+    place: usize,
     width: usize,
     panel: &mut [f32],
 ) {
-    match d.form {
-        Form::Three => transform_panel_of_gradients::<Three, 6, 3, LANES>(d, maps, block, fs, pitch, width, panel),
-        Form::Five => transform_panel_of_gradients::<Five, 8, 5, LANES>(d, maps, block, fs, pitch, width, panel),
+    match (d.form, width.is_multiple_of(LANES)) {
+        (Form::Three, true) => {
+            transform_panel_of_gradients::<Three, 6, 3, LANES>(d, maps, block, fs, place, width, panel)
+        }
+        (Form::Three, false) => transform_panel_of_gradients::<Three, 6, 3, 4>(d, maps, block, fs, place, width, panel),
+        (Form::Five, true) => {
+            transform_panel_of_gradients::<Five, 8, 5, LANES>(d, maps, block, fs, place, width, panel)
+        }
+        (Form::Five, false) => transform_panel_of_gradients::<Five, 8, 5, 4>(d, maps, block, fs, place, width, panel),
     }
 }
 
 #[inline(always)]
-fn transform_panel_of_gradients<F: Lines<SIDE, TAPS>, const SIDE: usize, const TAPS: usize, const LANES: usize>(
+fn transform_panel_of_gradients<F: Lines<SIDE, TAPS>, const SIDE: usize, const TAPS: usize, const L: usize>(
     d: &Direction,
     maps: &[f32],
     block: Range<usize>,
     fs: Range<usize>,
-    pitch: usize,
+    place: usize,
     width: usize,
     panel: &mut [f32],
 ) {
     let (height, columns) = d.size;
     let area = height * columns;
+    let (mut square, mut half) = ([[[0.0; L]; OUT]; OUT], [[[0.0; L]; OUT]; SIDE]);
     for (t, tile) in block.enumerate() {
         let (n, at) = (tile / d.tiles(), tile % d.tiles());
         let (y, x) = (at / d.gather.grid.1 * OUT, at % d.gather.grid.1 * OUT);
         let (rows, run) = (OUT.min(height - y), OUT.min(columns - x));
         let origin = &maps[(n * d.groups * d.filters + fs.start) * area + y * columns + x..];
-        let mut first = 0;
-        while first < width {
-            let lanes = fs.len().saturating_sub(first);
-            let origin = origin.get(first * area..).unwrap_or_default();
-            let target = &mut panel[t * width + first..];
-            let size = (rows, run);
-            if width.is_multiple_of(LANES) {
-                gradient_lanes::<F, SIDE, TAPS, LANES>(origin, area, columns, size, lanes, pitch * width, target);
-                first += LANES;
-            } else {
-                gradient_lanes::<F, SIDE, TAPS, 4>(origin, area, columns, size, lanes, pitch * width, target);
-                first += 4;
+        for first in (0..width).step_by(L) {
+            let lanes = fs.len().saturating_sub(first).min(L);
+            if (rows, run, lanes) != (OUT, OUT, L) {
+                square = [[[0.0; L]; OUT]; OUT];
             }
+            gather_gradients(
+                origin.get(first * area..).unwrap_or_default(),
+                area,
+                columns,
+                (rows, run),
+                lanes,
+                &mut square,
+            );
+            let target = &mut panel[t * width + first..];
+            both_ways((square.as_flattened().as_flattened(), L), &mut half, (target, place), F::gradient);
         }
     }
 }
 
-/// One tile of `L` filters, `lanes` of which there are: they begin at `origin` and are `area` apart.
+/// One tile of `lanes` filters: they begin at `origin` and are `area` apart.
 #[inline(always)]
-fn gradient_lanes<F: Lines<SIDE, TAPS>, const SIDE: usize, const TAPS: usize, const L: usize>(
+fn gather_gradients<const L: usize>(
     origin: &[f32],
     area: usize,
     columns: usize,
     (rows, run): (usize, usize),
     lanes: usize,
-    step: usize,
-    panel: &mut [f32],
+    square: &mut [[[f32; L]; OUT]; OUT],
 ) {
-    let mut square = [[[0.0f32; L]; OUT]; OUT];
-    for l in 0..lanes.min(L) {
+    for l in 0..lanes {
         let map = &origin[l * area..];
         for i in 0..rows {
             let line = &map[i * columns..];
@@ -893,12 +891,6 @@ fn gradient_lanes<F: Lines<SIDE, TAPS>, const SIDE: usize, const TAPS: usize, co
             }
         }
     }
-    let places = both_ways::<OUT, SIDE, L>(&square, F::gradient);
-    for i in 0..SIDE {
-        for j in 0..SIDE {
-            store(&places[i][j], &mut panel[(i * SIDE + j) * step..]);
-        }
-    }
 }
 
 isa::vectorized!(
@@ -907,7 +899,7 @@ isa::vectorized!(
         maps: &[f32],
         block: Range<usize>,
         fs: Range<usize>,
-        pitch: usize,
+        place: usize,
         width: usize,
         panel: &mut [f32],
     ) = transform_gradients_body
@@ -915,7 +907,7 @@ isa::vectorized!(
 
 /// `Gᵀ u G` for `width` filters or fewer: `sums` are all places of rows (channels) by columns (filters).
 #[inline(always)]
-fn finish_gradient_body(
+fn finish_gradient_body<const LANES: usize>(
     form: Form,
     sums: &[f32],
     sizes: (usize, usize),
@@ -923,38 +915,38 @@ fn finish_gradient_body(
     width: usize,
     dw: &mut [f32],
 ) {
-    match form {
-        Form::Three => finish_filters::<Three, 6, 3>(sums, sizes, channels, width, dw),
-        Form::Five => finish_filters::<Five, 8, 5>(sums, sizes, channels, width, dw),
+    match (form, width.is_multiple_of(LANES)) {
+        (Form::Three, true) => finish_filters::<Three, 6, 3, LANES>(sums, sizes, channels, width, dw),
+        (Form::Three, false) => finish_filters::<Three, 6, 3, 4>(sums, sizes, channels, width, dw),
+        (Form::Five, true) => finish_filters::<Five, 8, 5, LANES>(sums, sizes, channels, width, dw),
+        (Form::Five, false) => finish_filters::<Five, 8, 5, 4>(sums, sizes, channels, width, dw),
     }
 }
 
 #[inline(always)]
-fn finish_filters<F: Lines<SIDE, TAPS>, const SIDE: usize, const TAPS: usize>(
+fn finish_filters<F: Lines<SIDE, TAPS>, const SIDE: usize, const TAPS: usize, const L: usize>(
     sums: &[f32],
     (rows, columns): (usize, usize),
     channels: usize,
     width: usize,
     dw: &mut [f32],
 ) {
-    let filters = dw.len() / (channels * TAPS * TAPS);
+    let (filters, taps) = (dw.len() / (channels * TAPS * TAPS), TAPS * TAPS);
+    let (mut half, mut turned) = ([[[0.0; L]; SIDE]; TAPS], [[[0.0; L]; TAPS]; TAPS]);
     for c in 0..channels {
-        for first in (0..width).step_by(4) {
-            let mut square = [[[0.0f32; 4]; SIDE]; SIDE];
-            for (place, lanes) in square.as_flattened_mut().iter_mut().enumerate() {
-                load(lanes, &sums[(place * rows + c) * columns + first..]);
-            }
-            let taps = both_ways::<SIDE, TAPS, 4>(&square, F::filter_gradient);
-            for l in 0..4.min(filters.saturating_sub(first)) {
-                let target = &mut dw[((first + l) * channels + c) * TAPS * TAPS..][..TAPS * TAPS];
-                target.iter_mut().zip(taps.as_flattened()).for_each(|(t, lanes)| *t = lanes[l]);
+        for first in (0..width.min(filters)).step_by(L) {
+            let target = turned.as_flattened_mut().as_flattened_mut();
+            both_ways((&sums[c * columns + first..], rows * columns), &mut half, (target, L), F::filter_gradient);
+            for l in 0..L.min(filters - first) {
+                let target = &mut dw[((first + l) * channels + c) * taps..][..taps];
+                target.iter_mut().zip(turned.as_flattened()).for_each(|(t, lanes)| *t = lanes[l]);
             }
         }
     }
 }
 
 isa::vectorized!(
-    eights fn finish_gradient(
+    lanes fn finish_gradient(
         form: Form,
         sums: &[f32],
         sizes: (usize, usize),
