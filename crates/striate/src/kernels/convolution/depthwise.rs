@@ -58,7 +58,7 @@ pub(super) fn forward(
                 let maps = &mut maps[..g.output.len()];
                 each_chunk(part.cut.parallel, maps, g.pixels(), filter);
                 let winner = winner.as_deref_mut().map(|w| &mut w[n * y_len..][..y_len]);
-                part.pool(pool, y, winner, |_, f| &maps[f * g.pixels()..][..g.pixels()]);
+                part.pool(pool, 0..pool.output.height, y, winner, |_, f| &maps[f * g.pixels()..][..g.pixels()]);
             }
         }
     }

@@ -137,7 +137,7 @@ struct Lens {
     /// Numbers from one filter's sums to the next.
     pitch: usize,
     out: usize,
-    /// Pixels of a block.
+    /// Pixels worked on at once.
     block: usize,
 }
 
@@ -146,10 +146,11 @@ impl Lens {
         let tile = isa::tile();
         let all = together * g.pixels();
         let at_once = if parallel { PARALLEL_PIXELS } else { PIXELS };
-        let block = if whole || all <= at_once { all } else { round_up(at_once, tile.columns).min(all) };
+        let block = if all <= at_once { all } else { round_up(at_once, tile.columns).min(all) };
         let padded = if gather.source.is_plain() { 0 } else { together * g.input.channels * gather.source.plane() };
         let group_rows = round_up(g.group_filters(), tile.rows);
-        let pitch = round_up(block, tile.columns);
+        // The sums of whole maps are kept until they are pooled.
+        let pitch = round_up(if whole { all } else { block }, tile.columns);
         let right = gather.right_len(tile, block);
         let [padded, right] = [padded, right].map(whole_lines);
         Self { padded, right, group_rows, pitch, out: g.groups * group_rows * pitch, block }
@@ -251,21 +252,24 @@ impl Part<'_> {
         y: &mut [f32],
         winner: Option<&mut [u32]>,
     ) {
-        pool_plane(pool, self.addends, f, map, y, winner);
+        pool_plane(pool, 0, self.addends, f, map, y, winner);
     }
 
-    /// Pools finished maps into `y`: `map(n, f)` gives the sums of filter `f` of the `n`-th image from `first` on, to
-    /// which the bias is still to be added.
+    /// Pools finished maps into the rows `rows` of those of `y`: `map(n, f)` gives the sums of filter `f` of the `n`-th image
+    /// from `first` on, to which the bias is still to be added.
     pub(super) fn pool<'b>(
         &self,
         pool: &pooling::Geometry,
+        rows: Range<usize>,
         y: &mut [f32],
         winner: Option<&mut [u32]>,
         map: impl Fn(usize, usize) -> &'b [f32] + Sync,
     ) {
         let (area, filters) = (pool.output.area(), self.g.filters());
+        let places = rows.start * pool.output.width..rows.end * pool.output.width;
         let finish = |i: usize, y: &mut [f32], winner: Option<&mut [u32]>| {
-            pool_plane(pool, self.addends, i % filters, map(i / filters, i % filters), y, winner);
+            let (map, winner) = (map(i / filters, i % filters), winner.map(|winner| &mut winner[places.clone()]));
+            pool_plane(pool, rows.start, self.addends, i % filters, map, &mut y[places.clone()], winner);
         };
         match winner {
             Some(winner) if self.cut.parallel => y
@@ -282,17 +286,18 @@ impl Part<'_> {
     }
 }
 
-/// Pools one map; a bias and ReLU never change which number is largest, so they come after.
+/// Pools one map into rows from `first` on; a bias and ReLU never change which number is largest, so they come after.
 #[inline(always)]
 fn pool_plane_body(
     pool: &pooling::Geometry,
+    first: usize,
     addends: Addends<'_>,
     f: usize,
     map: &[f32],
     y: &mut [f32],
     winner: Option<&mut [u32]>,
 ) {
-    pooling::max_plane_body(pool, map, y, winner);
+    pooling::max_plane_body(pool, first, map, y, winner);
     // With a residual the bias is in the map already.
     let bias = if addends.residual.is_some() { 0.0 } else { addends.bias(f) };
     y.iter_mut().for_each(|y| *y += bias);
@@ -304,6 +309,7 @@ fn pool_plane_body(
 isa::vectorized!(
     fn pool_plane(
         pool: &pooling::Geometry,
+        first: usize,
         addends: Addends<'_>,
         f: usize,
         map: &[f32],
@@ -336,18 +342,25 @@ fn piece_forward(
         let first = step * cut.together;
         let source = part.pad(&gather.source, x, padded);
         let all = x.len() / g.input.len() * g.pixels();
+        let mut pooled = 0;
         for start in (0..all).step_by(lens.block) {
             let block = start..all.min(start + lens.block);
+            let column = if part.pool.is_some() { start } else { 0 };
             let groups = out.chunks_exact_mut(lens.group_rows * lens.pitch).zip(prepared.chunks_exact(packed));
             for (group, (out, weights)) in groups.enumerate() {
                 let source = &source[group * gather.channels * gather.source.plane()..];
                 let (pixels, out) = (block.clone(), (out, g.group_filters()));
-                gather.multiply(tile, source, image, pixels, weights, right, out, lens.pitch, cut.parallel);
+                gather.multiply(tile, source, image, pixels, weights, right, out, (lens.pitch, column), cut.parallel);
             }
             let row = |f: usize| (f / g.group_filters() * lens.group_rows + f % g.group_filters()) * lens.pitch;
             match &part.pool {
                 None => finish_block(part, first, block, y, |n, f| &out[row(f) + n..]),
                 Some(pool) => {
+                    // Rows are pooled as soon as they are there, while they are in the cache: of several images all at once.
+                    let done = if block.end == all { g.output.height } else { block.end / g.output.width };
+                    if part.addends.residual.is_some() && block.end < all {
+                        continue;
+                    }
                     if part.addends.residual.is_some() {
                         add_residual(
                             part,
@@ -359,7 +372,9 @@ fn piece_forward(
                         );
                     }
                     let winner = winner.as_deref_mut().map(|w| &mut w[first * y_len..][..y.len()]);
-                    part.pool(pool, y, winner, |n, f| &out[row(f) + n * g.pixels()..][..g.pixels()]);
+                    let rows = pooled..pool.rows_within(done);
+                    pooled = rows.end;
+                    part.pool(pool, rows, y, winner, |n, f| &out[row(f) + n * g.pixels()..][..g.pixels()]);
                 }
             }
         }

@@ -85,8 +85,8 @@ impl Gather {
     }
 
     /// `out = weights · windows` for the pixels `block` (counted through all images of `source`), where `weights` are
-    /// packed by the tile's rows over the whole depth. `out` gets `rows` rows `out_pitch` apart, and has room for whole
-    /// tiles on both axes. `right` holds [`Gather::right_len`] numbers.
+    /// packed by the tile's rows over the whole depth. `out` gets `rows` rows `pitch` apart, from column `first` on, and has room
+    /// for whole tiles on both axes. `right` holds [`Gather::right_len`] numbers.
     pub(super) fn multiply(
         &self,
         tile: &Tile,
@@ -96,13 +96,13 @@ impl Gather {
         weights: &[f32],
         right: &mut [f32],
         (out, rows): (&mut [f32], usize),
-        out_pitch: usize,
+        (pitch, first): (usize, usize),
         parallel: bool,
     ) {
         let depth = self.depth();
         let panels = block.len().div_ceil(tile.columns);
         if parallel && panels >= PIECES {
-            let out = Rectangle::new(&mut out[..rows * out_pitch], out_pitch);
+            let out = Rectangle::new(&mut out[..rows * pitch], pitch).split_columns(first).1;
             return self.multiply_columns(tile, source, image, block, weights, right, out, panels.div_ceil(PIECES));
         }
         for k in (0..depth).step_by(DEPTH_BLOCK) {
@@ -116,7 +116,7 @@ impl Gather {
             });
             let side = Side { data: &right[..], width: tile.columns, pitch: panel_len };
             let left = Side { data: &weights[k * tile.rows..], width: tile.rows, pitch: depth * tile.rows };
-            multiply(tile, depths.len(), left, side, (rows, panels), out, out_pitch, k > 0, parallel);
+            multiply(tile, depths.len(), left, side, (rows, panels), out, (pitch, first), k > 0, parallel);
         }
     }
 
@@ -182,7 +182,7 @@ pub(super) struct Side<'a> {
 const ROW_BLOCK: usize = 192;
 
 /// `out (+)= left · right` for panels of so much depth, `panels` of them on the right, and `rows` rows; `out` has room for
-/// whole tiles, its rows `out_pitch` apart.
+/// whole tiles, its rows `pitch` apart, of which those from column `first` on are written.
 pub(super) fn multiply(
     tile: &Tile,
     depth: usize,
@@ -190,25 +190,26 @@ pub(super) fn multiply(
     right: Side<'_>,
     (rows, panels): (usize, usize),
     out: &mut [f32],
-    out_pitch: usize,
+    (pitch, first): (usize, usize),
     accumulate: bool,
     parallel: bool,
 ) {
     let share = if parallel { rows.div_ceil(8) } else { rows };
     let block = round_up(share.clamp(1, ROW_BLOCK), tile.rows);
-    each_chunk(parallel, out, block * out_pitch, |i, out| {
+    each_chunk(parallel, out, block * pitch, |i, out| {
         let (left_pitch, left) = (left.pitch, &left.data[i * block / tile.rows * left.pitch..]);
         for j in 0..panels {
             let panel = &right.data[j * right.pitch..][..depth * right.width];
-            for (p, out) in out.chunks_exact_mut(tile.rows * out_pitch).enumerate() {
+            for (p, out) in out.chunks_exact_mut(tile.rows * pitch).enumerate() {
                 let left = &left[p * left_pitch..][..depth * tile.rows];
                 let rows = (rows - i * block - p * tile.rows).min(tile.rows);
                 if right.width == tile.columns {
-                    let out = (&mut out[j * tile.columns..], rows);
-                    tile.run(depth, tile.panel(left), panel, out, out_pitch, accumulate);
+                    let out = (&mut out[first + j * tile.columns..], rows);
+                    tile.run(depth, tile.panel(left), panel, out, pitch, accumulate);
                 } else {
-                    let out = &mut Rectangle::new(&mut out[..rows * out_pitch], out_pitch);
-                    tile.run_into(depth, tile.panel(left), (panel, right.width), out, (0, j * right.width), accumulate);
+                    let out = &mut Rectangle::new(&mut out[..rows * pitch], pitch);
+                    let place = (0, first + j * right.width);
+                    tile.run_into(depth, tile.panel(left), (panel, right.width), out, place, accumulate);
                 }
             }
         }

@@ -269,7 +269,7 @@ fn piece_backward(
                     let source = &source[group * g.group_filters() * layout.plane()..];
                     let weights = &here[group * packed..][..packed];
                     let (pixels, out) = (block.clone(), (out, g.group_channels()));
-                    gather.multiply(tile, source, image, pixels, weights, right, out, lens.pitch, cut.parallel);
+                    gather.multiply(tile, source, image, pixels, weights, right, out, (lens.pitch, 0), cut.parallel);
                 }
                 let out = &*out;
                 each_chunk(cut.parallel, dx, g.input.area(), |i, dx| {

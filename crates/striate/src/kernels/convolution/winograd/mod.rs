@@ -469,7 +469,7 @@ fn share_products(
             let left = Side { data: left, width: tile.rows, pitch: places * channels * tile.rows };
             let right = Side { data: right, width: lens.width, pitch: lens.panel };
             let out = &mut out[..rows * lens.pitch];
-            multiply(tile, depth, left, right, (filters, count), out, lens.pitch, k > 0, false);
+            multiply(tile, depth, left, right, (filters, count), out, (lens.pitch, 0), k > 0, false);
         }
     }
 }
@@ -648,7 +648,9 @@ pub(super) fn forward(
                 });
                 let maps = &*maps;
                 let winner = winner.as_deref_mut().map(|w| &mut w[first * y_len..][..y.len()]);
-                part.pool(pool, y, winner, |n, f| &maps[(n * g.filters() + f) * g.pixels()..][..g.pixels()]);
+                part.pool(pool, 0..pool.output.height, y, winner, |n, f| {
+                    &maps[(n * g.filters() + f) * g.pixels()..][..g.pixels()]
+                });
             }
         }
     }
