@@ -4,7 +4,8 @@ use super::gather::{Gather, Taps};
 use super::geometry::Geometry;
 use super::padded::Padded;
 use super::{
-    Cut, Method, PIXELS, Pass, depthwise, direct, each_chunk, in_turn, method, round_up, shifted, whole_lines, winograd,
+    Cut, Method, PIXELS, Pass, depthwise, direct, each_chunk, in_turn, method, round_up, shifted, turned, whole_lines,
+    winograd,
 };
 use crate::kernels::matmul::{copy_short, packed_len};
 use crate::kernels::{elementwise, isa, pooling};
@@ -175,6 +176,7 @@ fn cut(g: &Geometry, how: Method, batch: usize, pooled: bool) -> (Cut, usize) {
     match how {
         Method::Depthwise => depthwise::forward_cut(g, batch, pooled),
         Method::Shifted => shifted::forward_cut(g, batch, pooled),
+        Method::Turned => turned::forward_cut(g),
         Method::Winograd(form) => winograd::forward_cut(g, form, batch, pooled),
         Method::ImplicitGemm => {
             let len = |together, parallel| Lens::new(g, &windows(g), together, (pooled, parallel)).total();
@@ -214,6 +216,7 @@ pub(crate) fn forward(
         match how {
             Method::Depthwise => depthwise::forward(&part, x, prepared, y, winner, workspace),
             Method::Shifted => shifted::forward(&part, x, prepared, y, winner, workspace),
+            Method::Turned => turned::forward(&part, x, prepared, y, winner, workspace),
             Method::Winograd(form) => winograd::forward(&part, form, x, prepared, y, winner, workspace),
             Method::ImplicitGemm => piece_forward(&part, x, prepared, y, winner, workspace),
         }

@@ -227,6 +227,8 @@ fn pack_panels_body(
     panels: &mut [f32],
 ) {
     match width {
+        4 => pack_width::<4>(g, source, image, pixels, depths, panels),
+        6 => pack_width::<6>(g, source, image, pixels, depths, panels),
         8 => pack_width::<8>(g, source, image, pixels, depths, panels),
         12 => pack_width::<12>(g, source, image, pixels, depths, panels),
         16 => pack_width::<16>(g, source, image, pixels, depths, panels),

@@ -169,7 +169,7 @@ fn cut(g: &Geometry, how: Method, batch: usize) -> (Cut, usize) {
         Method::Depthwise => depthwise::input_cut(g, batch),
         Method::Shifted => shifted::input_cut(g, batch),
         Method::Winograd(form) => winograd::input_cut(g, form, batch),
-        Method::ImplicitGemm => {
+        Method::ImplicitGemm | Method::Turned => {
             let pixels = g.input.area().div_ceil(g.window.stride.0 * g.window.stride.1);
             let cut = Cut::new(batch, pixels, PIXELS, |together| Lens::new(g, together).total());
             (cut, Lens::new(g, cut.together).total())
@@ -205,7 +205,9 @@ pub(crate) fn backward_input(
             Method::Winograd(form) => {
                 winograd::backward_input(g, form, cut, first, prepared, dy, dx, accumulate, workspace)
             }
-            Method::ImplicitGemm => piece_backward(g, cut, first, prepared, dy, dx, accumulate, workspace),
+            Method::ImplicitGemm | Method::Turned => {
+                piece_backward(g, cut, first, prepared, dy, dx, accumulate, workspace)
+            }
         }
     });
 }

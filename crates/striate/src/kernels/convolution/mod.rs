@@ -5,6 +5,7 @@
 //!   it; the functions here, which also serve a single image, do not);
 //! - `winograd`: 3x3 and 5x5 filters at stride 1 with enough channels, tiles of 4x4 outputs at a fraction of the
 //!   multiplications;
+//! - `turned`: one image of few pixels, forward, with lanes for filters;
 //! - `shifted`: forward and the input's gradient at stride 1, with the padded map read where it lies;
 //! - `gather` (forward), `input` and `strips` (gradients): everything else, as matrix products that never store the
 //!   im2col matrix ("implicit GEMM").
@@ -23,6 +24,7 @@ mod padded;
 mod probe;
 mod shifted;
 mod strips;
+mod turned;
 mod weights;
 mod winograd;
 
@@ -60,6 +62,8 @@ pub(crate) enum Method {
     ImplicitGemm,
     /// The padded map read where it lies, shifted for each weight.
     Shifted,
+    /// The same turned over: windows packed as rows, lanes are filters.
+    Turned,
     /// Tiles of outputs at a fraction of the multiplications.
     Winograd(Form),
 }
@@ -70,6 +74,7 @@ impl fmt::Display for Method {
             Method::Depthwise => f.write_str("depthwise, direct (every channel has its own filters)"),
             Method::ImplicitGemm => f.write_str("implicit GEMM (windows packed straight into the product)"),
             Method::Shifted => f.write_str("shifted maps (stride 1: read where they lie, nothing packed)"),
+            Method::Turned => f.write_str("implicit GEMM, turned over (few pixels: lanes are filters)"),
             Method::Winograd(form) => form.fmt(f),
         }
     }
@@ -81,6 +86,8 @@ pub(crate) fn method(g: &Geometry, batch: usize, pass: Pass) -> Method {
         Method::Depthwise
     } else if let Some(form) = Form::of(g, batch) {
         Method::Winograd(form)
+    } else if turned::fits(g, batch, pass) {
+        Method::Turned
     } else if shifted::fits(g, pass) {
         Method::Shifted
     } else {
@@ -128,6 +135,7 @@ pub(crate) fn prepared_len(g: &Geometry, batch: usize, pass: Pass, epilogue: &Ep
     match (method(g, batch, pass), pass) {
         (Method::Depthwise, _) => g.weights(),
         (Method::Shifted, _) => shifted::prepared_len(g, pass),
+        (Method::Turned, _) => turned::prepared_len(g),
         (Method::Winograd(form), _) => winograd::prepared_len(g, form, pass),
         (Method::ImplicitGemm, Pass::Forward) => g.groups * packed_len(g.group_filters(), g.depth(), rows),
         (Method::ImplicitGemm, Pass::BackwardInput) => input::prepared_len(g),
@@ -145,6 +153,7 @@ pub(crate) fn prepare(g: &Geometry, batch: usize, pass: Pass, epilogue: &Epilogu
     let rows = if how == Method::Shifted { isa::tile().shifted.rows } else { isa::tile().rows };
     match (how, pass) {
         (Method::Depthwise, _) => prepared.copy_from_slice(w),
+        (Method::Turned, _) => turned::prepare(g, w, prepared),
         (Method::Winograd(form), _) => winograd::prepare(g, form, pass, w, prepared),
         (_, Pass::Forward) => {
             let (filters, depth) = (g.group_filters(), g.depth());
@@ -243,7 +252,7 @@ mod tests {
     }
 
     /// A convolution for each way of computing it, with the batch and the way.
-    fn one_of_each() -> [(Geometry, usize, Method); 8] {
+    fn one_of_each() -> [(Geometry, usize, Method); 9] {
         let g = |channels, filters, groups, window| {
             Geometry::new(Shape::new(channels, 13, 10), filters, groups, window).unwrap()
         };
@@ -257,6 +266,7 @@ mod tests {
             (g(18, 17, 1, Window::square(3, 1, 1)), 3, Method::Winograd(Form::Three)),
             (g(18, 17, 1, Window::square(5, 1, 2)), 3, Method::Winograd(Form::Five)),
             (g(34, 36, 2, Window::square(5, 1, 2)), 3, Method::Winograd(Form::Five)),
+            (g(34, 40, 1, floor(Window::square(3, 2, 1))), 1, Method::Turned),
         ]
     }
 
@@ -364,6 +374,14 @@ mod tests {
         let cases = one_of_each().into_iter().chain([
             more(Shape::new(9, 5, 6), 3, Window::square(1, 1, 0), 11, Method::Shifted),
             more(Shape::new(3, 8, 21), 9, dilated, 9, Method::Shifted),
+            more(Shape::new(17, 7, 7), 67, Window::square(3, 1, 1), 1, Method::Turned),
+            more(
+                Shape::new(35, 13, 11),
+                40,
+                Window::square(3, 2, 1).rounding(crate::shape::Rounding::Floor),
+                1,
+                Method::Turned,
+            ),
             more(Shape::new(2, 70, 40), 5, Window::square(3, 1, 1), 1, Method::Shifted),
         ]);
         for (g, batch, how) in cases {
