@@ -74,7 +74,9 @@ impl fmt::Display for Method {
             Method::Depthwise => f.write_str("depthwise, direct (every channel has its own filters)"),
             Method::ImplicitGemm => f.write_str("implicit GEMM (windows packed straight into the product)"),
             Method::Shifted => f.write_str("shifted maps (stride 1: read where they lie, nothing packed)"),
-            Method::Turned => f.write_str("implicit GEMM, turned over (few pixels: lanes are filters)"),
+            Method::Turned => {
+                f.write_str("implicit GEMM turned over (one image of few pixels: lanes are filters, each read once)")
+            }
             Method::Winograd(form) => form.fmt(f),
         }
     }
@@ -84,10 +86,10 @@ impl fmt::Display for Method {
 pub(crate) fn method(g: &Geometry, batch: usize, pass: Pass) -> Method {
     if depthwise::fits(g) {
         Method::Depthwise
-    } else if let Some(form) = Form::of(g, batch) {
-        Method::Winograd(form)
     } else if turned::fits(g, batch, pass) {
         Method::Turned
+    } else if let Some(form) = Form::of(g, batch) {
+        Method::Winograd(form)
     } else if shifted::fits(g, pass) {
         Method::Shifted
     } else {

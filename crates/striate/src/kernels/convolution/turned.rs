@@ -2,7 +2,7 @@
 //! and rows are pixels, of which a block has few. (Turned the other way 49 pixels would fill 49 of 64 lanes.)
 //!
 //! The filters are prepared as panels of as many as a block is wide, over the whole depth, and read once, in order; the windows are
-//! packed once and stay in the caches.
+//! packed once and stay in the caches. So the weights come from memory at its speed, each once.
 
 use super::forward::{Part, windows};
 use super::gather::{Gather, TOGETHER};
@@ -12,19 +12,24 @@ use crate::kernels::isa::{self, Tile};
 use crate::kernels::matmul::DEPTH_BLOCK;
 use rayon::prelude::*;
 
-/// The most pixels.
-const PIXELS: usize = 64;
+/// Pixels that leave lanes empty the other way.
+const FEW: usize = 64;
+
+/// The most pixels, and the weights from which on it pays for so many: these are read from memory, and Winograd's would be four times as
+/// many.
+const MOST: usize = 200;
+const LARGE: usize = 1 << 18;
 
 /// The least depth: below it the windows are packed for too few products.
 const DEPTH: usize = 128;
 
 pub(super) fn fits(g: &Geometry, batch: usize, pass: Pass) -> bool {
-    let tile = isa::tile();
-    let pixels = g.pixels();
+    let (tile, pixels) = (isa::tile(), g.pixels());
     // Whole panels of pixels have no lanes to spare.
-    let few = pixels <= PIXELS && !pixels.is_multiple_of(tile.panel_width(1));
+    let few = pixels <= FEW && !pixels.is_multiple_of(tile.panel_width(1));
+    let large = pixels <= MOST && g.weights() >= LARGE;
     let one = pass == Pass::Forward && batch == 1 && g.groups == 1;
-    one && few && g.filters() >= tile.columns && g.depth() >= DEPTH
+    one && (few || large) && g.filters() >= tile.columns && g.depth() >= DEPTH
 }
 
 /// Numbers that [`prepare`] writes.
