@@ -636,15 +636,25 @@ fn through(activation: Activation, dy: f32, y: f32) -> f32 {
     }
 }
 
+/// Ends a turn of a loop over windows, in which lanes are images. The compiler would else take windows for lanes, gather and scatter
+/// them: with this it leaves the loop as it is, and lanes together.
+#[inline(always)]
+fn next_window() {
+    std::hint::black_box(());
+}
+
 /// The means of the 2 x 2 windows of two rows of `width` numbers.
 #[inline(always)]
 fn average_body<const L: usize>(rows: &[[f32; L]], width: usize, out: &mut [[f32; L]]) {
     let (top, bottom) = rows.split_at(width);
     let windows = top.as_chunks::<2>().0.iter().zip(bottom.as_chunks::<2>().0);
     for (out, ([a, b], [c, d])) in out.iter_mut().zip(windows) {
+        let mut mean = [0.0; L];
         for n in 0..L {
-            out[n] = ((a[n] + b[n]) + (c[n] + d[n])) * 0.25;
+            mean[n] = ((a[n] + b[n]) + (c[n] + d[n])) * 0.25;
         }
+        *out = mean;
+        next_window();
     }
 }
 
@@ -666,14 +676,16 @@ fn largest_body<const L: usize>(
     let wins = |a: f32, b: f32| (a > b) | a.is_nan();
     let windows = top.as_chunks::<2>().0.iter().zip(bottom.as_chunks::<2>().0);
     for (i, (out, ([a, b], [c, d]))) in out.iter_mut().zip(windows).enumerate() {
-        let mut which = [0.0; L];
+        let (mut most, mut which) = ([0.0; L], [0.0; L]);
         for n in 0..L {
             let (upper, u) = if wins(b[n], a[n]) { (b[n], 1.0) } else { (a[n], 0.0) };
             let (lower, l) = if wins(d[n], c[n]) { (d[n], 3.0) } else { (c[n], 2.0) };
             let (best, place) = if wins(lower, upper) { (lower, l) } else { (upper, u) };
-            out[n] = if relu { elementwise::relu(best) } else { best };
+            most[n] = if relu { elementwise::relu(best) } else { best };
             which[n] = if !relu | (best > 0.0) { place } else { NO_WINNER };
         }
+        *out = most;
+        next_window();
         if let Some(winners) = &mut winners {
             winners[i] = which;
         }
@@ -694,22 +706,44 @@ isa::vectorized!(
 #[inline(always)]
 fn spread_body<const L: usize>(activation: Activation, dy: &[[f32; L]], y: &[[f32; L]], row: &mut [[f32; L]]) {
     let pairs = row.as_chunks_mut::<2>().0;
-    if activation == Activation::None {
-        for (dy, [a, b]) in dy.iter().zip(pairs) {
-            for n in 0..L {
-                let share = dy[n] * 0.25;
-                (a[n], b[n]) = (share, share);
+    let y = y.as_chunks::<2>().0;
+    match activation {
+        Activation::None => {
+            for (dy, pair) in dy.iter().zip(pairs) {
+                let mut share = [0.0; L];
+                for n in 0..L {
+                    share[n] = dy[n] * 0.25;
+                }
+                *pair = [share; 2];
+                next_window();
             }
         }
-        return;
-    }
-    for ((dy, [a, b]), [y0, y1]) in dy.iter().zip(pairs).zip(y.as_chunks::<2>().0) {
-        for n in 0..L {
-            let share = dy[n] * 0.25;
-            a[n] = through(activation, share, y0[n]);
-            b[n] = through(activation, share, y1[n]);
+        // One loop for each, in whose body the activation is known.
+        Activation::Relu => {
+            for ((dy, pair), y) in dy.iter().zip(pairs).zip(y) {
+                *pair = shares_through(Activation::Relu, dy, y);
+                next_window();
+            }
+        }
+        Activation::Sigmoid => {
+            for ((dy, pair), y) in dy.iter().zip(pairs).zip(y) {
+                *pair = shares_through(Activation::Sigmoid, dy, y);
+                next_window();
+            }
         }
     }
+}
+
+/// The shares of a window's gradient in two of its numbers.
+#[inline(always)]
+fn shares_through<const L: usize>(activation: Activation, dy: &[f32; L], y: &[[f32; L]; 2]) -> [[f32; L]; 2] {
+    let mut shares = [[0.0; L]; 2];
+    for (share, y) in shares.iter_mut().zip(y) {
+        for n in 0..L {
+            share[n] = through(activation, dy[n] * 0.25, y[n]);
+        }
+    }
+    shares
 }
 
 isa::vectorized!(
@@ -721,11 +755,15 @@ isa::vectorized!(
 #[inline(always)]
 fn to_winners_body<const L: usize>(dy: &[[f32; L]], winners: &[[f32; L]], down: usize, row: &mut [[f32; L]]) {
     let first = 2.0 * down as f32;
-    for ((dy, winner), [a, b]) in dy.iter().zip(winners).zip(row.as_chunks_mut::<2>().0) {
+    for ((dy, winner), pair) in dy.iter().zip(winners).zip(row.as_chunks_mut::<2>().0) {
+        let mut shares = [[0.0; L]; 2];
         for n in 0..L {
-            a[n] = if winner[n] == first { dy[n] } else { 0.0 };
-            b[n] = if winner[n] == first + 1.0 { dy[n] } else { 0.0 };
+            // By bits: a choice between the gradient and zero became a branch a number.
+            let keep = |place: f32| f32::from_bits(dy[n].to_bits() & u32::from(winner[n] == place).wrapping_neg());
+            (shares[0][n], shares[1][n]) = (keep(first), keep(first + 1.0));
         }
+        *pair = shares;
+        next_window();
     }
 }
 

@@ -67,7 +67,7 @@ interleaved_for!(__m512, 4 pixels, 5 taps, "avx512f,avx512vl,avx2,fma");
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
 unsafe fn direct(row: &PixelRow<'_>, weights: *const f32, bias: *const f32, relu: bool, y: *mut f32, winner: *mut u32) {
     // SAFETY: the caller keeps the contract of `direct_row`, and this function is only reached where the set is.
-    unsafe { direct_row::<__m512, 2, 1>(row, weights, bias, relu, y, winner) }
+    unsafe { direct_row::<__m512, 2, 2>(row, weights, bias, relu, y, winner) }
 }
 
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
