@@ -103,10 +103,30 @@ isa::vectorized!(fn finish_map(bias: f32, residual: Option<&[f32]>, relu: bool, 
 
 #[inline(always)]
 pub(super) fn finish_row_body(sums: &[f32], bias: f32, residual: Option<&[f32]>, relu: bool, y: &mut [f32]) {
+    match y.len() {
+        0..8 => finish_numbers(sums, bias, residual, relu, y),
+        8..16 => finish_registers::<8>(sums, bias, residual, relu, y),
+        _ => finish_registers::<16>(sums, bias, residual, relu, y),
+    }
+}
+
+#[inline(always)]
+fn finish_numbers(sums: &[f32], bias: f32, residual: Option<&[f32]>, relu: bool, y: &mut [f32]) {
     let act = |v: f32| if relu { elementwise::relu(v) } else { v };
     match residual {
         None => y.iter_mut().zip(sums).for_each(|(y, s)| *y = act(s + bias)),
         Some(r) => y.iter_mut().zip(sums).zip(r).for_each(|((y, s), r)| *y = act(s + bias + r)),
+    }
+}
+
+/// The same for at least `N` numbers: the last register begins earlier, rather than that its numbers are done one by one.
+#[inline(always)]
+fn finish_registers<const N: usize>(sums: &[f32], bias: f32, residual: Option<&[f32]>, relu: bool, y: &mut [f32]) {
+    let len = y.len();
+    for at in (0..len).step_by(N) {
+        let at = at.min(len - N);
+        let residual = residual.map(|r| &r[at..][..N]);
+        finish_numbers(&sums[at..][..N], bias, residual, relu, &mut y[at..][..N]);
     }
 }
 

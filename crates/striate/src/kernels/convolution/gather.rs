@@ -61,7 +61,7 @@ impl Gather {
         let (channel, tap) = (k / self.taps(), k % self.taps());
         let (i, j) = (tap / columns.count, tap % columns.count);
         channel * self.source.plane()
-            + (rows.first + i * rows.step) * self.source.row()
+            + self.source.line(rows.first + i * rows.step)
             + self.source.column(columns.first + j * columns.step)
     }
 
@@ -310,7 +310,7 @@ impl<'a> Walk<'a> {
         let (rows, columns) = g.taps;
         let i = k / columns.count % rows.count;
         let channel = k / g.taps() * g.source.plane();
-        Self { g, channel, row: (rows.first + i * rows.step) * g.source.row(), i, j: k % columns.count }
+        Self { g, channel, row: g.source.line(rows.first + i * rows.step), i, j: k % columns.count }
     }
 
     #[inline(always)]
@@ -320,12 +320,11 @@ impl<'a> Walk<'a> {
         self.j += 1;
         if self.j == columns.count {
             (self.j, self.i) = (0, self.i + 1);
-            self.row += rows.step * self.g.source.row();
             if self.i == rows.count {
                 self.i = 0;
-                self.row = rows.first * self.g.source.row();
                 self.channel += self.g.source.plane();
             }
+            self.row = self.g.source.line(rows.first + self.i * rows.step);
         }
         offset
     }

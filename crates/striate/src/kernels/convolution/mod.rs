@@ -6,7 +6,7 @@
 //! - `winograd`: 3x3 and 5x5 filters at stride 1 with enough channels, tiles of 4x4 outputs at a fraction of the
 //!   multiplications;
 //! - `turned`: one image of few pixels, forward, with lanes for filters;
-//! - `shifted`: forward and the input's gradient at stride 1, with the padded map read where it lies;
+//! - `shifted`: forward, and the input's gradient at stride 1, with the padded map read where it lies;
 //! - `gather` (forward), `input` and `strips` (gradients): everything else, as matrix products that never store the
 //!   im2col matrix ("implicit GEMM").
 //!
@@ -73,7 +73,7 @@ impl fmt::Display for Method {
         match self {
             Method::Depthwise => f.write_str("depthwise, direct (every channel has its own filters)"),
             Method::ImplicitGemm => f.write_str("implicit GEMM (windows packed straight into the product)"),
-            Method::Shifted => f.write_str("shifted maps (stride 1: read where they lie, nothing packed)"),
+            Method::Shifted => f.write_str("shifted maps (read where they lie, nothing packed)"),
             Method::Turned => {
                 f.write_str("implicit GEMM turned over (one image of few pixels: lanes are filters, each read once)")
             }
@@ -254,7 +254,7 @@ mod tests {
     }
 
     /// A convolution for each way of computing it, with the batch and the way.
-    fn one_of_each() -> [(Geometry, usize, Method); 9] {
+    fn one_of_each() -> [(Geometry, usize, Method); 10] {
         let g = |channels, filters, groups, window| {
             Geometry::new(Shape::new(channels, 13, 10), filters, groups, window).unwrap()
         };
@@ -262,7 +262,8 @@ mod tests {
         [
             (g(5, 7, 1, Window::square(3, 1, 1)), 3, Method::Shifted),
             (g(9, 20, 1, Window::square(5, 1, 2)), 2, Method::Shifted),
-            (g(5, 7, 1, floor(Window::square(3, 2, 1))), 3, Method::ImplicitGemm),
+            (g(5, 7, 1, floor(Window::square(3, 2, 1))), 3, Method::Shifted),
+            (g(17, 7, 1, floor(Window::square(3, 2, 1))), 3, Method::ImplicitGemm),
             (g(6, 9, 3, floor(Window::square(3, 2, 1))), 2, Method::ImplicitGemm),
             (g(6, 12, 6, Window::square(3, 1, 1)), 3, Method::Depthwise),
             (g(18, 17, 1, Window::square(3, 1, 1)), 3, Method::Winograd(Form::Three)),
@@ -293,7 +294,12 @@ mod tests {
 
     #[test]
     fn a_residual_is_added_before_relu_and_pooling() {
-        for (g, batch, how) in one_of_each() {
+        // Maps that are pooled a few rows at a time as well, by one thread and by several.
+        let strided = Window::square(3, 2, 1).rounding(crate::shape::Rounding::Floor);
+        let wide = |side, batch| {
+            (Geometry::new(Shape::new(17, side, side), 5, 1, strided).unwrap(), batch, Method::ImplicitGemm)
+        };
+        for (g, batch, how) in one_of_each().into_iter().chain([wide(41, 9), wide(134, 1)]) {
             assert_eq!(method(&g, batch, Pass::Forward), how);
             assert!(!how.to_string().is_empty());
             let plain = run(&g, batch, None, &Epilogue::NONE);

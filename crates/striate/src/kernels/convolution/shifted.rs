@@ -1,8 +1,9 @@
-//! A convolution at stride 1 that packs no windows: each weight multiplies the padded map shifted by its own place.
+//! A convolution that packs no windows: each weight multiplies the padded map shifted by its own place.
 //!
 //! Counted through the rows of the padded map, the outputs lie in one line, and what place `k` of a filter multiplies is
 //! the same line further on. So a block of outputs reads the map where it lies, at the price of a few outputs in the
-//! padding that nobody wants. Rows share their padding: the zeros before a row are those after the one above.
+//! padding that nobody wants. Rows share their padding: the zeros before a row are those after the one above. At a stride S the padded map
+//! falls into S x S maps of every S-th row and column, and a place of a filter reads one of them.
 
 use super::forward::{Finish, Part, windows};
 use super::gather::{Gather, Walk};
@@ -10,7 +11,7 @@ use super::geometry::Geometry;
 use super::input::{one_phase, pad_gradient};
 use super::weights::OutputGradient;
 use super::{Cut, PIXELS, Pass, round_up, whole_lines};
-use crate::kernels::isa::shifted::WIDEST;
+use crate::kernels::isa::shifted::{Offsets, WIDEST};
 use crate::kernels::matmul::packed_len;
 use crate::kernels::{isa, pooling};
 use rayon::prelude::*;
@@ -31,6 +32,11 @@ impl Direction {
             Pass::Forward => (windows(g), g.filters()),
             Pass::BackwardInput => (one_phase(g), g.input.channels),
         };
+        let strided = pass == Pass::Forward && g.window.stride != (1, 1);
+        if strided {
+            let source = gather.source.sorting_rows(g.window.stride.0);
+            return Self { gather: Gather { source, ..gather }, filters };
+        }
         // Padding wider than the filter's reach yields outputs of zeros alone: rows of them may not overlap.
         let shared = gather.source.sharing_padding();
         let source = if shared.row() >= gather.grid.1 { shared } else { gather.source };
@@ -57,7 +63,8 @@ impl Direction {
 
 /// Whether `pass` can go this way, with not too many places in vain.
 pub(super) fn fits(g: &Geometry, pass: Pass) -> bool {
-    if g.window.stride != (1, 1) || g.groups != 1 {
+    let strided = g.window.stride != (1, 1);
+    if g.groups != 1 || strided && (pass == Pass::BackwardInput || g.input.channels > STRIDED_CHANNELS) {
         return false;
     }
     let d = Direction::new(g, pass);
@@ -66,6 +73,9 @@ pub(super) fn fits(g: &Geometry, pass: Pass) -> bool {
     let long = d.gather.grid.1 >= lanes || d.band(false) == d.gather.grid.0 && d.line(d.gather.grid.0) >= lanes;
     long && d.useful() >= USEFUL
 }
+
+/// Channels above which maps at a stride, S x S of them for each, are better off packed.
+const STRIDED_CHANNELS: usize = 16;
 
 /// The least share of useful outputs.
 const USEFUL: f64 = 0.7;
@@ -133,7 +143,7 @@ fn convolve(
     (whole, parallel): (bool, bool),
     source: &[f32],
     prepared: &[f32],
-    offsets: &[u32],
+    offsets: Offsets<'_>,
     sums: &mut [f32],
     (y, winner): (&mut [f32], Option<&mut [u32]>),
     finish: impl Fn(usize, Range<usize>, &mut [f32], &mut [f32], Option<&mut [u32]>) + Sync,
@@ -223,6 +233,7 @@ pub(super) fn forward(
     let (offsets, sums) = workspace.split_at_mut(lens.offsets);
     let offsets: &mut [u32] = bytemuck::cast_slice_mut(&mut offsets[..d.gather.depth()]);
     write_offsets(&d.gather, offsets);
+    let offsets = Offsets::new(offsets);
     let (pitch, width) = (d.gather.source.row(), d.gather.grid.1);
     let y_len = part.pool.map_or(g.output, |pool| pool.output).len();
     for (n, (x, y)) in x.chunks_exact(g.input.len()).zip(y.chunks_exact_mut(y_len)).enumerate() {
@@ -272,6 +283,7 @@ pub(super) fn backward_input(
     let (offsets, sums) = workspace.split_at_mut(lens.offsets);
     let offsets: &mut [u32] = bytemuck::cast_slice_mut(&mut offsets[..d.gather.depth()]);
     write_offsets(&d.gather, offsets);
+    let offsets = Offsets::new(offsets);
     let (pitch, width) = (d.gather.source.row(), d.gather.grid.1);
     let finish = if accumulate { Finish::Add } else { Finish::Write };
     for (n, dx) in dx.chunks_exact_mut(g.input.len()).enumerate() {

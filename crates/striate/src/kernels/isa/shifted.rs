@@ -16,17 +16,43 @@ pub(crate) struct Shifted {
     pub(super) kernels: [Kernel; WIDEST],
 }
 
+/// Where each depth of the right side reads, from the first column on; the furthest is found once for all blocks.
+#[derive(Clone, Copy)]
+pub(crate) struct Offsets<'a> {
+    places: &'a [u32],
+    furthest: Option<usize>,
+}
+
+impl<'a> Offsets<'a> {
+    pub(crate) fn new(places: &'a [u32]) -> Self {
+        Self { places, furthest: places.iter().max().map(|&place| place as usize) }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.places.len()
+    }
+}
+
 impl Shifted {
-    /// `c = a · b` for a block of `wide` registers of columns, where `b` at depth `k` is `source` from `offsets[k]` on; `a` is a packed panel
+    /// `c = a · b` for a block of `wide` registers of columns, where `b` at depth `k` is `source` from its offset on; `a` is a packed panel
     /// (depth x rows), and row `i` of the block starts at `c[i * stride]`.
     ///
     /// # Panics
     /// If anything would be read or written outside the slices.
     #[inline]
-    pub(crate) fn run(&self, a: &[f32], source: &[f32], offsets: &[u32], wide: usize, c: &mut [f32], stride: usize) {
+    pub(crate) fn run(
+        &self,
+        a: &[f32],
+        source: &[f32],
+        offsets: Offsets<'_>,
+        wide: usize,
+        c: &mut [f32],
+        stride: usize,
+    ) {
         let (depth, columns) = (offsets.len(), wide * self.lanes);
-        let furthest = offsets.iter().max().map_or(0, |&o| o as usize + columns);
+        let furthest = offsets.furthest.map_or(0, |furthest| furthest + columns);
         assert!(furthest <= source.len(), "the source is too short");
+        let offsets = offsets.places;
         assert!(a.len() >= depth * self.rows, "the left panel is shorter than the depth");
         assert!(stride >= columns && c.len() >= (self.rows - 1) * stride + columns, "block is too small");
         let kernel = self.kernels[wide - 1];
@@ -38,6 +64,7 @@ impl Shifted {
 #[cfg(test)]
 mod tests {
     use super::super::Isa;
+    use super::Offsets;
     use crate::random::{Purpose, Random};
 
     #[test]
@@ -54,7 +81,7 @@ mod tests {
                 let offsets: Vec<u32> = (0..depth).map(|k| ((1 + k * 37) % (1001 - columns)) as u32).collect();
                 let stride = columns + 1;
                 let mut c = vec![0.5; shifted.rows * stride];
-                shifted.run(&a, &source, &offsets, wide, &mut c, stride);
+                shifted.run(&a, &source, Offsets::new(&offsets), wide, &mut c, stride);
                 for (at, found) in c.iter().enumerate() {
                     let (i, j) = (at / stride, at % stride);
                     let product =
