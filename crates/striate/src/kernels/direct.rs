@@ -30,11 +30,17 @@ pub(crate) struct DirectConvolution<'a> {
     map: (usize, usize),
     relu: bool,
     kernels: &'static Direct,
+    /// The most filters of a group.
+    widest: usize,
 }
 
 impl<'a> DirectConvolution<'a> {
     /// The pass, if it is one for this convolution and what follows it.
-    pub(crate) fn new(g: &'a Geometry, epilogue: &'a Epilogue) -> Option<Self> {
+    pub(crate) fn new(g: &'a Geometry, batch: usize, epilogue: &'a Epilogue) -> Option<Self> {
+        let kernels = isa::direct::direct();
+        // The only group of a single image is halved, for two threads.
+        let one = batch == 1 && g.filters() <= kernels.group(usize::MAX);
+        let widest = kernels.group(if one { 1 } else { usize::MAX });
         let pool = epilogue.pool.as_ref();
         let output = pool.map_or(g.output, |pool| pool.output);
         let fits = match pool {
@@ -42,12 +48,13 @@ impl<'a> DirectConvolution<'a> {
             // Fours are cut from rows.
             None => g.input.channels <= MAX_CHANNELS && g.output.width >= 4,
         };
-        (fits && g.groups == 1 && g.depth() <= MAX_DEPTH).then(|| Self {
+        (fits && g.groups == 1 && g.depth() <= MAX_DEPTH).then_some(Self {
             g,
             pool,
             map: (output.height, output.width),
             relu: epilogue.relu,
-            kernels: isa::direct::direct(),
+            kernels,
+            widest,
         })
     }
 
@@ -64,9 +71,9 @@ impl<'a> DirectConvolution<'a> {
 
     /// Filters with those that fill up the last group.
     fn lanes(&self) -> usize {
-        let whole = self.g.filters() - self.g.filters() % self.kernels.group(usize::MAX);
+        let whole = self.g.filters() - self.g.filters() % self.widest;
         let rest = self.g.filters() - whole;
-        whole + if rest == 0 { 0 } else { self.kernels.group(rest) }
+        whole + if rest == 0 { 0 } else { self.group_of(rest) }
     }
 
     /// Height and width of an image with its padding.
@@ -82,7 +89,7 @@ impl<'a> DirectConvolution<'a> {
 
     /// Numbers that a task works on: the padded image, and a group's outputs and winners of a band.
     fn task_len(&self) -> usize {
-        self.padded_len() + 2 * self.band() * self.map.1 * self.kernels.group(usize::MAX)
+        self.padded_len() + 2 * self.band() * self.map.1 * self.widest
     }
 
     fn tasks(&self, batch: usize) -> usize {
@@ -122,7 +129,7 @@ impl<'a> DirectConvolution<'a> {
         let shared = Shared { offsets, packed, bias };
 
         let batch = x.len() / g.input.len();
-        let (map, group) = (self.area(), self.kernels.group(usize::MAX));
+        let (map, group) = (self.area(), self.widest);
         let output = map * g.filters();
         let task_len = self.task_len();
         // Images a task takes; a single one is cut by groups of filters.
@@ -150,10 +157,15 @@ impl<'a> DirectConvolution<'a> {
         }
     }
 
+    /// Filters of the next group when `rest` are left.
+    fn group_of(&self, rest: usize) -> usize {
+        self.kernels.group(rest).min(self.widest)
+    }
+
     /// First filter and width of each group.
     fn groups(&self) -> impl Iterator<Item = (usize, usize)> {
         let filters = self.g.filters();
-        (0..filters).step_by(self.kernels.group(usize::MAX)).map(move |f| (f, self.kernels.group(filters - f)))
+        (0..filters).step_by(self.widest).map(move |f| (f, self.group_of(filters - f)))
     }
 
     /// Where in the padded image each weight reads, counted from where the first one does.
@@ -185,9 +197,9 @@ impl<'a> DirectConvolution<'a> {
             self.pad(image, padded);
             padded
         };
-        let group = self.kernels.group(g.filters() - first);
+        let group = self.group_of(g.filters() - first);
         let filters = group.min(g.filters() - first);
-        let (outputs, winners) = workspace.split_at_mut(self.band() * self.map.1 * self.kernels.group(usize::MAX));
+        let (outputs, winners) = workspace.split_at_mut(self.band() * self.map.1 * self.widest);
         let winners: &mut [u32] = bytemuck::cast_slice_mut(winners);
         let row_len = self.map.1 * group;
         for start in (0..self.map.0).step_by(self.band()) {

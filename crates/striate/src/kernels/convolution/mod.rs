@@ -104,7 +104,7 @@ fn direct<'a>(g: &'a Geometry, batch: usize, epilogue: &'a Epilogue) -> Option<D
     if epilogue.residual || g.groups != 1 || shifted || Form::of(g, batch).is_some() {
         return None;
     }
-    DirectConvolution::new(g, epilogue)
+    DirectConvolution::new(g, batch, epilogue)
 }
 
 /// How the forward and the backward passes work, in words.
