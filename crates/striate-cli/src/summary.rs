@@ -140,7 +140,7 @@ fn plan(description: &Description, batch: usize, mode: PlanFor, output: &Output)
     }
     table(&rows, &[0, 4]).iter().for_each(|line| output.line(line));
     output.line(format!(
-        "One arena of {} holds all activations, gradients and workspace; with the parameters {}.",
+        "One arena of {} holds all activations, gradients, packed weights and workspace; with the parameters {}.",
         bytes(plan.arena_bytes()),
         bytes(plan.peak_bytes())
     ));

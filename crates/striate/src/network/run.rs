@@ -38,7 +38,7 @@ pub struct StepResult {
 pub struct StepTime {
     /// As [`Plan::step_names`] has it.
     pub name: String,
-    /// Bringing its parameters into the form that the passes read.
+    /// Bringing its parameters into the form that the forward pass reads.
     pub prepare: Duration,
     /// Its forward pass.
     pub forward: Duration,
