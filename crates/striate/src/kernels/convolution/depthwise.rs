@@ -5,7 +5,7 @@ use super::forward::{Addends, Part, windows};
 use super::gather::Gather;
 use super::geometry::Geometry;
 use super::weights::{OutputGradient, sum_pieces};
-use super::{Cut, PIXELS, each_chunk, in_turn, sum};
+use super::{Cut, PIXELS, each_chunk, in_turn_with_sums, sum};
 use crate::kernels::isa;
 
 /// Output pixels of a row that are summed at once, in registers.
@@ -152,7 +152,7 @@ fn weights_cut(g: &Geometry, batch: usize) -> (Cut, usize, usize) {
 
 pub(super) fn weights_workspace(g: &Geometry, batch: usize) -> usize {
     let (cut, sums, len) = weights_cut(g, batch);
-    cut.pieces * sums + cut.workspace(len)
+    cut.workspace_with_sums(sums, len)
 }
 
 pub(super) fn backward_weights(
@@ -165,9 +165,8 @@ pub(super) fn backward_weights(
 ) {
     let gather = windows(g);
     let (cut, sums_len, len) = weights_cut(g, x.len() / g.input.len());
-    let (sums, workspace) = workspace.split_at_mut(cut.pieces * sums_len);
-    let pieces = sums.chunks_exact_mut(sums_len).zip(x.chunks(cut.images * g.input.len())).enumerate();
-    in_turn(workspace, len, pieces, |(piece, (sums, x)), workspace| {
+    let lens = (sums_len, len);
+    let sums = in_turn_with_sums(&cut, (x, g.input.len()), workspace, lens, |piece, x, sums, workspace| {
         let (dw, db) = sums.split_at_mut(g.weights());
         let (maps, padded) = workspace.split_at_mut(g.output.len());
         dw.fill(0.0);

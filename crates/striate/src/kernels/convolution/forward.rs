@@ -168,13 +168,12 @@ impl Lens {
         let all = together * g.pixels();
         let at_once = if parallel { PARALLEL_PIXELS } else { PIXELS };
         let block = if all <= at_once { all } else { round_up(at_once, tile.columns).min(all) };
-        let padded = if gather.source.is_plain() { 0 } else { together * g.input.channels * gather.source.plane() };
+        let padded = gather.source.copies(together * g.input.channels);
         let group_rows = round_up(g.group_filters(), tile.rows);
         // The sums of whole maps are kept until they are pooled.
         let pitch = round_up(if whole { all } else { block }, tile.columns);
         let right = gather.right_len(tile, block);
-        let [padded, right] = [padded, right].map(whole_lines);
-        Self { padded, right, group_rows, pitch, out: g.groups * group_rows * pitch, block }
+        Self { padded, right: whole_lines(right), group_rows, pitch, out: g.groups * group_rows * pitch, block }
     }
 
     fn total(&self) -> usize {

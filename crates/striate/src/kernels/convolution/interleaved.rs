@@ -9,7 +9,7 @@
 
 use super::few::FEW_CHANNELS;
 use super::geometry::Geometry;
-use super::{Pass, in_turn, sum, whole_lines};
+use super::{Pass, at_once, in_turn, sum, whole_lines};
 use crate::kernels::functions::sigmoid;
 use crate::kernels::isa::interleaved::{self as kernels, MAX_FILTERS, MAX_GRADIENT_FILTERS, Windows};
 use crate::kernels::{elementwise, isa, pooling};
@@ -229,20 +229,15 @@ impl Interleaved {
         [self.padded_len() * lanes, arrived * lanes, outputs * lanes, input]
     }
 
-    /// Tasks that run at once where the plan is made.
-    fn at_once(&self) -> usize {
-        self.chunks().min(rayon::current_num_threads())
-    }
-
     /// Numbers of workspace the forward pass needs.
     pub(crate) fn forward_workspace(&self) -> usize {
-        self.at_once() * self.forward_task().iter().sum::<usize>()
+        at_once(self.chunks()) * self.forward_task().iter().sum::<usize>()
     }
 
     /// Numbers of workspace the backward pass needs: prepared filters, each chunk's gradients of filters and biases, tasks.
     pub(crate) fn backward_workspace(&self) -> usize {
         let [prepared, sums] = self.backward_sums();
-        prepared + sums + self.at_once() * self.backward_task().iter().sum::<usize>()
+        prepared + sums + at_once(self.chunks()) * self.backward_task().iter().sum::<usize>()
     }
 
     /// The first two, in whole cache lines.

@@ -193,8 +193,18 @@ impl Cut {
 
     /// Workspace for pieces that need `len` numbers each: as many as can be worked on at once where the plan is made.
     fn workspace(&self, len: usize) -> usize {
-        self.pieces.min(rayon::current_num_threads()) * len
+        at_once(self.pieces) * len
     }
+
+    /// The same for pieces with `sums` numbers of their own that are added up at the end: see [`in_turn_with_sums`].
+    fn workspace_with_sums(&self, sums: usize, len: usize) -> usize {
+        self.pieces * sums + self.workspace(len)
+    }
+}
+
+/// How many of so many pieces can be worked on at once where the plan is made.
+fn at_once(pieces: usize) -> usize {
+    pieces.min(rayon::current_num_threads())
 }
 
 /// Runs `body(piece, workspace)` for all pieces, in `len` numbers of `workspace` each: as many at once as it has room for, the
@@ -219,6 +229,21 @@ fn round_up(n: usize, to: usize) -> usize {
 /// So many numbers, with the rest of a cache line: what lies behind them begins where a register is loaded fastest.
 fn whole_lines(n: usize) -> usize {
     n.next_multiple_of(CACHE_LINE)
+}
+
+/// [`in_turn`] for the pieces of the images `x`, each `image` numbers: `body(piece, x, sums, workspace)`, where `sums` numbers are each
+/// piece's own. Gives those of all pieces.
+fn in_turn_with_sums<'w>(
+    cut: &Cut,
+    (x, image): (&[f32], usize),
+    workspace: &'w mut [f32],
+    (sums, len): (usize, usize),
+    body: impl Fn(usize, &[f32], &mut [f32], &mut [f32]) + Sync + Send,
+) -> &'w [f32] {
+    let (all, workspace) = workspace.split_at_mut(cut.pieces * sums);
+    let pieces = x.chunks(cut.images * image).zip(all.chunks_exact_mut(sums)).enumerate();
+    in_turn(workspace, len, pieces, |(piece, (x, sums)), workspace| body(piece, x, sums, workspace));
+    all
 }
 
 /// Runs `body(i, chunk)` for each chunk of `data`.

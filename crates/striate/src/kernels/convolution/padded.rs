@@ -2,6 +2,7 @@
 //! neighbouring output pixels read neighbouring numbers at any stride, and nobody asks whether a pixel is real. Rows can be sorted the same
 //! way.
 
+use super::whole_lines;
 use crate::kernels::isa;
 
 /// Rows of a map copied at a time.
@@ -80,6 +81,11 @@ impl Padded {
             4 => x % 4 * self.run_step() + x / 4,
             phases => x % phases * self.run_step() + x / phases,
         }
+    }
+
+    /// Numbers for the copies of so many maps, in whole cache lines: none if they would be the maps themselves.
+    pub(super) fn copies(&self, maps: usize) -> usize {
+        if self.is_plain() { 0 } else { whole_lines(maps * self.plane()) }
     }
 
     /// Writes a map's copy.

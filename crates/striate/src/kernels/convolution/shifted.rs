@@ -102,7 +102,7 @@ impl Lens {
         let rows = isa::tile().shifted.rows;
         let source = &d.gather.source;
         Self {
-            padded: if source.is_plain() { 0 } else { whole_lines(d.gather.channels * source.plane()) },
+            padded: source.copies(d.gather.channels),
             maps: whole_lines(maps),
             offsets: whole_lines(d.gather.depth()),
             sums: rows * round_up(d.line(d.band(whole)), isa::tile().shifted.lanes),

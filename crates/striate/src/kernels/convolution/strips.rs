@@ -6,7 +6,7 @@
 use super::gather::{Gather, Walk};
 use super::geometry::Geometry;
 use super::weights::{OutputGradient, sum_pieces};
-use super::{Cut, PIXELS, each_chunk, forward, in_turn, round_up, whole_lines};
+use super::{Cut, PIXELS, each_chunk, forward, in_turn_with_sums, round_up, whole_lines};
 use crate::kernels::isa::{self, Tile};
 use crate::kernels::matmul::DEPTH_BLOCK;
 use rayon::prelude::*;
@@ -29,12 +29,11 @@ impl Lens {
     fn new(g: &Geometry, gather: &Gather) -> Self {
         let tile = isa::tile();
         let columns = round_up(g.group_filters(), tile.columns);
-        let padded = if gather.source.is_plain() { 0 } else { g.input.channels * gather.source.plane() };
         Self {
             rows: round_up(g.depth(), SHARES * tile.rows),
             columns,
             maps: whole_lines(g.output.len()),
-            padded: whole_lines(padded),
+            padded: gather.source.copies(g.input.channels),
             right: columns * g.pixels(),
         }
     }
@@ -63,7 +62,7 @@ impl Lens {
 pub(super) fn workspace(g: &Geometry, batch: usize) -> usize {
     let lens = Lens::new(g, &forward::windows(g));
     let cut = lens.cut(g, batch);
-    cut.pieces * lens.piece(g) + cut.workspace(lens.besides())
+    cut.workspace_with_sums(lens.piece(g), lens.besides())
 }
 
 pub(super) fn backward_weights(
@@ -79,9 +78,8 @@ pub(super) fn backward_weights(
     let lens = Lens::new(g, &gather);
     let cut = lens.cut(g, x.len() / g.input.len());
     let sums_len = lens.piece(g);
-    let (all_sums, workspace) = workspace.split_at_mut(cut.pieces * sums_len);
-    let pieces = all_sums.chunks_exact_mut(sums_len).zip(x.chunks(cut.images * g.input.len())).enumerate();
-    in_turn(workspace, lens.besides(), pieces, |(piece, (sums, x)), workspace| {
+    let needed = (sums_len, lens.besides());
+    let sums = in_turn_with_sums(&cut, (x, g.input.len()), workspace, needed, |piece, x, sums, workspace| {
         let (sums, db) = sums.split_at_mut(lens.sums(g));
         let db = &mut db[..g.filters()];
         let (maps, workspace) = workspace.split_at_mut(lens.maps);
@@ -107,7 +105,6 @@ pub(super) fn backward_weights(
             }
         }
     });
-    let sums = &*all_sums;
     for (group, dw) in dw.chunks_exact_mut(g.group_filters() * g.depth()).enumerate() {
         dw.par_chunks_mut(tile.columns * g.depth()).enumerate().for_each(|(i, dw)| {
             let first = (group * lens.columns + i * tile.columns) * lens.rows;

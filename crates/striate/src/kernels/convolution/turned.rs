@@ -4,7 +4,7 @@
 //! The filters are prepared as panels of as many as a block is wide, over the whole depth, and read once, in order; the windows are
 //! packed once and stay in the caches. So the weights come from memory at its speed, each once.
 
-use super::forward::{Part, windows};
+use super::forward::{Addends, Part, windows};
 use super::gather::{Gather, TOGETHER};
 use super::geometry::Geometry;
 use super::{Cut, Pass, round_up, whole_lines};
@@ -65,11 +65,10 @@ struct Lens {
 impl Lens {
     fn new(g: &Geometry, gather: &Gather) -> Self {
         let tile = isa::tile();
-        let padded = if gather.source.is_plain() { 0 } else { g.input.channels * gather.source.plane() };
         let rows = g.pixels().div_ceil(tile.rows);
         let block = rows * Gather::panel(tile.rows, DEPTH_BLOCK);
         Self {
-            padded: whole_lines(padded),
+            padded: gather.source.copies(g.input.channels),
             rows,
             block,
             left: whole_lines(g.depth().div_ceil(DEPTH_BLOCK) * block),
@@ -155,11 +154,8 @@ fn products(tile: &Tile, lens: &Lens, left: &[f32], right: &[f32], pixels: usize
 fn finish(part: &Part<'_>, f: usize, sums: &mut [f32], y: &mut [f32], winner: Option<&mut [u32]>) {
     let (g, addends) = (part.g, part.addends);
     let Some(pool) = &part.pool else { return addends.finish(g, part.first, f, 0, sums, y) };
-    if let Some(residual) = addends.residual_map(g, part.first, f) {
-        isa::vectorize(|| {
-            let bias = addends.bias(f);
-            sums.iter_mut().zip(residual).for_each(|(s, r)| *s += bias + r);
-        });
+    if addends.residual.is_some() {
+        Addends { relu: false, ..addends }.finish_in_place(g, part.first, f, sums);
     }
     part.pool_map(pool, f, sums, y, winner);
 }

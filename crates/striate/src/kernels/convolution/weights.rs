@@ -3,7 +3,7 @@
 use super::few::{few_len, few_weights};
 use super::geometry::Geometry;
 use super::winograd::{self, Form};
-use super::{Cut, PIXELS, depthwise, each_chunk, in_turn, strips, sum};
+use super::{Cut, PIXELS, depthwise, each_chunk, in_turn_with_sums, strips, sum};
 use crate::kernels::{CHUNK, elementwise, isa, pooling};
 use rayon::prelude::*;
 
@@ -80,11 +80,6 @@ fn few_cut(g: &Geometry, batch: usize) -> (Cut, usize, usize) {
     (Cut::new(batch, usize::MAX, PIXELS, |_| sums + len), sums, len)
 }
 
-fn few_workspace(g: &Geometry, batch: usize) -> usize {
-    let (cut, sums, len) = few_cut(g, batch);
-    cut.pieces * sums + cut.workspace(len)
-}
-
 /// How the weights' gradient is computed, unless it follows winners.
 enum Way {
     Depthwise,
@@ -118,7 +113,8 @@ pub(crate) fn weights_workspace(g: &Geometry, batch: usize) -> usize {
         Way::Winograd(form) => winograd::weights_workspace(g, form, batch),
         Way::Strips => strips::workspace(g, batch),
     };
-    direct.max(few_workspace(g, batch))
+    let (cut, sums, len) = few_cut(g, batch);
+    direct.max(cut.workspace_with_sums(sums, len))
 }
 
 /// Gradients of filters and (if asked for) biases, summed over the batch; overwrites `dw` and `db`.
@@ -148,9 +144,8 @@ fn along_winners(
     workspace: &mut [f32],
 ) {
     let (cut, sums_len, len) = few_cut(g, x.len() / g.input.len());
-    let (sums, workspace) = workspace.split_at_mut(cut.pieces * sums_len);
-    let pieces = sums.chunks_exact_mut(sums_len).zip(x.chunks(cut.images * g.input.len())).enumerate();
-    in_turn(workspace, len, pieces, |(piece, (sums, x)), workspace| {
+    let lens = (sums_len, len);
+    let sums = in_turn_with_sums(&cut, (x, g.input.len()), workspace, lens, |piece, x, sums, workspace| {
         let (dw, db) = sums.split_at_mut(g.weights());
         dw.fill(0.0);
         db.fill(0.0);

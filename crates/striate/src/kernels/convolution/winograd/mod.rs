@@ -347,6 +347,18 @@ fn transform_panel<F: Lines<SIDE, TAPS>, const SIDE: usize, const TAPS: usize, c
     }
 }
 
+/// Calls a function for a form, on `LANES` lanes where a panel's width is whole registers of them, else on 4.
+macro_rules! by_form {
+    ($form:expr, $width:expr, $body:ident($($argument:expr),*)) => {
+        match ($form, $width.is_multiple_of(LANES)) {
+            (Form::Three, true) => $body::<Three, 6, 3, LANES>($($argument),*),
+            (Form::Three, false) => $body::<Three, 6, 3, 4>($($argument),*),
+            (Form::Five, true) => $body::<Five, 8, 5, LANES>($($argument),*),
+            (Form::Five, false) => $body::<Five, 8, 5, 4>($($argument),*),
+        }
+    };
+}
+
 /// Transforms the tiles `tiles` (a panel of the micro-kernel's columns or fewer) of `channels`. The numbers of place `p`,
 /// channel `c` go to `panel[c * steps.0 + p * steps.1..]`. `raw` is [`Form::raw`] numbers for each channel gathered at once.
 #[inline(always)]
@@ -362,20 +374,12 @@ fn transform_tiles_body<const LANES: usize>(
     raw: &mut [f32],
     panel: &mut [f32],
 ) {
-    match (form, width.is_multiple_of(LANES)) {
-        (Form::Three, true) => {
-            transform_channels::<Three, 6, 3, LANES>(gather, source, image, tiles, channels, width, steps, raw, panel)
-        }
-        (Form::Three, false) => {
-            transform_channels::<Three, 6, 3, 4>(gather, source, image, tiles, channels, width, steps, raw, panel)
-        }
-        (Form::Five, true) => {
-            transform_channels::<Five, 8, 5, LANES>(gather, source, image, tiles, channels, width, steps, raw, panel)
-        }
-        (Form::Five, false) => {
-            transform_channels::<Five, 8, 5, 4>(gather, source, image, tiles, channels, width, steps, raw, panel)
-        }
-    }
+    let gathered = raw.len() / form.raw();
+    by_form!(
+        form,
+        width,
+        transform_channels(gather, source, image, tiles, channels, width, steps, gathered, raw, panel)
+    );
 }
 
 #[inline(always)]
@@ -387,10 +391,11 @@ fn transform_channels<F: Lines<SIDE, TAPS>, const SIDE: usize, const TAPS: usize
     channels: Range<usize>,
     width: usize,
     steps: (usize, usize),
+    gathered: usize,
     raw: &mut [f32],
     panel: &mut [f32],
 ) {
-    let (gathered, places) = (raw.len() / ((SIDE * SIDE + 1) * MOST_COLUMNS), SIDE * SIDE);
+    let places = SIDE * SIDE;
     let mut half = [[[0.0; L]; SIDE]; SIDE];
     for (at, c) in channels.clone().enumerate() {
         if at % gathered == 0 {
@@ -819,16 +824,7 @@ fn transform_gradients_body<const LANES: usize>(
     width: usize,
     panel: &mut [f32],
 ) {
-    match (d.form, width.is_multiple_of(LANES)) {
-        (Form::Three, true) => {
-            transform_panel_of_gradients::<Three, 6, 3, LANES>(d, maps, block, fs, place, width, panel)
-        }
-        (Form::Three, false) => transform_panel_of_gradients::<Three, 6, 3, 4>(d, maps, block, fs, place, width, panel),
-        (Form::Five, true) => {
-            transform_panel_of_gradients::<Five, 8, 5, LANES>(d, maps, block, fs, place, width, panel)
-        }
-        (Form::Five, false) => transform_panel_of_gradients::<Five, 8, 5, 4>(d, maps, block, fs, place, width, panel),
-    }
+    by_form!(d.form, width, transform_panel_of_gradients(d, maps, block, fs, place, width, panel));
 }
 
 #[inline(always)]
@@ -917,12 +913,7 @@ fn finish_gradient_body<const LANES: usize>(
     width: usize,
     dw: &mut [f32],
 ) {
-    match (form, width.is_multiple_of(LANES)) {
-        (Form::Three, true) => finish_filters::<Three, 6, 3, LANES>(sums, sizes, channels, width, dw),
-        (Form::Three, false) => finish_filters::<Three, 6, 3, 4>(sums, sizes, channels, width, dw),
-        (Form::Five, true) => finish_filters::<Five, 8, 5, LANES>(sums, sizes, channels, width, dw),
-        (Form::Five, false) => finish_filters::<Five, 8, 5, 4>(sums, sizes, channels, width, dw),
-    }
+    by_form!(form, width, finish_filters(sums, sizes, channels, width, dw));
 }
 
 #[inline(always)]
